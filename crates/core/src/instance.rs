@@ -1,0 +1,119 @@
+//! The facts that an instance reported of itself.
+//!
+//! Facts are words of the server, read at one moment; what this node makes of them and of their absence is `watch.rs`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::addr::Addr;
+use crate::time::Time;
+
+/// Which kind of server an instance is. Decided by what it answers, never by a name it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flavor {
+    /// Redis, and servers that cannot be told apart from it.
+    Redis,
+    /// Valkey.
+    Valkey,
+    /// LedisDB.
+    Ledisdb,
+}
+
+impl Flavor {
+    /// The name as it is written in answers and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Valkey => "valkey",
+            Self::Ledisdb => "ledisdb",
+        }
+    }
+}
+
+/// Identifies one history of writes (`master_replid`): two data sets with the same id and offset are equal.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ReplicationId(pub Box<str>);
+
+/// What one reading of an instance said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// When the question was sent: the answer is at least as new as this.
+    pub asked_at: Time,
+    /// Redis, Valkey or LedisDB.
+    pub flavor: Flavor,
+    /// The server's own version text.
+    pub version: Box<str>,
+    /// Random per start of the server; `None` where the flavor has none.
+    pub run_id: Option<Box<str>>,
+    /// Master or replica, with what belongs to it.
+    pub role: Role,
+    /// The history it is on.
+    pub replication_id: Option<ReplicationId>,
+    /// The history it was on before its last promotion.
+    pub second_replication_id: Option<ReplicationId>,
+    /// How far it is in that history, in bytes (LedisDB: log entries).
+    pub offset: u64,
+    /// Lower is preferred, 0 is never promoted.
+    pub priority: u32,
+}
+
+/// The role that an instance reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// It takes writes.
+    Master {
+        /// Replicas attached to it right now, as it names them.
+        replicas: Vec<Addr>,
+    },
+    /// It follows another.
+    Replica {
+        /// Whom it was told to follow, as it names it.
+        master: Addr,
+        /// The state of its link to that master.
+        link: Link,
+    },
+}
+
+/// A replica's link to its master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Link {
+    /// Established, as far as the replica knows: a silent master keeps it `up` for a minute.
+    Up {
+        /// Whole seconds since it last heard from its master (`master_last_io_seconds_ago`).
+        last_io_secs: u64,
+    },
+    /// Not established.
+    Down {
+        /// Whole seconds since it was lost; `None` when the replica never finished a sync since its start.
+        since_secs: Option<u64>,
+    },
+    /// A full copy is on its way: its data is old, partial or gone.
+    Syncing,
+}
+
+impl Facts {
+    /// Whether it reports to be a master.
+    pub fn is_master(&self) -> bool {
+        matches!(self.role, Role::Master { .. })
+    }
+
+    /// Whom it follows, when it is a replica.
+    pub fn follows(&self) -> Option<&Addr> {
+        match &self.role {
+            Role::Master { .. } => None,
+            Role::Replica { master, .. } => Some(master),
+        }
+    }
+
+    /// Whether it is a replica with an established link.
+    pub fn link_up(&self) -> bool {
+        matches!(
+            self.role,
+            Role::Replica {
+                link: Link::Up { .. },
+                ..
+            }
+        )
+    }
+}

@@ -1,0 +1,216 @@
+//! Every timeout, limit, quorum and threshold, with its unit in its type or name, validated in one place.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What happens to a group after a failover failed that had changed something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailedFailover {
+    /// The group is halted until an operator resumes it.
+    #[default]
+    Halt,
+    /// It is tried again, with every candidate, after `failover_timeout`.
+    Retry,
+}
+
+/// The rules for one group. The first part is set by people, the rest are limits that need no setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// How often an instance is asked.
+    pub check_interval: Duration,
+    /// How long a master may be silent, from the first unanswered probe, until it counts as down.
+    pub max_down_time: Duration,
+    /// How long a master's host must have refused connections until it counts as down; zero: at once when proven.
+    pub crash_down_time: Duration,
+    /// How many voters must see the master down; zero: a majority of the committed membership.
+    pub quorum: usize,
+    /// How many replicas are repointed at the same time.
+    pub parallel_syncs: usize,
+    /// A candidate that is further behind the last known offset of the master is refused; zero: no limit.
+    pub max_lag_bytes: u64,
+    /// The bound of one failover, and the wait until a vetoed or failed one is tried again.
+    pub failover_timeout: Duration,
+    /// What follows a failover that failed after it had changed something.
+    pub on_failed_failover: OnFailedFailover,
+    /// How long all before-failover handlers together may take.
+    pub before_failover_timeout: Duration,
+    /// How long a master that restarted may say LOADING until it counts as down, when a replica could take over.
+    pub max_loading_time: Duration,
+
+    /// How long a promotion may stay unknown until its candidate is abandoned.
+    pub promote_timeout: Duration,
+    /// How long one command may be on its way; shorter than any broker's lease.
+    pub command_timeout: Duration,
+    /// How long replicas are waited for when they are asked about a suspected master.
+    pub corroboration_timeout: Duration,
+    /// The pause between two such questions to one replica.
+    pub corroboration_interval: Duration,
+    /// A replica whose link was lost this much earlier than its master was is too old to be promoted.
+    pub max_link_down: Duration,
+    /// How often an idle master makes itself heard by its replicas (`repl-ping-replica-period`), where it is not known.
+    pub ping_period: Duration,
+    /// Longest pause of the dense reconnects after a connection ended.
+    pub reconnect_interval_max: Duration,
+    /// How long after a connection ended they stay dense.
+    pub reconnect_dense: Duration,
+    /// Longest pause between two looks at an instance that is known to be dead.
+    pub dead_interval: Duration,
+    /// A loop that was woken later than this was stalled: silence of that time proves nothing.
+    pub stall_limit: Duration,
+    /// How long a repointed replica may take to establish its link before its repointing counts as failed.
+    pub link_timeout: Duration,
+    /// The pause until a failed repair is tried again.
+    pub repair_interval: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            check_interval: Duration::from_millis(1000),
+            max_down_time: Duration::from_secs(3),
+            crash_down_time: Duration::ZERO,
+            quorum: 0,
+            parallel_syncs: 1,
+            max_lag_bytes: 0,
+            failover_timeout: Duration::from_secs(60),
+            on_failed_failover: OnFailedFailover::Halt,
+            before_failover_timeout: Duration::from_millis(1000),
+            max_loading_time: Duration::from_secs(3),
+            promote_timeout: Duration::from_secs(1),
+            command_timeout: Duration::from_millis(400),
+            corroboration_timeout: Duration::from_millis(200),
+            corroboration_interval: Duration::from_millis(1),
+            max_link_down: Duration::from_secs(30),
+            ping_period: Duration::from_secs(10),
+            reconnect_interval_max: Duration::from_millis(25),
+            reconnect_dense: Duration::from_secs(60),
+            dead_interval: Duration::from_millis(250),
+            stall_limit: Duration::from_millis(50),
+            link_timeout: Duration::from_secs(60),
+            repair_interval: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Most groups that one node guards.
+pub const GROUPS_MAX: usize = 20_000;
+/// Most instances of one group.
+pub const INSTANCES_PER_GROUP_MAX: usize = 256;
+/// Longest name of a group, in bytes.
+pub const GROUP_NAME_BYTES_MAX: usize = 128;
+/// Entries of history kept per group.
+pub const HISTORY_PER_GROUP_MAX: usize = 32;
+/// Histories (`master_replid`) of a group that are remembered.
+pub const LINEAGE_MAX: usize = 4;
+/// Steps recorded of one failover.
+pub const STEPS_MAX: usize = 256;
+
+impl Policy {
+    /// Checks the settings against each other.
+    ///
+    /// # Errors
+    /// A sentence that names the setting, its value and what it must be.
+    pub fn validate(&self) -> Result<(), String> {
+        let ms = |d: Duration| d.as_secs_f64() * 1000.0;
+        if self.check_interval < Duration::from_millis(10) {
+            return Err(format!(
+                "check_interval is {} ms, but must be at least 10 ms",
+                ms(self.check_interval)
+            ));
+        }
+        if self.check_interval > Duration::from_secs(3600) {
+            return Err("check_interval must be at most one hour".to_owned());
+        }
+        if self.max_down_time < Duration::from_millis(100) {
+            return Err(format!(
+                "max_down_time is {} s, but must be at least 0.1 s",
+                self.max_down_time.as_secs_f64()
+            ));
+        }
+        if self.max_down_time > Duration::from_secs(86_400) {
+            return Err("max_down_time must be at most one day".to_owned());
+        }
+        if self.crash_down_time > self.max_down_time {
+            return Err(format!(
+                "crash_down_time ({} s) must not be longer than max_down_time ({} s): a refusal proves more than silence",
+                self.crash_down_time.as_secs_f64(),
+                self.max_down_time.as_secs_f64()
+            ));
+        }
+        if self.parallel_syncs == 0 {
+            return Err("parallel_syncs must be at least 1".to_owned());
+        }
+        if self.failover_timeout < Duration::from_secs(1) {
+            return Err("failover_timeout must be at least 1 s".to_owned());
+        }
+        if self.before_failover_timeout > Duration::from_secs(60) {
+            return Err("before_failover_timeout_ms must be at most 60000".to_owned());
+        }
+        Ok(())
+    }
+
+    /// How many voters must agree, of `voters` in the committed membership.
+    ///
+    /// # Errors
+    /// When the quorum that was set is larger than the membership: it could never be reached.
+    pub fn quorum_of(&self, voters: usize) -> Result<usize, String> {
+        match self.quorum {
+            0 => Ok(voters / 2 + 1),
+            set if set <= voters => Ok(set),
+            set => Err(format!(
+                "quorum is {set}, but the cluster has {voters} {}",
+                if voters == 1 { "voter" } else { "voters" }
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_contradictions_are_named() {
+        assert_eq!(Policy::default().validate(), Ok(()));
+        let policy = Policy {
+            crash_down_time: Duration::from_secs(9),
+            ..Policy::default()
+        };
+        assert!(
+            policy
+                .validate()
+                .expect_err("contradiction")
+                .contains("crash_down_time (9 s)")
+        );
+        let policy = Policy {
+            parallel_syncs: 0,
+            ..Policy::default()
+        };
+        assert!(
+            policy
+                .validate()
+                .expect_err("zero")
+                .contains("parallel_syncs")
+        );
+    }
+
+    #[test]
+    fn quorum_is_counted_over_voters() {
+        let policy = Policy::default();
+        assert_eq!(policy.quorum_of(1), Ok(1));
+        assert_eq!(policy.quorum_of(3), Ok(2));
+        assert_eq!(policy.quorum_of(4), Ok(3));
+        let policy = Policy {
+            quorum: 2,
+            ..policy
+        };
+        assert!(
+            policy
+                .quorum_of(1)
+                .expect_err("too large")
+                .contains("1 voter")
+        );
+    }
+}
