@@ -34,20 +34,12 @@ impl Addr {
     /// # Errors
     /// When the host is empty, too long or has characters no host has, or the port is 0.
     pub fn new(host: &str, port: u16) -> Result<Self, AddrError> {
-        let fail = |why| {
-            Err(AddrError {
-                text: format!("{host}:{port}"),
-                why,
-            })
-        };
+        let fail = |why| Err(AddrError { text: format!("{host}:{port}"), why });
         if port == 0 {
             return fail("the port must be between 1 and 65535");
         }
         if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok(Self {
-                host: ip.to_canonical().to_string().into(),
-                port,
-            });
+            return Ok(Self { host: ip.to_canonical().to_string().into(), port });
         }
         if host.is_empty() {
             return fail("the host is missing");
@@ -59,10 +51,7 @@ impl Addr {
         if !host.chars().all(fits) {
             return fail("the host has a character that no host name or address has");
         }
-        Ok(Self {
-            host: host.to_ascii_lowercase().into(),
-            port,
-        })
+        Ok(Self { host: host.to_ascii_lowercase().into(), port })
     }
 
     /// The host, an IPv6 address without brackets.
@@ -77,19 +66,13 @@ impl Addr {
 
     /// The socket address when the host is an IP address and nothing needs to be resolved.
     pub fn socket(&self) -> Option<SocketAddr> {
-        self.host
-            .parse::<IpAddr>()
-            .ok()
-            .map(|ip| SocketAddr::new(ip, self.port))
+        self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
     }
 }
 
 impl From<SocketAddr> for Addr {
     fn from(socket: SocketAddr) -> Self {
-        Self {
-            host: socket.ip().to_canonical().to_string().into(),
-            port: socket.port(),
-        }
+        Self { host: socket.ip().to_canonical().to_string().into(), port: socket.port() }
     }
 }
 
@@ -97,10 +80,7 @@ impl FromStr for Addr {
     type Err = AddrError;
 
     fn from_str(text: &str) -> Result<Self, AddrError> {
-        let fail = |why| AddrError {
-            text: text.to_owned(),
-            why,
-        };
+        let fail = |why| AddrError { text: text.to_owned(), why };
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, port) = rest
@@ -110,9 +90,7 @@ impl FromStr for Addr {
                     .map_err(|_| fail("what is in the brackets is not an IPv6 address"))?;
                 (host, port)
             }
-            None => text
-                .rsplit_once(':')
-                .ok_or_else(|| fail("expected host:port"))?,
+            None => text.rsplit_once(':').ok_or_else(|| fail("expected host:port"))?,
         };
         if host.contains(':') && !text.starts_with('[') {
             return Err(fail("an IPv6 address is written [address]:port"));
@@ -169,23 +147,12 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for text in [
-            "127.0.0.1:6379",
-            "[::1]:6379",
-            "redis-1.example.org:1",
-            "a_b:65535",
-        ] {
+        for text in ["127.0.0.1:6379", "[::1]:6379", "redis-1.example.org:1", "a_b:65535"] {
             assert_eq!(text.parse::<Addr>().expect(text).to_string(), text);
         }
+        assert_eq!("LocalHost:1".parse::<Addr>().expect("name").to_string(), "localhost:1");
         assert_eq!(
-            "LocalHost:1".parse::<Addr>().expect("name").to_string(),
-            "localhost:1"
-        );
-        assert_eq!(
-            "[0:0:0:0:0:0:0:1]:1"
-                .parse::<Addr>()
-                .expect("v6")
-                .to_string(),
+            "[0:0:0:0:0:0:0:1]:1".parse::<Addr>().expect("v6").to_string(),
             "[::1]:1",
             "one server has one spelling"
         );

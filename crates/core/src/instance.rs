@@ -106,14 +106,16 @@ impl Facts {
         }
     }
 
+    /// Whole seconds since it last heard from its master, when it is a replica with an established link.
+    pub fn link_last_io_secs(&self) -> Option<u64> {
+        match self.role {
+            Role::Replica { link: Link::Up { last_io_secs }, .. } => Some(last_io_secs),
+            Role::Replica { .. } | Role::Master { .. } => None,
+        }
+    }
+
     /// Whether it is a replica with an established link.
     pub fn link_up(&self) -> bool {
-        matches!(
-            self.role,
-            Role::Replica {
-                link: Link::Up { .. },
-                ..
-            }
-        )
+        self.link_last_io_secs().is_some()
     }
 }

@@ -174,26 +174,10 @@ mod tests {
     #[test]
     fn defaults_are_valid_and_contradictions_are_named() {
         assert_eq!(Policy::default().validate(), Ok(()));
-        let policy = Policy {
-            crash_down_time: Duration::from_secs(9),
-            ..Policy::default()
-        };
-        assert!(
-            policy
-                .validate()
-                .expect_err("contradiction")
-                .contains("crash_down_time (9 s)")
-        );
-        let policy = Policy {
-            parallel_syncs: 0,
-            ..Policy::default()
-        };
-        assert!(
-            policy
-                .validate()
-                .expect_err("zero")
-                .contains("parallel_syncs")
-        );
+        let policy = Policy { crash_down_time: Duration::from_secs(9), ..Policy::default() };
+        assert!(policy.validate().expect_err("contradiction").contains("crash_down_time (9 s)"));
+        let policy = Policy { parallel_syncs: 0, ..Policy::default() };
+        assert!(policy.validate().expect_err("zero").contains("parallel_syncs"));
     }
 
     #[test]
@@ -202,15 +186,7 @@ mod tests {
         assert_eq!(policy.quorum_of(1), Ok(1));
         assert_eq!(policy.quorum_of(3), Ok(2));
         assert_eq!(policy.quorum_of(4), Ok(3));
-        let policy = Policy {
-            quorum: 2,
-            ..policy
-        };
-        assert!(
-            policy
-                .quorum_of(1)
-                .expect_err("too large")
-                .contains("1 voter")
-        );
+        let policy = Policy { quorum: 2, ..policy };
+        assert!(policy.quorum_of(1).expect_err("too large").contains("1 voter"));
     }
 }

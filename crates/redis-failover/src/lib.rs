@@ -1,1 +1,7 @@
 //! Library.
+
+mod clock;
+mod requests;
+mod shown;
+
+pub use shown::Shown;

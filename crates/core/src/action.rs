@@ -1,0 +1,92 @@
+//! Everything the core can ask for. Each action ends as an event again, except the ones that say they do not.
+
+use serde::{Deserialize, Serialize};
+
+use crate::addr::Addr;
+use crate::event::{Answer, CommandId, ProbeSeq, ProposalId, RequestId};
+use crate::node::{GroupName, Token};
+use crate::notice::Notice;
+use crate::record::Change;
+use crate::time::Time;
+
+/// Something to be done outside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Action {
+    /// Ask an instance how it is. Ends as `Probed`. A newer probe of the same instance may overtake one that was not
+    /// sent yet.
+    Probe {
+        /// Which instance, and in whose group: the group has the credentials.
+        group: GroupName,
+        /// Its address.
+        addr: Addr,
+        /// To be named in the outcome.
+        seq: ProbeSeq,
+        /// Ask on a new connection, beside the one that is there.
+        fresh: bool,
+    },
+    /// Close the connections to an instance. No event follows.
+    Forget {
+        /// Its address.
+        addr: Addr,
+    },
+    /// Make something agreed. Ends as `Committed` with this id, or `NotCommitted`.
+    Propose {
+        /// To be named in the outcome.
+        id: ProposalId,
+        /// Under which leadership.
+        token: Token,
+        /// What; all or nothing.
+        changes: Vec<Change>,
+    },
+    /// Change an instance. Ends as `Commanded`. The token is checked right before the write.
+    Command {
+        /// The group whose command it is.
+        group: GroupName,
+        /// To be named in the result.
+        id: CommandId,
+        /// The instance.
+        addr: Addr,
+        /// What.
+        command: Command,
+        /// Under which leadership.
+        token: Token,
+        /// The result is unknown when it has not come by then.
+        deadline: Time,
+    },
+    /// Ask the before-failover handlers. Ends as `Vetted`.
+    Vet {
+        /// The group concerned.
+        group: GroupName,
+        /// To be named in the outcome.
+        id: CommandId,
+        /// The master that would be replaced.
+        old_master: Addr,
+        /// The replica that would be promoted.
+        candidate: Addr,
+        /// Why, a sentence.
+        reason: String,
+        /// When the handlers have to be done.
+        deadline: Time,
+    },
+    /// Tell everyone who listens. No event follows.
+    Publish(Notice),
+    /// Answer a request. No event follows.
+    Answer {
+        /// Which.
+        id: RequestId,
+        /// With what.
+        answer: Answer,
+    },
+}
+
+/// A change of an instance. Both are idempotent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Become a master.
+    Promote,
+    /// Become a replica of this master, drop the clients that believe otherwise, remember it.
+    Follow {
+        /// Whom.
+        master: Addr,
+    },
+}

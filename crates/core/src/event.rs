@@ -1,0 +1,199 @@
+//! Everything that can happen, a sentence per variant.
+
+use serde::{Deserialize, Serialize};
+
+use crate::addr::Addr;
+use crate::instance::Facts;
+use crate::node::{GroupName, Leadership, NodeId};
+use crate::record::Change;
+
+/// Numbers the questions to one instance, so that a late answer is known as one.
+pub type ProbeSeq = u64;
+/// Numbers the commands of one group.
+pub type CommandId = u64;
+/// Numbers the requests of one node's shell.
+pub type RequestId = u64;
+
+/// Names a proposal of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProposalId {
+    /// Made by a group, numbered by it.
+    Group(GroupName, u64),
+    /// Made by the fleet for a request, numbered by the fleet.
+    Fleet(u64),
+}
+
+/// Something that happened outside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// A probe of an instance ended.
+    Probed {
+        /// Which instance.
+        addr: Addr,
+        /// The question that this answers.
+        seq: ProbeSeq,
+        /// How it ended.
+        outcome: Probed,
+    },
+    /// A fresh connection to an instance was accepted; it has not said anything on it yet.
+    Accepted {
+        /// Which instance.
+        addr: Addr,
+    },
+    /// The connection to an instance ended without our doing.
+    Ended {
+        /// Which instance.
+        addr: Addr,
+    },
+    /// A command to an instance ended.
+    Commanded {
+        /// The group that sent it.
+        group: GroupName,
+        /// Which command.
+        id: CommandId,
+        /// How it ended.
+        result: CommandResult,
+    },
+    /// The broker says who acts.
+    Leadership(Leadership),
+    /// The broker says who the voters of the committed membership are.
+    Voters(Vec<NodeId>),
+    /// Changes were committed, by this node or another.
+    Committed {
+        /// The proposal of this node that they were, when they were one.
+        id: Option<ProposalId>,
+        /// The changes, to be applied in this order.
+        changes: Vec<Change>,
+    },
+    /// A proposal of this node was not committed, and will not be.
+    NotCommitted {
+        /// Which proposal.
+        id: ProposalId,
+        /// Why, a sentence.
+        why: String,
+    },
+    /// The before-failover handlers were asked.
+    Vetted {
+        /// The group concerned.
+        group: GroupName,
+        /// The question that this answers.
+        id: CommandId,
+        /// The reason of the handler that said no.
+        veto: Option<String>,
+    },
+    /// Somebody wants something.
+    Request {
+        /// To be named in the answer.
+        id: RequestId,
+        /// What.
+        request: Request,
+    },
+}
+
+/// How a probe ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Probed {
+    /// The server replied in its protocol.
+    Replied {
+        /// What it thinks of itself.
+        health: Health,
+        /// What it reported, when it was willing to.
+        facts: Option<Box<Facts>>,
+        /// The socket address that was reached: another name of the instance.
+        socket: Option<Addr>,
+    },
+    /// Its host says that no process listens.
+    Refused,
+    /// The connection was accepted and ended before a valid reply.
+    Ended,
+    /// What it said is not its protocol, or never ended.
+    Garbage(String),
+    /// The host cannot be reached.
+    Unreachable(String),
+    /// The name of its host cannot be resolved.
+    Unresolved(String),
+}
+
+/// What a server that replies says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Health {
+    /// It serves (`PONG`; also `-MASTERDOWN`, which is a replica's honest word about its master).
+    Fine,
+    /// It reads its data from disk (`-LOADING`).
+    Loading,
+    /// It refuses writes because it cannot save (`-MISCONF`).
+    Misconfigured(String),
+    /// It executes a script that does not end (`-BUSY`), or takes no more clients.
+    Busy(String),
+    /// It does not know us or does not let us (`-NOAUTH`, `-WRONGPASS`, `-NOPERM`, protected mode).
+    Auth(String),
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum CommandResult {
+    /// The server accepted it; this is what it reported right after.
+    Done {
+        /// Read after the command.
+        facts: Box<Facts>,
+        /// What did not work beside it and matters to people, such as a refused `CONFIG REWRITE`.
+        warnings: Vec<String>,
+    },
+    /// It surely changed nothing: it was not sent, or the server said no.
+    Refused(String),
+    /// It may have happened, or may happen later.
+    Unknown(String),
+}
+
+/// A group that somebody wants guarded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupSpec {
+    /// Its name; absent: the address.
+    pub name: Option<GroupName>,
+    /// Its master, or any instance that leads to it.
+    pub master: Addr,
+    /// Replicas that are known beforehand.
+    pub replicas: Vec<Addr>,
+}
+
+/// What people and programs ask of the program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Guard these groups too; what is known already stays as it is.
+    Add(Vec<GroupSpec>),
+    /// Guard these and no others; groups that overlap with one of them are kept.
+    Replace(Vec<GroupSpec>),
+    /// Stop guarding; each is a group's name or the address of one of its instances. An unknown one is ignored.
+    Remove(Vec<String>),
+    /// Act again on a halted group.
+    Resume(GroupName),
+}
+
+/// The answer to a request, given after it was committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It holds.
+    Done,
+    /// Nothing was changed, a sentence says why.
+    Refused {
+        /// What kind of refusal.
+        code: RefusalCode,
+        /// The sentence.
+        message: String,
+    },
+}
+
+/// Why a request was refused, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefusalCode {
+    /// There is no such group.
+    UnknownGroup,
+    /// It contradicts what is so.
+    Refused,
+    /// Too many are waiting, or something else is being done.
+    Busy,
+    /// Nobody acts; nothing was done.
+    NoLeader,
+    /// It was not committed; nothing was done.
+    NoQuorum,
+}

@@ -1,0 +1,378 @@
+//! Many groups: routing of events, one timer set, requests, and the guard against this node's own pauses.
+//!
+//! The contract, in the order in which a driver keeps it: hand in everything that happened (`handle`,
+//! `handle_timeout`), take every action (`poll`) until there is none, publish the groups that changed (`take_changed`),
+//! and sleep until `poll_timeout` or the next event. Spurious calls are no-ops.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::action::Action;
+use crate::addr::Addr;
+use crate::event::{Event, Probed, ProposalId};
+use crate::group::{Context, Group};
+use crate::node::{GroupName, Leadership, NodeId};
+use crate::notice::{Notice, What};
+use crate::policy::Policy;
+use crate::record::{Change, Record};
+use crate::time::Time;
+use crate::view::GroupView;
+
+mod requests;
+
+use requests::Pending;
+
+/// The rules for all groups: those that have their own by name, the default for the others.
+#[derive(Clone, Debug, Default)]
+pub struct Policies {
+    /// For groups without rules of their own.
+    pub default: Policy,
+    /// By group.
+    pub by_group: BTreeMap<GroupName, Policy>,
+}
+
+impl Policies {
+    /// The rules for one group.
+    pub fn of(&self, group: &GroupName) -> &Policy {
+        self.by_group.get(group).unwrap_or(&self.default)
+    }
+}
+
+/// All groups of one node.
+#[derive(Debug)]
+pub struct Fleet {
+    me: NodeId,
+    policies: Policies,
+    leadership: Leadership,
+    voters: Vec<NodeId>,
+    record: Record,
+    groups: BTreeMap<GroupName, Group>,
+    owners: BTreeMap<Addr, GroupName>,
+    timers: BTreeSet<(Time, GroupName)>,
+    armed: BTreeMap<GroupName, Time>,
+    pending: BTreeMap<u64, Pending>,
+    merging: BTreeSet<GroupName>,
+    next_proposal: u64,
+    actions: VecDeque<Action>,
+    changed: BTreeSet<GroupName>,
+}
+
+impl Fleet {
+    /// A node that knows of no group, no leader and no voter yet.
+    pub fn new(me: NodeId, policies: Policies) -> Self {
+        Self {
+            me,
+            policies,
+            leadership: Leadership::None,
+            voters: Vec::new(),
+            record: Record::default(),
+            groups: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            armed: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            merging: BTreeSet::new(),
+            next_proposal: 0,
+            actions: VecDeque::new(),
+            changed: BTreeSet::new(),
+        }
+    }
+
+    /// Who acts, as far as this node knows.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
+    }
+
+    /// This node.
+    pub fn me(&self) -> &NodeId {
+        &self.me
+    }
+
+    /// The record as this node has it.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Takes something that happened. `poll` must be called until it returns `None` afterwards.
+    pub fn handle(&mut self, now: Time, event: Event) {
+        self.guard_stall(now);
+        match event {
+            Event::Probed { addr, seq, outcome } => {
+                self.socket_seen(now, &addr, &outcome);
+                self.with_owner(now, &addr, |group, ctx| group.probed(ctx, &addr, seq, outcome));
+            }
+            Event::Accepted { addr } => {
+                self.with_owner(now, &addr, |group, ctx| group.accepted(ctx, &addr));
+            }
+            Event::Ended { addr } => {
+                self.with_owner(now, &addr, |group, ctx| group.ended(ctx, &addr));
+            }
+            Event::Commanded { group, id, result } => {
+                self.with_group(now, &group, |group, ctx| group.commanded(ctx, id, result));
+            }
+            Event::Vetted { group, id, veto } => {
+                self.with_group(now, &group, |group, ctx| group.vetted(ctx, id, veto));
+            }
+            Event::Leadership(leadership) => {
+                self.leadership = leadership;
+                self.standing_changed(now);
+            }
+            Event::Voters(voters) => {
+                self.voters = voters;
+                self.standing_changed(now);
+            }
+            Event::Committed { id, changes } => self.committed(now, id, &changes),
+            Event::NotCommitted { id, why } => self.not_committed(now, id, &why),
+            Event::Request { id, request } => self.request(now, id, request),
+        }
+    }
+
+    /// Lets time pass. `poll` must be called until it returns `None` afterwards.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.guard_stall(now);
+        while let Some((at, name)) = self.timers.first().cloned()
+            && at <= now
+        {
+            self.timers.pop_first();
+            self.armed.remove(&name);
+            self.with_group(now, &name, Group::handle_timeout);
+        }
+    }
+
+    /// The next thing to be done outside; to be called until there is none, after every `handle` and `handle_timeout`.
+    #[must_use = "the action was taken from the queue"]
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When `handle_timeout` is to be called; to be asked again after every drain.
+    #[must_use = "without it nothing is ever probed"]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// The groups of which more than ages changed since the last call, the removed ones included.
+    pub fn take_changed(&mut self) -> BTreeSet<GroupName> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// One group as it is shown; `None` when it is not guarded.
+    pub fn view(&self, now: Time, name: &GroupName) -> Option<GroupView> {
+        let group = self.groups.get(name)?;
+        Some(group.view(&self.context(now), self.record.history(name)))
+    }
+
+    /// The names of all groups.
+    pub fn names(&self) -> impl Iterator<Item = &GroupName> {
+        self.groups.keys()
+    }
+
+    fn context(&self, now: Time) -> Context<'_> {
+        Context {
+            now,
+            me: &self.me,
+            leadership: &self.leadership,
+            voters: &self.voters,
+            owners: &self.owners,
+        }
+    }
+
+    /// A loop that was woken late saw nothing in the meantime: silence of that time proves nothing.
+    fn guard_stall(&mut self, now: Time) {
+        let Some(expected) = self.poll_timeout() else { return };
+        let stalled = now.since(expected);
+        if stalled <= self.policies.default.stall_limit {
+            return;
+        }
+        for group in self.groups.values_mut() {
+            group.discard(now, stalled);
+        }
+    }
+
+    fn with_owner(&mut self, now: Time, addr: &Addr, act: impl FnOnce(&mut Group, &Context<'_>)) {
+        if let Some(name) = self.owners.get(addr).cloned() {
+            self.with_group(now, &name, act);
+        }
+    }
+
+    /// Lets something happen to one group, takes its actions and re-arms its timer.
+    fn with_group(
+        &mut self,
+        now: Time,
+        name: &GroupName,
+        act: impl FnOnce(&mut Group, &Context<'_>),
+    ) {
+        let Self { groups, owners, leadership, voters, me, .. } = self;
+        let Some(group) = groups.get_mut(name) else { return };
+        act(group, &Context { now, me, leadership, voters, owners });
+        while let Some(action) = group.poll() {
+            self.actions.push_back(action);
+        }
+        if group.take_changed() {
+            self.changed.insert(name.clone());
+        }
+        let at = group.poll_timeout().map(|(at, _)| at);
+        self.arm(name, at);
+        self.check_merge(now, name);
+    }
+
+    fn arm(&mut self, name: &GroupName, at: Option<Time>) {
+        let before = match at {
+            Some(at) => self.armed.insert(name.clone(), at),
+            None => self.armed.remove(name),
+        };
+        if before == at {
+            return;
+        }
+        if let Some(before) = before {
+            self.timers.remove(&(before, name.clone()));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, name.clone()));
+        }
+    }
+
+    fn standing_changed(&mut self, now: Time) {
+        let names: Vec<GroupName> = self.groups.keys().cloned().collect();
+        for name in names {
+            self.with_group(now, &name, Group::standing_changed);
+        }
+    }
+
+    fn committed(&mut self, now: Time, id: Option<ProposalId>, changes: &[Change]) {
+        let before: Vec<_> =
+            changes.iter().map(|change| self.record.entry(&change.group).cloned()).collect();
+        if let Err(conflict) = self.record.apply(changes) {
+            if let Some(id) = id {
+                let why = format!(
+                    "{} was changed at the same time (revision {} instead of {})",
+                    conflict.group, conflict.found, conflict.expected
+                );
+                self.not_committed(now, id, &why);
+            }
+            return;
+        }
+        let own = match &id {
+            Some(ProposalId::Group(name, seq)) => Some((name, *seq)),
+            Some(ProposalId::Fleet(_)) | None => None,
+        };
+        for (change, before) in changes.iter().zip(before) {
+            self.changed.insert(change.group.clone());
+            for addr in before.iter().flat_map(addresses) {
+                if self.owners.get(&addr) == Some(&change.group) {
+                    self.owners.remove(&addr);
+                }
+            }
+            for addr in change.entry.iter().flat_map(addresses) {
+                self.owners.entry(addr).or_insert_with(|| change.group.clone());
+            }
+            let mine = own.filter(|(name, _)| **name == change.group).map(|(_, seq)| seq);
+            self.apply_to_group(now, change, mine);
+        }
+        if let Some(ProposalId::Fleet(seq)) = id {
+            self.request_committed(seq);
+        }
+    }
+
+    fn apply_to_group(&mut self, now: Time, change: &Change, mine: Option<u64>) {
+        let name = &change.group;
+        let Some(entry) = &change.entry else {
+            if let Some(group) = self.groups.remove(name) {
+                for addr in group.entry().instances.keys() {
+                    self.actions.push_back(Action::Forget { addr: addr.clone() });
+                }
+                self.publish(now, name, What::GroupRemoved, &change.what);
+            }
+            self.arm(name, None);
+            self.merging.remove(name);
+            return;
+        };
+        let revision = self.record.revision(name);
+        if self.groups.contains_key(name) {
+            let history = change.history.as_ref();
+            self.with_group(now, name, |group, ctx| {
+                group.committed(ctx, mine, entry.clone(), revision, history);
+            });
+            return;
+        }
+        let policy = self.policies.of(name).clone();
+        let group = Group::new(now, name.clone(), policy, entry.clone(), revision);
+        self.groups.insert(name.clone(), group);
+        self.publish(now, name, What::GroupAdded, &change.what);
+        self.with_group(now, name, Group::handle_timeout);
+    }
+
+    fn not_committed(&mut self, now: Time, id: ProposalId, why: &str) {
+        match id {
+            ProposalId::Group(name, seq) => {
+                self.with_group(now, &name, |group, ctx| group.not_committed(ctx, seq, why));
+            }
+            ProposalId::Fleet(seq) => self.request_not_committed(now, seq, why),
+        }
+    }
+
+    fn publish(&mut self, at: Time, group: &GroupName, what: What, sentence: &str) {
+        let notice = Notice { at, group: group.clone(), what, sentence: sentence.to_owned() };
+        self.actions.push_back(Action::Publish(notice));
+    }
+
+    /// A registered name may resolve to an address that another group knows: it is that group's instance.
+    fn socket_seen(&mut self, now: Time, addr: &Addr, outcome: &Probed) {
+        let Probed::Replied { socket: Some(socket), .. } = outcome else { return };
+        let (Some(name), Some(owner)) = (self.owners.get(addr), self.owners.get(socket)) else {
+            return;
+        };
+        if name != owner {
+            let (name, owner) = (name.clone(), owner.clone());
+            self.merge(now, &name, &owner);
+        }
+    }
+
+    /// A group that was only registered and turns out to be part of another one goes.
+    fn check_merge(&mut self, now: Time, name: &GroupName) {
+        let Some(group) = self.groups.get(name).filter(|group| !group.entry().confirmed) else {
+            return;
+        };
+        let Some(owner) = group.leads_to().and_then(|addr| self.owners.get(addr)) else { return };
+        if owner != name {
+            let owner = owner.clone();
+            self.merge(now, name, &owner);
+        }
+    }
+
+    fn merge(&mut self, _now: Time, name: &GroupName, owner: &GroupName) {
+        let unconfirmed =
+            self.record.entry(name).is_some_and(|entry| !entry.confirmed && entry.saga.is_none());
+        let Some(token) = self.leadership.token().filter(|_| unconfirmed) else { return };
+        if !self.merging.insert(name.clone()) {
+            return;
+        }
+        let change = Change {
+            group: name.clone(),
+            expect: self.record.revision(name),
+            what: format!("{name} belongs to the group {owner}, which is guarded already"),
+            entry: None,
+            history: None,
+        };
+        let id = self.take_proposal();
+        self.pending.insert(id, Pending::Merge(name.clone()));
+        self.actions.push_back(Action::Propose {
+            id: ProposalId::Fleet(id),
+            token,
+            changes: vec![change],
+        });
+    }
+
+    fn take_proposal(&mut self) -> u64 {
+        self.next_proposal += 1;
+        self.next_proposal
+    }
+}
+
+/// All addresses that an entry owns, aliases included.
+fn addresses(entry: &crate::record::GroupEntry) -> impl Iterator<Item = Addr> + '_ {
+    entry
+        .instances
+        .iter()
+        .flat_map(|(addr, known)| std::iter::once(addr).chain(&known.aliases))
+        .cloned()
+}

@@ -1,0 +1,219 @@
+//! What people and programs ask: registering, removing, replacing, resuming. A request is answered after its commit.
+
+use std::collections::BTreeSet;
+
+use super::Fleet;
+use crate::action::Action;
+use crate::addr::Addr;
+use crate::event::{Answer, GroupSpec, ProposalId, RefusalCode, Request, RequestId};
+use crate::node::GroupName;
+use crate::policy::GROUPS_MAX;
+use crate::record::{Change, GroupEntry, Known};
+use crate::time::Time;
+
+/// How often a request is tried again when a group changes under its hands.
+const TRIES_MAX: u32 = 5;
+
+/// A proposal of the fleet that is with the broker.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// A request of somebody who waits.
+    Request { id: RequestId, request: Request, tries: u32 },
+    /// A registered group that turned out to be part of another.
+    Merge(GroupName),
+}
+
+type Refusal = (RefusalCode, String);
+
+impl Fleet {
+    pub(super) fn request(&mut self, now: Time, id: RequestId, request: Request) {
+        self.try_request(now, id, request, 0);
+    }
+
+    fn try_request(&mut self, _now: Time, id: RequestId, request: Request, tries: u32) {
+        let Some(token) = self.leadership.token() else {
+            let message = "this node is not the leader; nothing was done".to_owned();
+            self.answer(id, Answer::Refused { code: RefusalCode::NoLeader, message });
+            return;
+        };
+        let changes = match &request {
+            Request::Add(specs) => self.add(specs, &BTreeSet::new()),
+            Request::Replace(specs) => self.replace(specs),
+            Request::Remove(which) => self.remove(which),
+            Request::Resume(name) => self.resume(name),
+        };
+        match changes {
+            Err((code, message)) => self.answer(id, Answer::Refused { code, message }),
+            Ok(changes) if changes.is_empty() => self.answer(id, Answer::Done),
+            Ok(changes) => {
+                let proposal = self.take_proposal();
+                self.pending.insert(proposal, Pending::Request { id, request, tries });
+                self.actions.push_back(Action::Propose {
+                    id: ProposalId::Fleet(proposal),
+                    token,
+                    changes,
+                });
+            }
+        }
+    }
+
+    pub(super) fn request_committed(&mut self, proposal: u64) {
+        match self.pending.remove(&proposal) {
+            Some(Pending::Request { id, .. }) => self.answer(id, Answer::Done),
+            Some(Pending::Merge(_)) | None => {}
+        }
+    }
+
+    pub(super) fn request_not_committed(&mut self, now: Time, proposal: u64, why: &str) {
+        match self.pending.remove(&proposal) {
+            Some(Pending::Request { id, request, tries }) if tries < TRIES_MAX => {
+                self.try_request(now, id, request, tries + 1);
+            }
+            Some(Pending::Request { id, .. }) => {
+                let message = format!("not committed, nothing was done: {why}");
+                self.answer(id, Answer::Refused { code: RefusalCode::NoQuorum, message });
+            }
+            Some(Pending::Merge(name)) => {
+                self.merging.remove(&name);
+            }
+            None => {}
+        }
+    }
+
+    fn answer(&mut self, id: RequestId, answer: Answer) {
+        self.actions.push_back(Action::Answer { id, answer });
+    }
+
+    /// The changes that guard these groups too; `going` are removed in the same proposal.
+    fn add(
+        &self,
+        specs: &[GroupSpec],
+        going: &BTreeSet<GroupName>,
+    ) -> Result<Vec<Change>, Refusal> {
+        let mut changes: Vec<Change> = Vec::new();
+        let mut taken: BTreeSet<Addr> = BTreeSet::new();
+        for spec in specs {
+            if self.owner_of(&spec.master, going).is_some() || taken.contains(&spec.master) {
+                continue;
+            }
+            let name = spec.name.clone().unwrap_or_else(|| GroupName::from(&spec.master));
+            let exists = self.record.entry(&name).is_some() && !going.contains(&name);
+            if exists || changes.iter().any(|change| change.group == name) {
+                return Err((
+                    RefusalCode::Refused,
+                    format!(
+                        "a group named {name} is guarded already, with other instances than {}",
+                        spec.master
+                    ),
+                ));
+            }
+            let mut entry = GroupEntry::new(spec.master.clone());
+            taken.insert(spec.master.clone());
+            for replica in &spec.replicas {
+                if self.owner_of(replica, going).is_none() && taken.insert(replica.clone()) {
+                    entry.instances.insert(replica.clone(), Known::default());
+                }
+            }
+            changes.push(Change {
+                expect: self.record.revision(&name),
+                what: format!("{} is guarded from now on", spec.master),
+                group: name,
+                entry: Some(entry),
+                history: None,
+            });
+        }
+        if self.record.len() + changes.len() > GROUPS_MAX + going.len() {
+            return Err((
+                RefusalCode::Refused,
+                format!("one node guards at most {GROUPS_MAX} groups; nothing was added"),
+            ));
+        }
+        Ok(changes)
+    }
+
+    fn replace(&self, specs: &[GroupSpec]) -> Result<Vec<Change>, Refusal> {
+        let none = BTreeSet::new();
+        let kept: BTreeSet<GroupName> = specs
+            .iter()
+            .flat_map(|spec| std::iter::once(&spec.master).chain(&spec.replicas))
+            .filter_map(|addr| self.owner_of(addr, &none))
+            .collect();
+        let going: BTreeSet<GroupName> = self
+            .record
+            .entries()
+            .map(|(name, _)| name)
+            .filter(|name| !kept.contains(name))
+            .cloned()
+            .collect();
+        let mut changes = self.removals(&going)?;
+        // A name that goes and comes back in one request is a new group: its old entry is replaced.
+        let added = self.add(specs, &going)?;
+        changes.retain(|gone| !added.iter().any(|change| change.group == gone.group));
+        changes.extend(added);
+        Ok(changes)
+    }
+
+    fn remove(&self, which: &[String]) -> Result<Vec<Change>, Refusal> {
+        let mut going = BTreeSet::new();
+        for text in which {
+            if let Ok(name) = GroupName::new(text)
+                && self.record.entry(&name).is_some()
+            {
+                going.insert(name);
+            } else if let Ok(addr) = text.parse::<Addr>() {
+                let owner = self.owners.get(&addr).filter(|name| {
+                    self.record
+                        .entry(name)
+                        .is_some_and(|entry| entry.instance_of(&addr) == Some(&entry.master))
+                });
+                going.extend(owner.cloned());
+            }
+        }
+        self.removals(&going)
+    }
+
+    fn removals(&self, going: &BTreeSet<GroupName>) -> Result<Vec<Change>, Refusal> {
+        let busy = going
+            .iter()
+            .find(|name| self.record.entry(name).is_some_and(|entry| entry.saga.is_some()));
+        if let Some(name) = busy {
+            return Err((
+                RefusalCode::Busy,
+                format!(
+                    "something is being done to the group {name}; ask again when it is finished"
+                ),
+            ));
+        }
+        Ok(going
+            .iter()
+            .map(|name| Change {
+                group: name.clone(),
+                expect: self.record.revision(name),
+                what: format!("{name} is not guarded any more"),
+                entry: None,
+                history: None,
+            })
+            .collect())
+    }
+
+    fn resume(&self, name: &GroupName) -> Result<Vec<Change>, Refusal> {
+        let group = self.groups.get(name).ok_or_else(|| {
+            (RefusalCode::UnknownGroup, format!("there is no group named {name}"))
+        })?;
+        Ok(group
+            .resumed_entry()
+            .map(|entry| Change {
+                group: name.clone(),
+                expect: group.revision(),
+                what: format!("{name} is resumed"),
+                entry: Some(entry),
+                history: None,
+            })
+            .into_iter()
+            .collect())
+    }
+
+    fn owner_of(&self, addr: &Addr, going: &BTreeSet<GroupName>) -> Option<GroupName> {
+        self.owners.get(addr).filter(|name| !going.contains(*name)).cloned()
+    }
+}

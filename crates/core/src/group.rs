@@ -1,0 +1,550 @@
+//! One group: what happens to it, what is concluded, and what is done about it.
+//!
+//! `step` is the one decision table. It runs after every event and every timer, on every node; only the leader's proposes
+//! and commands. What is being changed is in the record (the saga); what is on its way right now, and would simply be
+//! done again by the next leader, is in [`Work`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::action::{Action, Command};
+use crate::addr::Addr;
+use crate::event::{CommandId, CommandResult, ProbeSeq, Probed, ProposalId};
+use crate::node::{GroupName, Leadership, NodeId, Token};
+use crate::notice::{Notice, What};
+use crate::policy::{Policy, STEPS_MAX};
+use crate::record::{
+    Attempt, Change, GroupEntry, HistoryEntry, Kind, Outcome, Revision, Saga, Status, Step,
+};
+use crate::time::{Time, millis};
+use crate::watch::{Death, Watch};
+
+mod corroborate;
+pub mod diagnose;
+mod elect;
+mod failover;
+mod learn;
+mod picture;
+mod repair;
+mod tell;
+
+pub use diagnose::Diagnosis;
+
+/// What the fleet knows and a group needs when something happens.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// What time it is.
+    pub now: Time,
+    /// This node.
+    pub me: &'a NodeId,
+    /// Who acts.
+    pub leadership: &'a Leadership,
+    /// The voters of the committed membership.
+    pub voters: &'a [NodeId],
+    /// Which group an address belongs to, aliases included.
+    pub owners: &'a BTreeMap<Addr, GroupName>,
+}
+
+/// One guarded group.
+#[derive(Debug)]
+pub struct Group {
+    name: GroupName,
+    policy: Policy,
+    revision: Revision,
+    entry: GroupEntry,
+    watches: BTreeMap<Addr, Watch>,
+    work: Work,
+    diagnosis: Diagnosis,
+    reason: String,
+    diagnosed_at: Time,
+    /// Why nothing is done although something is wrong.
+    idle_because: Option<String>,
+    /// A replica has news of an unreachable master.
+    veto: Option<String>,
+    /// Nothing is begun before this moment.
+    hold: Option<Hold>,
+    /// When an instance's repair may be tried again, and how often it failed in a row.
+    repairs: BTreeMap<Addr, (Time, u32)>,
+    /// Steps that no proposal has carried into the record yet.
+    steps: Vec<Step>,
+    next_id: u64,
+    actions: VecDeque<Action>,
+    changed: bool,
+}
+
+/// What the leader has on its way for one group.
+#[derive(Debug)]
+enum Work {
+    /// Nothing.
+    Idle,
+    /// The master is down for this node; the replicas are being heard.
+    Hearing { seen: Time, again_at: Time },
+    /// The handlers are being asked.
+    Vetting { id: CommandId, plan: Box<GroupEntry>, deadline: Time },
+    /// A proposal is with the broker.
+    Proposing { id: u64 },
+    /// The candidate was told to become a master.
+    Promoting { sent: Option<CommandId>, since: Time, unknown_at: Option<Time> },
+    /// The other replicas are being pointed at the new master.
+    Repointing(failover::Repointing),
+    /// One instance is being pointed at the recorded master.
+    Repairing { id: CommandId, deadline: Time },
+}
+
+/// Nothing is begun until a moment, for a reason.
+#[derive(Debug)]
+struct Hold {
+    until: Time,
+    why: String,
+    /// A candidate that is not among these ends the hold.
+    tried: Vec<Attempt>,
+}
+
+impl Group {
+    /// Begins to guard a group that was committed.
+    pub fn new(
+        now: Time,
+        name: GroupName,
+        policy: Policy,
+        entry: GroupEntry,
+        revision: Revision,
+    ) -> Self {
+        let watches = entry
+            .instances
+            .keys()
+            .map(|addr| (addr.clone(), Watch::new(now, addr, &policy)))
+            .collect();
+        Self {
+            name,
+            policy,
+            revision,
+            entry,
+            watches,
+            work: Work::Idle,
+            diagnosis: Diagnosis::NotYetSeen,
+            reason: "nothing was heard yet".to_owned(),
+            diagnosed_at: now,
+            idle_because: None,
+            veto: None,
+            hold: None,
+            repairs: BTreeMap::new(),
+            steps: Vec::new(),
+            next_id: 0,
+            actions: VecDeque::new(),
+            changed: true,
+        }
+    }
+
+    /// The committed entry.
+    pub fn entry(&self) -> &GroupEntry {
+        &self.entry
+    }
+
+    /// The revision of the committed entry.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The rules it is guarded by.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The sight of one instance.
+    pub fn watch(&self, addr: &Addr) -> Option<&Watch> {
+        self.watches.get(addr)
+    }
+
+    /// Whether more than ages changed since the last call.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// A probe ended.
+    pub fn probed(&mut self, ctx: &Context<'_>, addr: &Addr, seq: ProbeSeq, outcome: Probed) {
+        let socket = match &outcome {
+            Probed::Replied { socket: Some(socket), .. } if socket != addr => Some(socket.clone()),
+            Probed::Replied { .. }
+            | Probed::Refused
+            | Probed::Ended
+            | Probed::Garbage(_)
+            | Probed::Unreachable(_)
+            | Probed::Unresolved(_) => None,
+        };
+        let Some(watch) = self.watches.get_mut(addr) else { return };
+        let before = (watch.state(), watch.since());
+        let mut changed = watch.probed(ctx.now, seq, outcome, &self.policy);
+        changed |= watch.update(ctx.now, &self.policy);
+        self.tell_state(ctx.now, addr, before);
+        if let Some(socket) = socket {
+            changed |= self.learn_alias(ctx, addr, &socket);
+        }
+        if changed || !matches!(self.work, Work::Idle) || self.entry.saga.is_some() {
+            self.changed |= changed;
+            self.step(ctx);
+        }
+    }
+
+    /// A fresh connection to an instance was accepted.
+    pub fn accepted(&mut self, ctx: &Context<'_>, addr: &Addr) {
+        let Some(watch) = self.watches.get_mut(addr) else { return };
+        watch.accepted();
+        self.step(ctx);
+    }
+
+    /// The connection to an instance ended.
+    pub fn ended(&mut self, ctx: &Context<'_>, addr: &Addr) {
+        let Some(watch) = self.watches.get_mut(addr) else { return };
+        watch.ended(ctx.now);
+        if *addr == self.entry.master {
+            // Whatever the reason is, the replicas' word will be wanted in a moment.
+            for (other, watch) in &mut self.watches {
+                if *other != self.entry.master {
+                    watch.ask(ctx.now, ctx.now);
+                }
+            }
+        }
+        self.handle_timeout(ctx);
+    }
+
+    /// A command ended.
+    pub fn commanded(&mut self, ctx: &Context<'_>, id: CommandId, result: CommandResult) {
+        self.command_ended(ctx, id, result);
+        self.step(ctx);
+    }
+
+    /// The handlers were asked.
+    pub fn vetted(&mut self, ctx: &Context<'_>, id: CommandId, veto: Option<String>) {
+        self.vetting_ended(ctx, id, veto);
+        self.step(ctx);
+    }
+
+    /// A change of this group was committed.
+    pub fn committed(
+        &mut self,
+        ctx: &Context<'_>,
+        mine: Option<u64>,
+        entry: GroupEntry,
+        revision: Revision,
+        history: Option<&HistoryEntry>,
+    ) {
+        let before = std::mem::replace(&mut self.entry, entry);
+        self.revision = revision;
+        if matches!(&self.work, Work::Proposing { id } if Some(*id) == mine) {
+            self.work = Work::Idle;
+        }
+        if mine.is_some() && self.entry.saga.is_some() && before.saga.is_none() {
+            self.mark(ctx, "committed", None, None);
+        }
+        if mine.is_some() && self.entry.master != before.master && self.entry.saga.is_some() {
+            self.mark(ctx, "recorded", None, None);
+            self.mark(ctx, "told", None, None);
+        }
+        if self.entry.saga.is_none() {
+            self.steps.clear();
+        }
+        self.follow_entry(ctx);
+        self.tell_commit(ctx.now, &before, history);
+        self.changed = true;
+        self.step(ctx);
+    }
+
+    /// A proposal of this group was not committed.
+    pub fn not_committed(&mut self, ctx: &Context<'_>, id: u64, why: &str) {
+        if matches!(&self.work, Work::Proposing { id: waiting } if *waiting == id) {
+            self.work = Work::Idle;
+            self.hold(
+                ctx.now + self.policy.check_interval,
+                format!("a decision was not committed: {why}"),
+            );
+            self.step(ctx);
+        }
+    }
+
+    /// Leadership or membership changed.
+    pub fn standing_changed(&mut self, ctx: &Context<'_>) {
+        // Whatever was on its way belonged to the old term; the record says where to go on.
+        self.work = Work::Idle;
+        self.changed = true;
+        self.step(ctx);
+    }
+
+    /// Time passed. Spurious calls are harmless.
+    pub fn handle_timeout(&mut self, ctx: &Context<'_>) {
+        let mut changed = false;
+        let addrs: Vec<Addr> = self
+            .watches
+            .iter()
+            .filter(|(_, watch)| watch.timeout(&self.policy) <= ctx.now)
+            .map(|(addr, _)| addr.clone())
+            .collect();
+        for addr in &addrs {
+            let Some(watch) = self.watches.get_mut(addr) else { continue };
+            let before = (watch.state(), watch.since());
+            changed |= watch.update(ctx.now, &self.policy);
+            self.tell_state(ctx.now, addr, before);
+        }
+        self.changed |= changed;
+        if changed || self.work_timeout().is_some_and(|at| at <= ctx.now) {
+            self.step(ctx);
+        }
+        self.send_due_probes(ctx.now);
+    }
+
+    /// When `handle_timeout` wants to be called next, and what for.
+    pub fn poll_timeout(&self) -> Option<(Time, &'static str)> {
+        let probe = self.watches.values().map(|watch| (watch.timeout(&self.policy), "probe"));
+        let work = self.work_timeout().map(|at| (at, "work"));
+        probe.chain(work).min_by_key(|(at, _)| *at)
+    }
+
+    /// The next thing to be done outside; to be called until there is none, after every other call.
+    #[must_use = "the action was taken from the queue"]
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Silence of a time in which this node stood still proves nothing.
+    pub fn discard(&mut self, now: Time, stalled: Duration) {
+        for watch in self.watches.values_mut() {
+            watch.discard(stalled, now);
+        }
+    }
+
+    /// The entry with which an operator's resume would be committed, when the group is halted.
+    pub fn resumed_entry(&self) -> Option<GroupEntry> {
+        match self.entry.status {
+            Status::Halted { .. } => {
+                Some(GroupEntry { status: Status::Active, ..self.entry.clone() })
+            }
+            Status::Active => None,
+        }
+    }
+
+    fn work_timeout(&self) -> Option<Time> {
+        let hold = self.hold.as_ref().map(|hold| hold.until);
+        let work = match &self.work {
+            Work::Idle | Work::Proposing { .. } => None,
+            Work::Hearing { again_at, .. } => Some(*again_at),
+            Work::Vetting { deadline, .. } | Work::Repairing { deadline, .. } => Some(*deadline),
+            Work::Promoting { since, .. } => Some(*since + self.policy.promote_timeout),
+            Work::Repointing(work) => work.timeout(&self.policy),
+        };
+        let repair = self.next_repair();
+        [hold, work, repair].into_iter().flatten().min()
+    }
+
+    /// The one decision table.
+    fn step(&mut self, ctx: &Context<'_>) {
+        self.hold.take_if(|hold| hold.until <= ctx.now);
+        self.idle_because = None;
+        let because = self.decide(ctx);
+        self.conclude(ctx);
+        if self.diagnosis != Diagnosis::Healthy {
+            self.idle_because = because;
+        }
+        self.send_due_probes(ctx.now);
+    }
+
+    /// Does what is to be done; the sentence says why nothing is.
+    fn decide(&mut self, ctx: &Context<'_>) -> Option<String> {
+        let Some(token) = ctx.leadership.token() else {
+            self.veto = None;
+            return Some("another node leads, or none does: this one only watches".to_owned());
+        };
+        if let Status::Halted { reason, .. } = &self.entry.status {
+            return Some(format!("the group is halted until it is resumed: {reason}"));
+        }
+        match &self.work {
+            Work::Proposing { .. } => return None,
+            Work::Vetting { deadline, .. } if ctx.now < *deadline => return None,
+            Work::Vetting { .. } => {
+                self.vetting_overdue(ctx);
+                return None;
+            }
+            Work::Idle
+            | Work::Hearing { .. }
+            | Work::Promoting { .. }
+            | Work::Repointing(_)
+            | Work::Repairing { .. } => {}
+        }
+        if let Some(saga) = &self.entry.saga {
+            match saga.history.kind {
+                Kind::Failover => self.drive_failover(ctx, token),
+                Kind::Demotion | Kind::Repair => self.drive_repair(ctx, token),
+            }
+            return None;
+        }
+        if !self.entry.confirmed {
+            self.register(ctx, token);
+            return Some(
+                "the master was never seen as one, so what belongs to the group is not known"
+                    .to_owned(),
+            );
+        }
+        match self.death(ctx.now) {
+            Some((death, sign, down)) => self.consider_failover(ctx, token, death, sign, down),
+            None => {
+                self.work = Work::Idle;
+                self.veto = None;
+                if !self.learn(ctx, token) {
+                    return self.consider_repair(ctx, token);
+                }
+                None
+            }
+        }
+    }
+
+    /// How, since when, and from when on the master counts as down for this node.
+    fn death(&self, now: Time) -> Option<(Death, Time, Time)> {
+        let watch = self.watches.get(&self.entry.master)?;
+        let policy = &self.policy;
+        if let Some(death) = watch.death() {
+            let sign = watch.since();
+            let down = match death {
+                Death::Refusing => sign + policy.crash_down_time,
+                Death::Hung | Death::Unreachable | Death::Loading => sign + policy.max_down_time,
+            };
+            return Some((death, sign, down.min(now)));
+        }
+        let since = watch.loading_since()?;
+        let down = since + policy.max_loading_time;
+        (now >= down).then_some((Death::Loading, since, down))
+    }
+
+    fn conclude(&mut self, ctx: &Context<'_>) {
+        let led = !matches!(ctx.leadership, Leadership::None);
+        let picture = diagnose::Picture {
+            entry: &self.entry,
+            watches: &self.watches,
+            policy: &self.policy,
+            now: ctx.now,
+            led,
+            veto: self.veto.as_deref(),
+        };
+        let (diagnosis, reason) = diagnose::diagnose(&picture);
+        if diagnosis != self.diagnosis {
+            self.diagnosis = diagnosis;
+            self.diagnosed_at = ctx.now;
+            self.changed = true;
+            let what = What::Diagnosed {
+                name: diagnosis.name().to_owned(),
+                healthy: diagnosis == Diagnosis::Healthy,
+            };
+            self.publish(ctx.now, what, format!("{}: {reason}", diagnosis.name()));
+        }
+        self.reason = reason;
+    }
+
+    fn send_due_probes(&mut self, now: Time) {
+        for (addr, watch) in &mut self.watches {
+            if let Some((seq, fresh)) = watch.due(now, &self.policy) {
+                self.actions.push_back(Action::Probe {
+                    group: self.name.clone(),
+                    addr: addr.clone(),
+                    seq,
+                    fresh,
+                });
+            }
+        }
+    }
+
+    /// Watches exactly the instances that the entry names.
+    fn follow_entry(&mut self, ctx: &Context<'_>) {
+        for addr in self.entry.instances.keys() {
+            if !self.watches.contains_key(addr) {
+                self.watches.insert(addr.clone(), Watch::new(ctx.now, addr, &self.policy));
+            }
+        }
+        let entry = &self.entry;
+        let actions = &mut self.actions;
+        self.watches.retain(|addr, _| {
+            let kept = entry.instances.contains_key(addr);
+            if !kept {
+                actions.push_back(Action::Forget { addr: addr.clone() });
+            }
+            kept
+        });
+        self.repairs.retain(|addr, _| entry.instances.contains_key(addr));
+    }
+
+    fn hold(&mut self, until: Time, why: String) {
+        self.hold = Some(Hold { until, why, tried: Vec::new() });
+    }
+
+    fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn propose(
+        &mut self,
+        token: Token,
+        what: String,
+        entry: GroupEntry,
+        history: Option<HistoryEntry>,
+    ) {
+        let id = self.take_id();
+        self.work = Work::Proposing { id };
+        self.actions.push_back(Action::Propose {
+            id: ProposalId::Group(self.name.clone(), id),
+            token,
+            changes: vec![Change {
+                group: self.name.clone(),
+                expect: self.revision,
+                what,
+                entry: Some(entry),
+                history,
+            }],
+        });
+    }
+
+    fn command(&mut self, now: Time, token: Token, addr: &Addr, command: Command) -> CommandId {
+        let id = self.take_id();
+        self.actions.push_back(Action::Command {
+            group: self.name.clone(),
+            id,
+            addr: addr.clone(),
+            command,
+            token,
+            deadline: now + self.policy.command_timeout,
+        });
+        id
+    }
+
+    fn publish(&mut self, at: Time, what: What, sentence: String) {
+        let notice = Notice { at, group: self.name.clone(), what, sentence };
+        self.actions.push_back(Action::Publish(notice));
+    }
+
+    /// Notes a step of the saga, to be carried into the record by the next proposal.
+    fn mark(&mut self, ctx: &Context<'_>, name: &str, addr: Option<&Addr>, note: Option<String>) {
+        let Some(saga) = &self.entry.saga else { return };
+        let at_ms = millis(ctx.now.since(saga.history.started_at));
+        if saga.history.steps.len() + self.steps.len() < STEPS_MAX {
+            self.steps.push(Step {
+                name: name.to_owned(),
+                addr: addr.cloned(),
+                at_ms,
+                node: ctx.me.clone(),
+                note,
+            });
+        }
+    }
+
+    /// The saga with the steps noted since the last proposal.
+    fn saga_so_far(&mut self) -> Option<Saga> {
+        let mut saga = self.entry.saga.clone()?;
+        saga.history.steps.append(&mut self.steps);
+        Some(saga)
+    }
+
+    /// Closes the saga: the entry without it, and its finished history.
+    fn close_saga(&mut self, now: Time, outcome: Outcome) -> Option<(GroupEntry, HistoryEntry)> {
+        let mut history = self.saga_so_far()?.history;
+        history.outcome = outcome;
+        history.finished_at = Some(now);
+        let entry = GroupEntry { saga: None, ..self.entry.clone() };
+        Some((entry, history))
+    }
+}

@@ -1,0 +1,123 @@
+//! Dead, for the cluster: what the replicas must say before a master that this node sees down counts as dead.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::addr::Addr;
+use crate::instance::{Link, Role};
+use crate::policy::Policy;
+use crate::record::GroupEntry;
+use crate::time::Time;
+use crate::view::State;
+use crate::watch::{Death, Watch};
+
+/// What the replicas' answers amount to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing speaks against it.
+    Dead,
+    /// These replicas have to be asked (again).
+    Ask(Vec<Question>),
+    /// A replica has news of the master; ask again at this moment.
+    Vetoed {
+        /// A sentence that follows "the master cannot be reached, but".
+        why: String,
+        /// When to look again.
+        again_at: Time,
+    },
+}
+
+/// One replica that has to be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Question {
+    pub(crate) addr: Addr,
+    /// When.
+    pub(crate) at: Time,
+    /// A question that was sent at or after this and has no answer yet will do.
+    pub(crate) since: Time,
+}
+
+/// What a verdict is made from.
+pub(crate) struct Hearing<'a> {
+    pub(crate) entry: &'a GroupEntry,
+    pub(crate) watches: &'a BTreeMap<Addr, Watch>,
+    pub(crate) policy: &'a Policy,
+    pub(crate) death: Death,
+    /// When the master's trouble began.
+    pub(crate) sign: Time,
+    /// When it was seen down: what was asked before does not count.
+    pub(crate) down: Time,
+    pub(crate) now: Time,
+}
+
+/// Hears the replicas.
+///
+/// *Refusing*: every reachable replica says that its link is down. *Hung*, *loading*: no word is needed, a replica's link
+/// to a silent master stays up for a minute; they are only asked for their offsets. *Unreachable*, and a refusal that a
+/// replica contradicts for long: a replica with its link up has a veto while it has news of the master, and an idle
+/// master needs its ping period to give any.
+pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
+    let Hearing { entry, watches, policy, death, sign, down, now } = *hearing;
+    let mut ask = Vec::new();
+    let mut veto: Option<(String, Time)> = None;
+    for (addr, watch) in watches.iter().filter(|(addr, _)| **addr != entry.master) {
+        if watch.state() != State::Up {
+            continue;
+        }
+        let waited_long = now >= down + policy.corroboration_timeout;
+        let read = watch.facts().filter(|facts| facts.asked_at >= down && watch.serves());
+        let Some(facts) = read else {
+            // One that does not answer in time has no say, and cannot be elected either.
+            if !waited_long {
+                ask.push(Question { addr: addr.clone(), at: now, since: down });
+            }
+            continue;
+        };
+        let Role::Replica { master, link: Link::Up { .. } } = &facts.role else { continue };
+        if entry.instance_of(master) != Some(&entry.master) {
+            continue;
+        }
+        let again = |at| Question {
+            addr: addr.clone(),
+            at,
+            since: facts.asked_at + Duration::from_micros(1),
+        };
+        match death {
+            Death::Hung | Death::Loading => {}
+            Death::Refusing if now < sign + policy.max_down_time => {
+                let pause = if waited_long {
+                    policy.reconnect_interval_max
+                } else {
+                    policy.corroboration_interval
+                };
+                ask.push(again(facts.asked_at + pause));
+            }
+            Death::Refusing | Death::Unreachable => {
+                let (why, again_at) = match watch.heard_master() {
+                    Some(heard) if heard > sign => (
+                        format!("its replica {addr} had news of it at {heard}"),
+                        now + policy.check_interval,
+                    ),
+                    Some(_) | None => {
+                        let silent_enough = sign + policy.ping_period + Duration::from_secs(2);
+                        if now >= silent_enough {
+                            continue;
+                        }
+                        (
+                            format!(
+                                "the link of its replica {addr} is up, and an idle master may be silent until {silent_enough}"
+                            ),
+                            silent_enough.min(now + policy.check_interval),
+                        )
+                    }
+                };
+                veto.get_or_insert((why, again_at));
+            }
+        }
+    }
+    match veto {
+        Some((why, again_at)) => Verdict::Vetoed { why, again_at },
+        None if ask.is_empty() => Verdict::Dead,
+        None => Verdict::Ask(ask),
+    }
+}

@@ -1,0 +1,322 @@
+//! The named conclusion about a group, with a one-sentence reason. A pure function of what is known.
+
+use std::collections::BTreeMap;
+
+use crate::addr::Addr;
+use crate::group::elect::{Contest, ago, judge};
+use crate::instance::{Facts, Link, Role};
+use crate::policy::Policy;
+use crate::record::GroupEntry;
+use crate::time::Time;
+use crate::view::{How, State};
+use crate::watch::{Death, Watch};
+
+/// What can be concluded about a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Diagnosis {
+    /// Its instances were not heard yet.
+    NotYetSeen,
+    /// The master answers and is a master, and at least one replica could replace it.
+    Healthy,
+    /// The master's host says that no process listens.
+    MasterCrashed,
+    /// The master accepts connections and gives no valid reply.
+    MasterHung,
+    /// The master does not answer at all, and its replicas have no news of it.
+    MasterUnreachable,
+    /// The master does not answer here, but its replicas have news of it.
+    MasterUnreachableFromHere,
+    /// The master reads its data from disk.
+    MasterLoading,
+    /// A script blocks the master, or it takes no more clients.
+    MasterBusy,
+    /// The master refuses writes because it cannot save.
+    MasterMisconfigured,
+    /// The master does not let us in.
+    AuthenticationFailed,
+    /// The recorded master follows another.
+    MasterBecameReplica,
+    /// A second instance of the group reports to be a master.
+    TwoMasters,
+    /// A replica follows somebody else than the recorded master.
+    ReplicaOfWrongMaster,
+    /// A replica answers, but its link to the master is down.
+    ReplicationBroken,
+    /// The master has no replica.
+    NoReplicas,
+    /// None of the replicas could be promoted.
+    NoEligibleReplica,
+    /// No instance of the group answers.
+    WholeGroupUnreachable,
+    /// No leader is known: nobody acts.
+    QuorumLost,
+}
+
+impl Diagnosis {
+    /// The name that programs may rely on.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotYetSeen => "NotYetSeen",
+            Self::Healthy => "Healthy",
+            Self::MasterCrashed => "MasterCrashed",
+            Self::MasterHung => "MasterHung",
+            Self::MasterUnreachable => "MasterUnreachable",
+            Self::MasterUnreachableFromHere => "MasterUnreachableFromHere",
+            Self::MasterLoading => "MasterLoading",
+            Self::MasterBusy => "MasterBusy",
+            Self::MasterMisconfigured => "MasterMisconfigured",
+            Self::AuthenticationFailed => "AuthenticationFailed",
+            Self::MasterBecameReplica => "MasterBecameReplica",
+            Self::TwoMasters => "TwoMasters",
+            Self::ReplicaOfWrongMaster => "ReplicaOfWrongMaster",
+            Self::ReplicationBroken => "ReplicationBroken",
+            Self::NoReplicas => "NoReplicas",
+            Self::NoEligibleReplica => "NoEligibleReplica",
+            Self::WholeGroupUnreachable => "WholeGroupUnreachable",
+            Self::QuorumLost => "QuorumLost",
+        }
+    }
+}
+
+/// What a diagnosis is made from.
+#[derive(Clone, Copy)]
+pub(crate) struct Picture<'a> {
+    pub(crate) entry: &'a GroupEntry,
+    pub(crate) watches: &'a BTreeMap<Addr, Watch>,
+    pub(crate) policy: &'a Policy,
+    pub(crate) now: Time,
+    /// Somebody acts.
+    pub(crate) led: bool,
+    /// A replica that has news of a master which is unreachable for us, and how it knows.
+    pub(crate) veto: Option<&'a str>,
+}
+
+impl<'a> Picture<'a> {
+    fn watch(&self, addr: &Addr) -> Option<&'a Watch> {
+        self.watches.get(addr)
+    }
+
+    fn others(&self) -> impl Iterator<Item = (&'a Addr, &'a Watch)> {
+        let master = &self.entry.master;
+        self.watches.iter().filter(move |(addr, _)| *addr != master)
+    }
+
+    fn contest(&self) -> Contest<'a> {
+        Contest {
+            entry: self.entry,
+            watches: self.watches,
+            policy: self.policy,
+            tried: &[],
+            dead_since: self
+                .watch(&self.entry.master)
+                .and_then(Watch::trouble_since)
+                .unwrap_or(self.now),
+            read_after: None,
+            now: self.now,
+        }
+    }
+
+    /// Why each instance but the master could not be promoted, as one list; `None` when one could.
+    fn no_candidate(&self) -> Option<String> {
+        let contest = self.contest();
+        let mut reasons = Vec::new();
+        for (addr, _) in self.others() {
+            match judge(&contest, addr) {
+                Ok(_) => return None,
+                Err(why) => reasons.push(format!("{addr} {why}")),
+            }
+        }
+        Some(reasons.join("; "))
+    }
+}
+
+/// Concludes, with the reason.
+pub(crate) fn diagnose(picture: &Picture<'_>) -> (Diagnosis, String) {
+    let Picture { entry, now, .. } = *picture;
+    let master = &entry.master;
+    let Some(watch) = picture.watch(master) else {
+        return (Diagnosis::NotYetSeen, format!("{master} is not watched yet"));
+    };
+    if !picture.led {
+        return (
+            Diagnosis::QuorumLost,
+            "no leader is known, so nobody acts on any group; this node goes on watching"
+                .to_owned(),
+        );
+    }
+    match watch.state() {
+        State::Down => dead(picture, watch),
+        State::Unknown if watch.how() == How::Auth => auth(master, watch),
+        State::Unknown => {
+            (Diagnosis::NotYetSeen, format!("{master} has not answered yet{}", said(watch)))
+        }
+        State::Up => match watch.how() {
+            How::Auth => auth(master, watch),
+            How::Busy => (
+                Diagnosis::MasterBusy,
+                format!("the master {master} answers, but serves nobody{}", said(watch)),
+            ),
+            How::Misconf => (
+                Diagnosis::MasterMisconfigured,
+                format!("the master {master} refuses writes{}", said(watch)),
+            ),
+            How::Loading => (
+                Diagnosis::MasterLoading,
+                format!(
+                    "the master {master} is loading its data since {}",
+                    ago(now, watch.since())
+                ),
+            ),
+            How::Replied | How::Refusing | How::Silent | How::Garbage | How::Unresolved => {
+                alive(picture, watch)
+            }
+        },
+    }
+}
+
+fn auth(master: &Addr, watch: &Watch) -> (Diagnosis, String) {
+    let what = format!(
+        "the master {master} does not let us in{}; check redis_user, redis_password and the permissions of the user",
+        said(watch)
+    );
+    (Diagnosis::AuthenticationFailed, what)
+}
+
+/// What the server or the system said, to be put behind a sentence.
+pub(crate) fn said(watch: &Watch) -> String {
+    watch.detail().map(|detail| format!(" ({detail})")).unwrap_or_default()
+}
+
+/// How a master is dead, in words.
+pub(crate) fn death_in_words(master: &Addr, death: Death, watch: &Watch, now: Time) -> String {
+    let since = watch.trouble_since().or(watch.loading_since()).unwrap_or(now);
+    let since = ago(now, since);
+    match death {
+        Death::Refusing => {
+            format!(
+                "the master {master} crashed or was shut down: its host refuses connections since {since}"
+            )
+        }
+        Death::Hung => format!(
+            "the master {master} hangs: it accepts connections but gives no valid reply since {since}{}",
+            said(watch)
+        ),
+        Death::Unreachable => {
+            format!("the master {master} cannot be reached since {since}{}", said(watch))
+        }
+        Death::Loading => {
+            format!("the master {master} restarted and is loading its data since {since}")
+        }
+    }
+}
+
+fn dead(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
+    let master = &picture.entry.master;
+    let Some(death) = watch.death() else {
+        return (Diagnosis::NotYetSeen, format!("{master} is not judged yet"));
+    };
+    let words = death_in_words(master, death, watch, picture.now);
+    let answering = picture.others().any(|(_, watch)| watch.state() == State::Up);
+    if !answering {
+        let others = picture.others().count();
+        let what = match others {
+            0 => format!("{words}; no other instance of the group is known"),
+            _ => {
+                format!("{words}; none of the other {others} instances of the group answers either")
+            }
+        };
+        return (Diagnosis::WholeGroupUnreachable, what);
+    }
+    if let Some(veto) = picture.veto {
+        return (Diagnosis::MasterUnreachableFromHere, format!("{words}, but {veto}"));
+    }
+    if let Some(reasons) = picture.no_candidate() {
+        return (
+            Diagnosis::NoEligibleReplica,
+            format!("{words}, and no replica can take over: {reasons}"),
+        );
+    }
+    let name = match death {
+        Death::Refusing => Diagnosis::MasterCrashed,
+        Death::Hung => Diagnosis::MasterHung,
+        Death::Unreachable => Diagnosis::MasterUnreachable,
+        Death::Loading => Diagnosis::MasterLoading,
+    };
+    (name, words)
+}
+
+fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
+    let Picture { entry, policy, now, .. } = *picture;
+    let master = &entry.master;
+    if let Some(of) = watch.facts().and_then(Facts::follows) {
+        return (
+            Diagnosis::MasterBecameReplica,
+            format!("the recorded master {master} reports to be a replica of {of}"),
+        );
+    }
+    let mut up = 0;
+    let mut broken = None;
+    for (addr, watch) in picture.others() {
+        let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
+        match &facts.role {
+            Role::Master { .. } => {
+                return (
+                    Diagnosis::TwoMasters,
+                    format!(
+                        "{addr} reports to be a master too, beside the recorded master {master}"
+                    ),
+                );
+            }
+            Role::Replica { master: of, .. } if entry.instance_of(of) != Some(master) => {
+                return (
+                    Diagnosis::ReplicaOfWrongMaster,
+                    format!("{addr} follows {of} and not the recorded master {master}"),
+                );
+            }
+            Role::Replica { link: Link::Up { .. }, .. } => up += 1,
+            Role::Replica { link: Link::Down { since_secs }, .. } => {
+                let grace =
+                    since_secs.is_none_or(|secs| secs >= policy.max_down_time.as_secs().max(1));
+                if grace {
+                    broken = Some(match since_secs {
+                        Some(secs) => {
+                            format!("the link of {addr} to its master is down since {secs} s")
+                        }
+                        None => {
+                            format!("{addr} never finished a sync with its master since its start")
+                        }
+                    });
+                }
+            }
+            Role::Replica { link: Link::Syncing, .. } => {}
+        }
+    }
+    if picture.others().next().is_none() {
+        return (
+            Diagnosis::NoReplicas,
+            format!("the master {master} answers, but has no replica: nobody could replace it"),
+        );
+    }
+    if let Some(broken) = broken {
+        return (Diagnosis::ReplicationBroken, broken);
+    }
+    if let Some(reasons) = picture.no_candidate() {
+        return (
+            Diagnosis::NoEligibleReplica,
+            format!("the master {master} answers, but nobody could replace it: {reasons}"),
+        );
+    }
+    let down: Vec<String> = picture
+        .others()
+        .filter(|(_, watch)| watch.state() == State::Down)
+        .map(|(addr, watch)| format!("{addr} is down since {}", watch.since()))
+        .collect();
+    let mut reason = format!("the master {master} answers and {up} of its replicas follow it");
+    if !down.is_empty() {
+        reason = format!("{reason}; {}", down.join(", "));
+    }
+    if let Some(since) = watch.trouble_since() {
+        reason = format!("the master {master} is in doubt since {}", ago(now, since));
+    }
+    (Diagnosis::Healthy, reason)
+}

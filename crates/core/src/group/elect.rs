@@ -1,0 +1,244 @@
+//! Who could take over, in which order, and why the others cannot. A pure function of what is known.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use crate::addr::Addr;
+use crate::instance::{Facts, Link, Role};
+use crate::policy::Policy;
+use crate::record::{Attempt, GroupEntry, RankedCandidate};
+use crate::time::{Time, millis};
+use crate::view::{How, State};
+use crate::watch::Watch;
+
+/// What an election is held over.
+#[derive(Clone, Copy)]
+pub(crate) struct Contest<'a> {
+    pub(crate) entry: &'a GroupEntry,
+    pub(crate) watches: &'a BTreeMap<Addr, Watch>,
+    pub(crate) policy: &'a Policy,
+    /// Candidates that were tried already.
+    pub(crate) tried: &'a [Attempt],
+    /// When the master died; now, when it lives and the question is who could replace it.
+    pub(crate) dead_since: Time,
+    /// Only what was asked at or after this counts as an offset; candidates that did not answer since are out.
+    pub(crate) read_after: Option<Time>,
+    pub(crate) now: Time,
+}
+
+/// The outcome of an election.
+#[derive(Clone, Debug)]
+pub(crate) struct Election {
+    /// Everyone, best first, then the refused.
+    pub(crate) ranking: Vec<RankedCandidate>,
+    /// Who is to be promoted.
+    pub(crate) chosen: Option<Addr>,
+    /// Why it is not the first of the ranking, when it is not.
+    pub(crate) note: Option<String>,
+    /// How far the chosen one is behind the last known offset of the master.
+    pub(crate) behind_bytes: Option<u64>,
+}
+
+/// Ranks all instances but the master: lower priority first, then larger offset, then run id. The most advanced is
+/// chosen, and the best ranked among equally advanced ones: a replica that is ahead of the promoted one would be wiped
+/// by a full resync, and acknowledged writes with it. (A replica without a master cannot feed another one: Redis
+/// answers `NOMASTERLINK`, so a preferred candidate that is behind cannot be fed before it is promoted.)
+pub(crate) fn elect(contest: &Contest<'_>) -> Election {
+    let mut eligible: Vec<(&Addr, &Facts)> = Vec::new();
+    let mut refused = Vec::new();
+    for addr in contest.entry.instances.keys().filter(|addr| **addr != contest.entry.master) {
+        match judge(contest, addr) {
+            Ok(facts) => eligible.push((addr, facts)),
+            Err(why) => {
+                let facts = contest.watches.get(addr).and_then(Watch::facts);
+                refused.push(RankedCandidate {
+                    addr: addr.clone(),
+                    rank: None,
+                    priority: facts.map(|facts| facts.priority),
+                    offset: facts.map(|facts| facts.offset),
+                    refused: Some(why),
+                });
+            }
+        }
+    }
+    eligible.sort_by_key(|(addr, facts)| {
+        (facts.priority, Reverse(facts.offset), facts.run_id.as_deref(), *addr)
+    });
+    let most = eligible.iter().map(|(_, facts)| facts.offset).max();
+    let chosen = eligible.iter().find(|(_, facts)| Some(facts.offset) == most).copied();
+    let note = match (eligible.first(), chosen) {
+        (Some((first, behind)), Some((addr, ahead))) if *first != addr => Some(format!(
+            "{addr} is promoted before {first}, which has the better priority ({} against {}) but is {} bytes behind it \
+             and would lose them for good",
+            behind.priority,
+            ahead.priority,
+            ahead.offset - behind.offset
+        )),
+        _ => None,
+    };
+    let known = last_known_offset(contest);
+    let mut ranking: Vec<RankedCandidate> = (1..)
+        .zip(&eligible)
+        .map(|(rank, (addr, facts))| RankedCandidate {
+            addr: (*addr).clone(),
+            rank: Some(rank),
+            priority: Some(facts.priority),
+            offset: Some(facts.offset),
+            refused: None,
+        })
+        .collect();
+    ranking.append(&mut refused);
+    Election {
+        ranking,
+        chosen: chosen.map(|(addr, _)| addr.clone()),
+        note,
+        behind_bytes: chosen
+            .and_then(|(_, facts)| known.map(|known| known.saturating_sub(facts.offset))),
+    }
+}
+
+/// The largest offset that the master reported, if it was ever read.
+fn last_known_offset(contest: &Contest<'_>) -> Option<u64> {
+    contest
+        .watches
+        .get(&contest.entry.master)
+        .and_then(Watch::facts)
+        .filter(|facts| facts.is_master())
+        .map(|facts| facts.offset)
+}
+
+/// Whether one instance can be promoted, or why not.
+pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts, String> {
+    let Contest { entry, watches, policy, tried, dead_since, read_after, now } = *contest;
+    if let Some(attempt) = tried.iter().find(|attempt| attempt.addr == *addr) {
+        return Err(format!("was tried in this failover and given up: {}", attempt.reason));
+    }
+    let Some(watch) = watches.get(addr) else { return Err("is not watched yet".to_owned()) };
+    match watch.state() {
+        State::Down => {
+            return Err(format!("is down since {}", ago(now, watch.since())));
+        }
+        State::Unknown if watch.how() == How::Auth => {
+            return Err("does not let us in: check user, password and permissions".to_owned());
+        }
+        State::Unknown => return Err("has not answered yet".to_owned()),
+        State::Up => {}
+    }
+    let how = match watch.how() {
+        How::Replied | How::Misconf => None,
+        How::Loading => Some("is loading its data"),
+        How::Busy => Some("is busy with a script that does not end, or takes no more clients"),
+        How::Refusing => Some("refuses connections"),
+        How::Silent => Some("gives no answer"),
+        How::Auth => Some("does not let us in: check user, password and permissions"),
+        How::Garbage => Some("does not speak its protocol"),
+        How::Unresolved => Some("has a host name that cannot be resolved"),
+    };
+    if let Some(how) = how {
+        return Err(how.to_owned());
+    }
+    let Some(facts) = watch.facts() else { return Err("did not report its facts yet".to_owned()) };
+    if read_after.is_some_and(|after| facts.asked_at < after) {
+        return Err("gave no answer when it was asked about the dead master".to_owned());
+    }
+    if facts.priority == 0 {
+        return Err("has priority 0: its owner does not want it promoted".to_owned());
+    }
+    judge_history(entry, facts)?;
+    judge_link(policy, dead_since, now, facts)?;
+    if policy.max_lag_bytes > 0
+        && let Some(known) = last_known_offset(contest)
+        && known.saturating_sub(facts.offset) > policy.max_lag_bytes
+    {
+        return Err(format!(
+            "is {} bytes behind the master's last known offset, more than max_lag_bytes ({})",
+            known - facts.offset,
+            policy.max_lag_bytes
+        ));
+    }
+    Ok(facts)
+}
+
+/// Its data must be of this group's history; the replication id decides, the address only where there is none.
+fn judge_history(entry: &GroupEntry, facts: &Facts) -> Result<(), String> {
+    let follows_recorded =
+        facts.follows().is_some_and(|master| entry.instance_of(master) == Some(&entry.master));
+    let Some(own) = &facts.replication_id else {
+        return if follows_recorded {
+            Ok(())
+        } else {
+            Err("does not follow the recorded master and has no replication id to compare"
+                .to_owned())
+        };
+    };
+    let Some(newest) = entry.lineage.first() else {
+        return if follows_recorded {
+            Ok(())
+        } else {
+            Err("does not follow the recorded master, whose history was never read".to_owned())
+        };
+    };
+    if facts.is_master() {
+        // It was promoted by somebody else, or late by us. Only one that was a replica in the newest history has all of
+        // it; a former master that came back does not.
+        return if own == newest || facts.second_replication_id.as_ref() == Some(newest) {
+            Ok(())
+        } else {
+            Err(format!(
+                "is a master of another history ({}…) than the group's ({}…)",
+                short(&own.0),
+                short(&newest.0)
+            ))
+        };
+    }
+    let ours = |id| entry.lineage.contains(id);
+    if ours(own) || facts.second_replication_id.as_ref().is_some_and(ours) {
+        Ok(())
+    } else {
+        Err(format!(
+            "is of another history ({}…) than the group's ({}…)",
+            short(&own.0),
+            short(&newest.0)
+        ))
+    }
+}
+
+fn judge_link(policy: &Policy, dead_since: Time, now: Time, facts: &Facts) -> Result<(), String> {
+    let link = match &facts.role {
+        Role::Master { .. } => return Ok(()),
+        Role::Replica { link, .. } => link,
+    };
+    match *link {
+        Link::Up { .. } => Ok(()),
+        Link::Syncing => {
+            Err("is in the middle of a full sync: its data is old or partial".to_owned())
+        }
+        Link::Down { since_secs: None } => Err("never finished a sync since its start".to_owned()),
+        Link::Down { since_secs: Some(secs) } => {
+            let dead = now.since(dead_since);
+            if secs > (dead + policy.max_link_down).as_secs() {
+                Err(format!(
+                    "lost its link {secs} s ago, long before the master died ({} s ago)",
+                    dead.as_secs()
+                ))
+            } else {
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The first digits of an id, enough for people to compare.
+pub(crate) fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
+/// How long ago something was, for sentences.
+pub(crate) fn ago(now: Time, then: Time) -> String {
+    let since = now.since(then);
+    if since.as_secs() >= 10 {
+        format!("{} s", since.as_secs())
+    } else {
+        format!("{:.0} ms", millis(since))
+    }
+}

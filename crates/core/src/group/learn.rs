@@ -1,0 +1,149 @@
+//! What the servers teach about their group: its replicas, its history of writes, other names of an instance.
+
+use super::{Context, Group};
+use crate::addr::Addr;
+use crate::instance::Role;
+use crate::node::Token;
+use crate::policy::{INSTANCES_PER_GROUP_MAX, LINEAGE_MAX};
+use crate::record::{GroupEntry, Known};
+use crate::watch::Watch;
+
+impl Group {
+    /// Whom a registered address leads to, when it is a replica of somebody.
+    pub(crate) fn leads_to(&self) -> Option<&Addr> {
+        let watch = self.watches.get(&self.entry.master).filter(|watch| watch.serves())?;
+        watch.facts()?.follows()
+    }
+
+    /// Finds out what a registered address is: a master, or a replica that leads to one.
+    pub(super) fn register(&mut self, ctx: &Context<'_>, token: Token) {
+        let master = &self.entry.master;
+        let Some(watch) = self.watches.get(master).filter(|watch| watch.serves()) else { return };
+        let Some(facts) = watch.facts() else { return };
+        let mut entry = self.entry.clone();
+        let what = match facts.follows() {
+            None => {
+                entry.confirmed = true;
+                entry.flavor = Some(facts.flavor);
+                format!("{master} is a master")
+            }
+            Some(of) if ctx.owners.get(of).is_some_and(|owner| *owner != self.name) => return,
+            Some(of) => match self.entry.instance_of(of) {
+                None => {
+                    entry.master = of.clone();
+                    entry.instances.insert(of.clone(), Known::default());
+                    format!("{master} leads to {of}")
+                }
+                // A ring of replicas must not be followed for ever: a known one has to be a master.
+                Some(of) => {
+                    let of_watch = self.watches.get(of).filter(|watch| watch.serves());
+                    if !of_watch
+                        .and_then(Watch::facts)
+                        .is_some_and(crate::instance::Facts::is_master)
+                    {
+                        return;
+                    }
+                    entry.master = of.clone();
+                    format!("{master} leads to {of}")
+                }
+            },
+        };
+        self.propose(token, what, entry, None);
+    }
+
+    /// Proposes what was learned since the last time. Returns whether there was anything.
+    pub(super) fn learn(&mut self, ctx: &Context<'_>, token: Token) -> bool {
+        let mut entry = self.entry.clone();
+        self.learn_from_master(ctx, &mut entry);
+        self.learn_from_replicas(&mut entry);
+        if entry == self.entry {
+            return false;
+        }
+        self.propose(token, format!("what was learned of {}", self.name), entry, None);
+        true
+    }
+
+    fn learn_from_master(&self, ctx: &Context<'_>, entry: &mut GroupEntry) {
+        let Some(facts) =
+            self.watches.get(&entry.master).filter(|watch| watch.serves()).and_then(Watch::facts)
+        else {
+            return;
+        };
+        let Role::Master { replicas } = &facts.role else { return };
+        entry.flavor = Some(facts.flavor);
+        if let Some(id) = &facts.replication_id
+            && entry.lineage.first() != Some(id)
+        {
+            entry.lineage.retain(|known| known != id);
+            entry.lineage.insert(0, id.clone());
+            entry.lineage.truncate(LINEAGE_MAX);
+        }
+        if let Some(known) = entry.instances.get_mut(&entry.master) {
+            known.attached = true;
+        }
+        for addr in replicas {
+            let known = entry.instance_of(addr).cloned();
+            match known {
+                Some(addr) => {
+                    if let Some(known) = entry.instances.get_mut(&addr) {
+                        known.attached = true;
+                    }
+                }
+                None => {
+                    let foreign = ctx.owners.get(addr).is_some_and(|owner| *owner != self.name);
+                    if !foreign && entry.instances.len() < INSTANCES_PER_GROUP_MAX {
+                        let known = Known { attached: true, ..Known::default() };
+                        entry.instances.insert(addr.clone(), known);
+                    }
+                }
+            }
+        }
+    }
+
+    fn learn_from_replicas(&self, entry: &mut GroupEntry) {
+        let mut settled = Vec::new();
+        for (addr, watch) in self.watches.iter().filter(|(addr, _)| **addr != entry.master) {
+            let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
+            let of = facts.follows().and_then(|of| entry.instance_of(of));
+            if of == Some(&entry.master) {
+                settled.push(addr.clone());
+            }
+        }
+        for addr in settled {
+            if let Some(known) = entry.instances.get_mut(&addr) {
+                known.attached = true;
+                // Its role was read: the promotion that was given up did not happen, or was undone.
+                known.abandoned = None;
+            }
+        }
+    }
+
+    /// An instance turned out to have another address: its name resolved to it. Two instances that are one server
+    /// become one. Returns whether that was news.
+    pub(super) fn learn_alias(&mut self, ctx: &Context<'_>, addr: &Addr, alias: &Addr) -> bool {
+        let known =
+            self.entry.instances.get(addr).is_some_and(|known| known.aliases.contains(alias));
+        let foreign = ctx.owners.get(alias).is_some_and(|owner| *owner != self.name);
+        let busy = !matches!(self.work, super::Work::Idle) || self.entry.saga.is_some();
+        let Some(token) = ctx.leadership.token().filter(|_| !known && !foreign && !busy) else {
+            return false;
+        };
+        let mut entry = self.entry.clone();
+        if *alias == entry.master {
+            // The master's address is what everyone is told; the other name gives way.
+            if entry.instances.remove(addr).is_some()
+                && let Some(known) = entry.instances.get_mut(alias)
+            {
+                known.aliases.insert(addr.clone());
+            }
+        } else {
+            let twin = entry.instances.remove(alias).unwrap_or_default();
+            if let Some(known) = entry.instances.get_mut(addr) {
+                known.attached |= twin.attached;
+                known.aliases.insert(alias.clone());
+            }
+        }
+        self.propose(token, format!("{addr} is {alias}"), entry, None);
+        true
+    }
+}

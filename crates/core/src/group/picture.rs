@@ -1,0 +1,136 @@
+//! The group as it is shown.
+
+use super::elect::{Contest, judge};
+use super::{Context, Group, Work};
+use crate::addr::Addr;
+use crate::instance::{Link, Role};
+use crate::record::{HistoryEntry, Kind, Status};
+use crate::time::Time;
+use crate::view::{
+    DiagnosisView, FencingView, GroupView, InstanceView, NodeView, State, StatusView,
+};
+use crate::watch::Watch;
+
+impl Group {
+    /// The group as this node sees it, with its finished history (oldest first) from the record.
+    pub fn view(&self, ctx: &Context<'_>, history: &[HistoryEntry]) -> GroupView {
+        let (status, status_reason) = self.status();
+        let mut shown: Vec<HistoryEntry> = history.iter().rev().cloned().collect();
+        if let Some(saga) = &self.entry.saga {
+            let mut running = saga.history.clone();
+            running.steps.extend(self.steps.iter().cloned());
+            shown.insert(0, running);
+        }
+        let most = self.watches.values().filter_map(Watch::facts).map(|facts| facts.offset).max();
+        let mut addrs: Vec<&Addr> = self.entry.instances.keys().collect();
+        addrs.sort_by_key(|addr| (**addr != self.entry.master, *addr));
+        GroupView {
+            name: self.name.clone(),
+            flavor: self.entry.flavor,
+            epoch: self.entry.epoch,
+            master: self.entry.master.clone(),
+            status,
+            status_reason,
+            diagnosis: DiagnosisView {
+                name: self.diagnosis.name(),
+                reason: self.reason.clone(),
+                since_at: self.diagnosed_at,
+                not_acting_because: self.idle_because.clone(),
+            },
+            quorum: self.policy.quorum_of(ctx.voters.len()).unwrap_or(self.policy.quorum),
+            instances: addrs.into_iter().map(|addr| self.instance_view(ctx, addr, most)).collect(),
+            fencing: FencingView { mode: "none", min_replicas: None },
+            last_history_id: shown.first().map(|entry| entry.id.clone()),
+            history: shown,
+        }
+    }
+
+    fn status(&self) -> (StatusView, Option<String>) {
+        if let Status::Halted { reason, .. } = &self.entry.status {
+            return (StatusView::Halted, Some(reason.clone()));
+        }
+        let failover = self.entry.saga.as_ref().filter(|saga| saga.history.kind == Kind::Failover);
+        match (failover, &self.work) {
+            (Some(saga), _) => (StatusView::FailingOver, Some(saga.history.reason.clone())),
+            (None, Work::Vetting { .. }) => (StatusView::FailingOver, None),
+            (
+                None,
+                Work::Idle
+                | Work::Hearing { .. }
+                | Work::Proposing { .. }
+                | Work::Promoting { .. }
+                | Work::Repointing(_)
+                | Work::Repairing { .. },
+            ) => (StatusView::Active, None),
+        }
+    }
+
+    fn instance_view(&self, ctx: &Context<'_>, addr: &Addr, most: Option<u64>) -> InstanceView {
+        let watch = self.watches.get(addr);
+        let facts = watch.and_then(Watch::facts);
+        let (role, link) = match facts.map(|facts| &facts.role) {
+            None => ("unknown", None),
+            Some(Role::Master { .. }) => ("master", None),
+            Some(Role::Replica { link, .. }) => ("replica", Some(link)),
+        };
+        let eligible = self.eligible(ctx.now, addr);
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let state = watch.map_or(State::Unknown, Watch::state);
+        let how = watch.map_or(crate::view::How::Silent, Watch::how);
+        let heard = watch.and_then(Watch::last_reply).unwrap_or(self.diagnosed_at);
+        InstanceView {
+            addr: addr.clone(),
+            role,
+            state,
+            how,
+            since_at: watch.map_or(ctx.now, Watch::since),
+            offset: facts.map(|facts| facts.offset),
+            lag_bytes: facts.zip(most).map(|(facts, most)| most.saturating_sub(facts.offset)),
+            link: link.map(|link| match link {
+                Link::Up { .. } => "up",
+                Link::Down { .. } | Link::Syncing => "down",
+            }),
+            link_down_ms: link.and_then(|link| match link {
+                Link::Down { since_secs } => since_secs.map(|secs| secs.saturating_mul(1000)),
+                Link::Up { .. } | Link::Syncing => None,
+            }),
+            priority: facts.map(|facts| facts.priority),
+            run_id: text(facts.and_then(|facts| facts.run_id.as_deref())),
+            replication_id: text(
+                facts.and_then(|facts| facts.replication_id.as_ref()).map(|id| &*id.0),
+            ),
+            version: text(facts.map(|facts| &*facts.version)),
+            rule: None,
+            location: None,
+            eligible: eligible.is_ok(),
+            not_eligible_because: eligible.err(),
+            views: vec![NodeView {
+                node: ctx.me.clone(),
+                state,
+                how,
+                age_ms: u64::try_from(ctx.now.since(heard).as_millis()).unwrap_or(u64::MAX),
+            }],
+        }
+    }
+
+    fn eligible(&self, now: Time, addr: &Addr) -> Result<(), String> {
+        if *addr == self.entry.master {
+            return Err("is the recorded master".to_owned());
+        }
+        let dead_since =
+            self.watches.get(&self.entry.master).and_then(Watch::trouble_since).unwrap_or(now);
+        judge(
+            &Contest {
+                entry: &self.entry,
+                watches: &self.watches,
+                policy: &self.policy,
+                tried: &[],
+                dead_since,
+                read_after: None,
+                now,
+            },
+            addr,
+        )
+        .map(|_| ())
+    }
+}

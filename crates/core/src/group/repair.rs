@@ -1,0 +1,251 @@
+//! Bringing stragglers back: an instance that returned as a master, and a replica that missed its repointing.
+//!
+//! A repair is decided, recorded, carried out and recorded again like a failover, one at a time per group. Nothing is
+//! repaired unless the recorded master answers as a master.
+
+use super::{Context, Group, Work};
+use crate::action::Command;
+use crate::addr::Addr;
+use crate::event::CommandResult;
+use crate::instance::{Facts, Role};
+use crate::node::Token;
+use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Step};
+use crate::time::Time;
+use crate::view::State;
+use crate::watch::Watch;
+
+/// A failed repair waits twice as long each time, up to 2^6 times the first pause.
+const PAUSE_DOUBLINGS_MAX: u32 = 6;
+
+impl Group {
+    /// Repairs one instance, if one needs it; the sentence says why one that looks wrong is left alone.
+    pub(super) fn consider_repair(&mut self, ctx: &Context<'_>, token: Token) -> Option<String> {
+        let master = self.watches.get(&self.entry.master)?;
+        let master_facts = master.facts().filter(|facts| facts.is_master() && master.serves())?;
+        let master_read_at = master_facts.asked_at;
+        let mut because = None;
+        let mut chosen: Option<(Addr, Kind, String)> = None;
+        for (addr, watch) in self.watches.iter().filter(|(addr, _)| **addr != self.entry.master) {
+            let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
+            match self.wrong_with(addr, watch, facts) {
+                Wrong::Nothing => {}
+                Wrong::LeaveAlone(why) => because = Some(why),
+                Wrong::Repair(kind, why) => {
+                    let paused = self.repairs.get(addr).is_some_and(|(until, _)| ctx.now < *until);
+                    if paused {
+                        because = Some(format!(
+                            "the last repair of {addr} failed, the next one waits: {why}"
+                        ));
+                    } else if chosen.is_none() {
+                        chosen = Some((addr.clone(), kind, why));
+                    }
+                }
+            }
+        }
+        let Some((addr, kind, why)) = chosen else { return because };
+        // The master must have answered as one after the instance was seen; an older word may be from before a switch.
+        let seen_at = self.watches.get(&addr).and_then(Watch::facts).map(|facts| facts.asked_at)?;
+        if master_read_at < seen_at {
+            if let Some(master) = self.watches.get_mut(&self.entry.master) {
+                master.ask(ctx.now, seen_at);
+            }
+            return Some(format!("{why}; the recorded master is asked first"));
+        }
+        self.begin_repair(ctx, token, &addr, kind, why);
+        None
+    }
+
+    fn wrong_with(&self, addr: &Addr, watch: &Watch, facts: &Facts) -> Wrong {
+        let master = &self.entry.master;
+        let Some(known) = self.entry.instances.get(addr) else { return Wrong::Nothing };
+        match &facts.role {
+            Role::Master { .. } if known.abandoned.is_some() => Wrong::Repair(
+                Kind::Demotion,
+                format!(
+                    "{addr} became master by a promotion that was given up, while {master} is the recorded one"
+                ),
+            ),
+            Role::Master { .. } if !known.attached => Wrong::LeaveAlone(format!(
+                "{addr} is a master that was never seen attached to this group"
+            )),
+            Role::Master { .. } if watch.returned() => Wrong::Repair(
+                Kind::Demotion,
+                format!("{addr} returned as a master, while {master} is the recorded one"),
+            ),
+            Role::Master { .. } => Wrong::LeaveAlone(format!(
+                "{addr} was made a master by hand; changes made by hand are reported, not undone"
+            )),
+            Role::Replica { master: of, .. } => {
+                let Some(of) = self.entry.instance_of(of) else {
+                    return Wrong::LeaveAlone(format!(
+                        "{addr} was pointed at {of}, which is not of this group; changes made by hand are reported, not undone"
+                    ));
+                };
+                if of == master {
+                    return Wrong::Nothing;
+                }
+                let chained = self.watches.get(of).is_some_and(|watch| {
+                    watch.state() == State::Up
+                        && watch
+                            .facts()
+                            .and_then(Facts::follows)
+                            .and_then(|of| self.entry.instance_of(of))
+                            == Some(master)
+                });
+                if chained {
+                    Wrong::LeaveAlone(format!(
+                        "{addr} follows {of}, itself a replica: a chain is reported, not changed"
+                    ))
+                } else {
+                    Wrong::Repair(
+                        Kind::Repair,
+                        format!(
+                            "{addr} follows {of}, which is not the master any more, and not {master}"
+                        ),
+                    )
+                }
+            }
+        }
+    }
+
+    fn begin_repair(
+        &mut self,
+        ctx: &Context<'_>,
+        token: Token,
+        addr: &Addr,
+        kind: Kind,
+        why: String,
+    ) {
+        let started_at = self
+            .watches
+            .get(addr)
+            .map(|watch| watch.since().max(self.diagnosed_at))
+            .unwrap_or(ctx.now)
+            .min(ctx.now);
+        let name = match kind {
+            Kind::Demotion => "returned",
+            Kind::Repair | Kind::Failover => "first_sign",
+        };
+        let history = HistoryEntry {
+            id: format!("{}-{}", self.name, self.entry.history_next),
+            kind,
+            epoch: self.entry.epoch,
+            old_master: addr.clone(),
+            new_master: Some(self.entry.master.clone()),
+            cause: self.diagnosis.name().to_owned(),
+            reason: why.clone(),
+            outcome: Outcome::Running,
+            started_at,
+            finished_at: None,
+            leader: ctx.me.clone(),
+            write_gap_ms: None,
+            bytes_possibly_lost: None,
+            steps: vec![Step {
+                name: name.to_owned(),
+                addr: Some(addr.clone()),
+                at_ms: 0.0,
+                node: ctx.me.clone(),
+                note: None,
+            }],
+            ranking: Vec::new(),
+        };
+        let entry = GroupEntry {
+            history_next: self.entry.history_next + 1,
+            saga: Some(Saga {
+                phase: Phase::Decided,
+                target: addr.clone(),
+                attempts: Vec::new(),
+                history,
+            }),
+            ..self.entry.clone()
+        };
+        self.propose(token, format!("repair in {}: {why}", self.name), entry, None);
+    }
+
+    /// Goes on with an open repair, also one that another leader began.
+    pub(super) fn drive_repair(&mut self, ctx: &Context<'_>, token: Token) {
+        let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
+        if self.death(ctx.now).is_some() {
+            // A dead master comes first; nobody is pointed at it.
+            self.end_repair(ctx, token, &target, Err("the recorded master died".to_owned()));
+            return;
+        }
+        match &self.work {
+            Work::Repairing { deadline, .. } if ctx.now < *deadline => {}
+            Work::Repairing { .. } => {
+                self.end_repair(ctx, token, &target, Err("the command did not end".to_owned()));
+            }
+            Work::Idle
+            | Work::Hearing { .. }
+            | Work::Vetting { .. }
+            | Work::Proposing { .. }
+            | Work::Promoting { .. }
+            | Work::Repointing(_) => {
+                let master = self.entry.master.clone();
+                let id = self.command(ctx.now, token, &target, Command::Follow { master });
+                let deadline = ctx.now + self.policy.command_timeout * 2;
+                self.work = Work::Repairing { id, deadline };
+            }
+        }
+    }
+
+    /// The command of a repair ended.
+    pub(super) fn repair_ended(&mut self, ctx: &Context<'_>, token: Token, result: CommandResult) {
+        let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
+        let end = match result {
+            CommandResult::Done { facts, warnings } => {
+                self.warn(ctx.now, &target, &warnings);
+                if facts.is_master() {
+                    Err("it is a master still after it was told to follow".to_owned())
+                } else {
+                    Ok(())
+                }
+            }
+            CommandResult::Refused(why) | CommandResult::Unknown(why) => Err(why),
+        };
+        self.end_repair(ctx, token, &target, end);
+    }
+
+    fn end_repair(
+        &mut self,
+        ctx: &Context<'_>,
+        token: Token,
+        target: &Addr,
+        end: Result<(), String>,
+    ) {
+        let (step, outcome, note) = match &end {
+            Ok(()) => ("demoted", Outcome::Done, None),
+            Err(why) => ("failed", Outcome::Failed, Some(why.clone())),
+        };
+        let kind = self.entry.saga.as_ref().map(|saga| saga.history.kind);
+        let step = if kind == Some(Kind::Repair) && end.is_ok() { "repointed" } else { step };
+        self.mark(ctx, step, Some(target), note);
+        let Some((mut entry, mut history)) = self.close_saga(ctx.now, outcome) else { return };
+        let failures = self.repairs.get(target).map_or(0, |(_, failures)| *failures);
+        // Also one that worked is given time until its effect is read.
+        let failures = if end.is_ok() { 0 } else { failures + 1 };
+        let pause = self.policy.repair_interval * 2_u32.pow(failures.min(PAUSE_DOUBLINGS_MAX));
+        self.repairs.insert(target.clone(), (ctx.now + pause, failures));
+        if let Err(why) = &end {
+            history.reason = format!("{}; it failed: {why}", history.reason);
+        } else if let Some(known) = entry.instances.get_mut(target) {
+            known.abandoned = None;
+        }
+        if let Some(watch) = self.watches.get_mut(target) {
+            watch.ask(ctx.now, ctx.now);
+        }
+        self.propose(token, format!("repair in {} ended", self.name), entry, Some(history));
+    }
+
+    /// When a paused repair may be tried again.
+    pub(super) fn next_repair(&self) -> Option<Time> {
+        self.repairs.values().filter(|(_, failures)| *failures > 0).map(|(until, _)| *until).min()
+    }
+}
+
+/// What is wrong with one instance.
+enum Wrong {
+    Nothing,
+    LeaveAlone(String),
+    Repair(Kind, String),
+}

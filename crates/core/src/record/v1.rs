@@ -1,0 +1,218 @@
+//! The first format of the record. A field may be added with a default; any other change is a new version.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::addr::Addr;
+use crate::instance::{Flavor, ReplicationId};
+use crate::node::NodeId;
+use crate::time::Time;
+
+/// What is agreed about one group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupEntry {
+    /// The master by record: what everyone who asks is told.
+    pub master: Addr,
+    /// Whether it was ever seen as a master. Until then the address is only what somebody registered.
+    pub confirmed: bool,
+    /// Taken by each decision to promote, never reused.
+    pub epoch: u64,
+    /// What the servers turned out to be.
+    pub flavor: Option<Flavor>,
+    /// Every known instance, the master included. None is forgotten unless somebody asks for it.
+    pub instances: BTreeMap<Addr, Known>,
+    /// The histories of writes that the group's masters had, newest first.
+    pub lineage: Vec<ReplicationId>,
+    /// Whether the program may act on the group.
+    pub status: Status,
+    /// What is being changed right now.
+    pub saga: Option<Saga>,
+    /// Counts the entries of history.
+    pub history_next: u64,
+}
+
+impl GroupEntry {
+    /// A group of which only an address is known.
+    pub fn new(master: Addr) -> Self {
+        Self {
+            instances: BTreeMap::from([(master.clone(), Known::default())]),
+            master,
+            confirmed: false,
+            epoch: 0,
+            flavor: None,
+            lineage: Vec::new(),
+            status: Status::Active,
+            saga: None,
+            history_next: 1,
+        }
+    }
+
+    /// Whether an address is one of the group's instances, or another name of one.
+    pub fn instance_of(&self, addr: &Addr) -> Option<&Addr> {
+        match self.instances.get_key_value(addr) {
+            Some((addr, _)) => Some(addr),
+            None => self
+                .instances
+                .iter()
+                .find(|(_, known)| known.aliases.contains(addr))
+                .map(|(addr, _)| addr),
+        }
+    }
+}
+
+/// What is agreed about one instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Other addresses that turned out to be the same server.
+    #[serde(default)]
+    pub aliases: BTreeSet<Addr>,
+    /// Whether it was ever seen to belong to the group, as its master or as a replica of it. One that never was is
+    /// not demoted into it.
+    #[serde(default)]
+    pub attached: bool,
+    /// Set when a promotion of it was given up while it might still take effect: the epoch of that promotion. It is
+    /// demoted on sight until its role was read.
+    #[serde(default)]
+    pub abandoned: Option<u64>,
+}
+
+/// Whether the program may act on a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    /// It may.
+    Active,
+    /// A failover failed after it had changed something; an operator has to resume the group.
+    Halted {
+        /// What failed.
+        reason: String,
+        /// When.
+        at: Time,
+    },
+}
+
+/// A change of the servers that was decided and is not finished.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Saga {
+    /// How far it is.
+    pub phase: Phase,
+    /// Whom it is about: the candidate to be promoted, or the instance to be repaired.
+    pub target: Addr,
+    /// Candidates of this failover that were given up, in order.
+    pub attempts: Vec<Attempt>,
+    /// Its entry of history, growing.
+    pub history: HistoryEntry,
+}
+
+/// One candidate that was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Which.
+    pub addr: Addr,
+    /// Under which epoch.
+    pub epoch: u64,
+    /// Whether a command may have reached it.
+    pub changed: bool,
+    /// Why it was given up.
+    pub reason: String,
+}
+
+/// How far a saga is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// It was decided; the command is sent, or will be.
+    Decided,
+    /// The candidate was seen to be master; the other replicas are being repointed.
+    Promoted,
+}
+
+/// What an entry of history is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A dead master was replaced.
+    Failover,
+    /// An instance that returned as a master was made a replica.
+    Demotion,
+    /// A replica was pointed at the recorded master.
+    Repair,
+}
+
+/// How something ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Not yet.
+    Running,
+    /// As decided.
+    Done,
+    /// It did not work; the reason says what was left.
+    Failed,
+    /// A before-failover handler refused.
+    Vetoed,
+}
+
+/// One thing that was done, with what led to it and each step's time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// Unique for ever.
+    pub id: String,
+    /// Failover, demotion or repair.
+    pub kind: Kind,
+    /// The epoch of the last decision in it.
+    pub epoch: u64,
+    /// The master before.
+    pub old_master: Addr,
+    /// The master after; `None` when no one was promoted.
+    pub new_master: Option<Addr>,
+    /// The name of the diagnosis that led to it.
+    pub cause: String,
+    /// Its reason, a sentence.
+    pub reason: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When it began: the first sign of the fault.
+    pub started_at: Time,
+    /// When it ended.
+    pub finished_at: Option<Time>,
+    /// Who did it.
+    pub leader: NodeId,
+    /// From the first sign to the verified promotion.
+    pub write_gap_ms: Option<f64>,
+    /// How far the promoted replica was behind the last known offset of the master, a lower bound.
+    pub bytes_possibly_lost: Option<u64>,
+    /// Each step with its time.
+    pub steps: Vec<Step>,
+    /// All candidates, best first, then those that were refused.
+    pub ranking: Vec<RankedCandidate>,
+}
+
+/// One step, in ms since the first sign of the fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// One of the names that the interface lists.
+    pub name: String,
+    /// The instance concerned.
+    pub addr: Option<Addr>,
+    /// When, counted from the start of the entry.
+    pub at_ms: f64,
+    /// Which node did or saw it.
+    pub node: NodeId,
+    /// What else there is to say.
+    pub note: Option<String>,
+}
+
+/// A candidate and its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankedCandidate {
+    /// Which instance.
+    pub addr: Addr,
+    /// 1 is best; `None` when it was refused.
+    pub rank: Option<u32>,
+    /// Its priority, when it was ever read.
+    pub priority: Option<u32>,
+    /// Its offset, when it was ever read.
+    pub offset: Option<u64>,
+    /// Why it cannot be promoted.
+    pub refused: Option<String>,
+}

@@ -1,0 +1,483 @@
+//! What this node sees of one instance, and when it looks again.
+//!
+//! A watch turns the outcomes of probes and their absence into *up*, *down* or *unknown* (design: "Down, for one
+//! node"), and schedules the probes: regular ones on a grid so that the shell can send many at once, dense ones after a
+//! connection ended, and one on a fresh connection before silence counts. It decides nothing about groups.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::addr::Addr;
+use crate::event::{Health, ProbeSeq, Probed};
+use crate::instance::Facts;
+use crate::policy::Policy;
+use crate::time::Time;
+use crate::view::{How, State};
+
+/// Most unanswered probes of one instance that are remembered.
+const UNANSWERED_MAX: usize = 8;
+/// The slots of the grid on which regular probes of all instances are spread.
+const GRID_SLOTS: u32 = 20;
+
+/// One node's sight of one instance.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    facts: Option<Facts>,
+    how: How,
+    /// What the server or the system said, for people.
+    detail: Option<String>,
+    state: State,
+    since: Time,
+    last_reply: Option<Time>,
+    trouble: Option<Trouble>,
+    loading: Option<Loading>,
+    /// Whether it was away (down, silent, or started anew) since it was last seen as a replica.
+    returned: bool,
+    /// The latest moment at which it provably had news from its master.
+    heard_master: Option<Time>,
+    unanswered: VecDeque<(ProbeSeq, Time)>,
+    seq: ProbeSeq,
+    next_probe: Time,
+    next_fresh: bool,
+    reconnect: Duration,
+    /// Where on the grid its regular probes lie.
+    phase: Duration,
+}
+
+/// Something is wrong since a moment, and no valid reply came after it.
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    /// The end of the connection, the refusal, or the sending of the first unanswered probe.
+    since: Time,
+    /// Its host refuses connections since then.
+    refused: Option<Time>,
+    /// A fresh connection was accepted since it began.
+    accepted: bool,
+    /// A fresh connection was tried since it began.
+    tried_fresh: bool,
+    /// A probe went unanswered past its deadline, or was refused: more than an ended connection.
+    away: bool,
+}
+
+/// It is reading its data from disk.
+#[derive(Clone, Copy, Debug)]
+struct Loading {
+    since: Time,
+    restarted: bool,
+}
+
+/// How a dead instance is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// Its host says that no process listens.
+    Refusing,
+    /// It accepts connections and gives no valid reply.
+    Hung,
+    /// No answer at all.
+    Unreachable,
+    /// It restarted and reads its data for too long.
+    Loading,
+}
+
+impl Watch {
+    /// Begins to look at an instance, at once.
+    pub fn new(now: Time, addr: &Addr, policy: &Policy) -> Self {
+        // The phase only spreads the load; any even function of the address will do.
+        let mixed = addr
+            .host()
+            .bytes()
+            .chain(addr.port().to_be_bytes())
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        Self {
+            facts: None,
+            how: How::Silent,
+            detail: None,
+            state: State::Unknown,
+            since: now,
+            last_reply: None,
+            trouble: None,
+            loading: None,
+            returned: true,
+            heard_master: None,
+            unanswered: VecDeque::new(),
+            seq: 0,
+            next_probe: now,
+            next_fresh: true,
+            reconnect: Duration::from_millis(1),
+            phase: policy.check_interval * ((mixed >> 8) % GRID_SLOTS) / GRID_SLOTS,
+        }
+    }
+
+    /// The facts it last reported.
+    pub fn facts(&self) -> Option<&Facts> {
+        self.facts.as_ref()
+    }
+
+    /// How its state is known.
+    pub fn how(&self) -> How {
+        self.how
+    }
+
+    /// What was said, for people.
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
+    /// Whether it is up; as of the last call that took the time.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Since when the state is this one.
+    pub fn since(&self) -> Time {
+        self.since
+    }
+
+    /// When it last gave a valid reply.
+    pub fn last_reply(&self) -> Option<Time> {
+        self.last_reply
+    }
+
+    /// When the present trouble began.
+    pub fn trouble_since(&self) -> Option<Time> {
+        self.trouble.map(|trouble| trouble.since)
+    }
+
+    /// Whether it was away since it was last seen as a replica.
+    pub fn returned(&self) -> bool {
+        self.returned
+    }
+
+    /// The latest moment at which it provably had news from its master.
+    pub fn heard_master(&self) -> Option<Time> {
+        self.heard_master
+    }
+
+    /// Whether it replies now, and well.
+    pub fn serves(&self) -> bool {
+        self.trouble.is_none()
+            && self.last_reply.is_some()
+            && matches!(self.how, How::Replied | How::Misconf)
+    }
+
+    /// Since when it has been loading after a restart.
+    pub fn loading_since(&self) -> Option<Time> {
+        self.loading.filter(|loading| loading.restarted).map(|loading| loading.since)
+    }
+
+    /// How it is dead, when it is down.
+    pub fn death(&self) -> Option<Death> {
+        let trouble = self.trouble.filter(|_| self.state == State::Down)?;
+        Some(if trouble.refused.is_some() {
+            Death::Refusing
+        } else if trouble.accepted {
+            Death::Hung
+        } else {
+            Death::Unreachable
+        })
+    }
+
+    /// Takes the outcome of a probe. Returns whether more than an age may have changed by it.
+    pub fn probed(&mut self, now: Time, seq: ProbeSeq, outcome: Probed, policy: &Policy) -> bool {
+        let asked_at = self.take_unanswered(seq);
+        match outcome {
+            Probed::Replied { health, facts, socket: _ } => {
+                self.replied(now, health, facts, policy)
+            }
+            Probed::Refused => {
+                let trouble = self.begin_trouble(asked_at.unwrap_or(now));
+                trouble.refused.get_or_insert(now);
+                trouble.away = true;
+                trouble.tried_fresh = true;
+                self.how = How::Refusing;
+                self.detail = None;
+                self.reconnect_later(now, policy);
+                true
+            }
+            Probed::Ended => {
+                let trouble = self.begin_trouble(asked_at.unwrap_or(now));
+                trouble.refused = None;
+                trouble.accepted = true;
+                trouble.tried_fresh = true;
+                self.how = How::Silent;
+                self.reconnect_later(now, policy);
+                true
+            }
+            Probed::Garbage(what) => {
+                self.fail(asked_at.unwrap_or(now), How::Garbage, what).accepted = true;
+                self.reconnect_later(now, policy);
+                true
+            }
+            Probed::Unreachable(why) => {
+                self.fail(asked_at.unwrap_or(now), How::Silent, why);
+                self.reconnect_later(now, policy);
+                true
+            }
+            Probed::Unresolved(why) => {
+                self.fail(asked_at.unwrap_or(now), How::Unresolved, why);
+                self.reconnect_later(now, policy);
+                true
+            }
+        }
+    }
+
+    /// A fresh connection was accepted.
+    pub fn accepted(&mut self) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.accepted = true;
+            trouble.refused = None;
+            if self.how == How::Refusing {
+                self.how = How::Silent;
+            }
+        }
+    }
+
+    /// The connection ended without our doing: look again at once, on a fresh one.
+    pub fn ended(&mut self, now: Time) {
+        self.unanswered.clear();
+        self.begin_trouble(now);
+        self.reconnect = Duration::from_millis(1);
+        self.next_probe = now;
+        self.next_fresh = true;
+    }
+
+    /// Asks for a probe at a moment or earlier, unless one that was sent at `since` or later has no answer yet.
+    pub fn ask(&mut self, at: Time, since: Time) {
+        let asked = self.unanswered.iter().any(|(_, asked_at)| *asked_at >= since);
+        if !asked {
+            self.next_probe = self.next_probe.min(at);
+        }
+    }
+
+    /// Silence of a time in which this node itself stood still proves nothing.
+    pub fn discard(&mut self, stalled: Duration, now: Time) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.since = (trouble.since + stalled).min(now);
+            trouble.refused = trouble.refused.map(|since| (since + stalled).min(now));
+        }
+        for (_, at) in &mut self.unanswered {
+            *at = (*at + stalled).min(now);
+        }
+    }
+
+    /// Brings the state up to date. Returns whether it changed.
+    pub fn update(&mut self, now: Time, policy: &Policy) -> bool {
+        if let Some((_, asked_at)) = self.unanswered.front().copied()
+            && now >= asked_at + reply_deadline(policy)
+            && self.trouble.is_none_or(|trouble| !trouble.away)
+        {
+            let trouble = self.begin_trouble(asked_at);
+            trouble.away = true;
+            self.how = How::Silent;
+            self.detail = None;
+            self.next_probe = now;
+            self.next_fresh = true;
+        }
+        let state = match self.trouble {
+            Some(trouble) if down_at(&trouble, policy).is_some_and(|at| now >= at) => State::Down,
+            // In doubt it stays what it was: an ended connection that comes back was never down.
+            Some(_) if self.last_reply.is_some() => self.state,
+            None if self.last_reply.is_some() && self.how != How::Auth => State::Up,
+            Some(_) | None => State::Unknown,
+        };
+        if state == self.state {
+            return false;
+        }
+        self.state = state;
+        self.since = match (state, self.trouble) {
+            (State::Down, Some(trouble)) => trouble.since,
+            (State::Up | State::Down | State::Unknown, _) => now,
+        };
+        true
+    }
+
+    /// The probe that is due, with whether it wants a fresh connection.
+    #[must_use = "the probe was noted as sent"]
+    pub fn due(&mut self, now: Time, policy: &Policy) -> Option<(ProbeSeq, bool)> {
+        if now < self.next_probe {
+            return None;
+        }
+        let fresh = std::mem::take(&mut self.next_fresh) || self.trouble.is_some();
+        self.seq += 1;
+        if self.unanswered.len() == UNANSWERED_MAX {
+            // The oldest stays: silence is counted from it.
+            self.unanswered.remove(1);
+        }
+        self.unanswered.push_back((self.seq, now));
+        if fresh && let Some(trouble) = &mut self.trouble {
+            trouble.tried_fresh = true;
+        }
+        self.next_probe = if self.trouble.is_some() {
+            now + reply_deadline(policy)
+        } else {
+            self.next_regular(now, policy)
+        };
+        Some((self.seq, fresh))
+    }
+
+    /// When something is to be done next: a probe, or a verdict on silence.
+    pub fn timeout(&self, policy: &Policy) -> Time {
+        let mut at = self.next_probe;
+        if let Some((_, asked_at)) = self.unanswered.front()
+            && self.trouble.is_none_or(|trouble| !trouble.away)
+        {
+            at = at.min(*asked_at + reply_deadline(policy));
+        }
+        if self.state != State::Down
+            && let Some(down) = self.trouble.and_then(|trouble| down_at(&trouble, policy))
+        {
+            at = at.min(down);
+        }
+        at
+    }
+
+    fn replied(
+        &mut self,
+        now: Time,
+        health: Health,
+        facts: Option<Box<Facts>>,
+        policy: &Policy,
+    ) -> bool {
+        let trouble = self.trouble.take();
+        let was_away = trouble.is_some_and(|trouble| trouble.away);
+        let mut changed = trouble.is_some() || self.last_reply.is_none();
+        self.last_reply = Some(now);
+        self.reconnect = Duration::from_millis(1);
+        if trouble.is_some() || self.next_probe <= now {
+            self.next_probe = self.next_regular(now, policy);
+        }
+        let (how, detail) = match health {
+            Health::Fine => (How::Replied, None),
+            Health::Loading => (How::Loading, None),
+            Health::Misconfigured(what) => (How::Misconf, Some(what)),
+            Health::Busy(what) => (How::Busy, Some(what)),
+            Health::Auth(what) => (How::Auth, Some(what)),
+        };
+        changed |= how != self.how;
+        self.how = how;
+        self.detail = detail;
+        let restarted = match (&self.facts, &facts) {
+            (Some(before), Some(after)) => before.run_id != after.run_id,
+            (_, None) | (None, Some(_)) => false,
+        };
+        self.loading = match (how == How::Loading, self.loading) {
+            (true, Some(loading)) => Some(loading),
+            (true, None) => Some(Loading { since: now, restarted: restarted || trouble.is_some() }),
+            (false, _) => None,
+        };
+        if was_away || restarted {
+            self.returned = true;
+        }
+        let Some(facts) = facts else { return changed };
+        if !facts.is_master() {
+            self.returned = false;
+        }
+        self.hear_master(&facts);
+        changed |= self.facts.as_ref().is_none_or(|before| !same_standing(before, &facts));
+        self.facts = Some(*facts);
+        changed
+    }
+
+    /// News of a master: the offset grew between two readings, or it was heard in whole seconds before the second.
+    fn hear_master(&mut self, facts: &Facts) {
+        let Some(last_io_secs) = facts.link_last_io_secs() else { return };
+        let heard = facts.asked_at - Duration::from_secs(last_io_secs.saturating_add(1));
+        let mut newest = self.heard_master.map_or(heard, |before| before.max(heard));
+        if let Some(before) = &self.facts
+            && before.link_last_io_secs().is_some()
+            && facts.offset > before.offset
+        {
+            newest = newest.max(before.asked_at);
+        }
+        self.heard_master = Some(newest);
+    }
+
+    fn fail(&mut self, since: Time, how: How, detail: String) -> &mut Trouble {
+        self.how = how;
+        self.detail = Some(detail);
+        let trouble = self.begin_trouble(since);
+        trouble.refused = None;
+        trouble.away = true;
+        trouble.tried_fresh = true;
+        trouble
+    }
+
+    fn begin_trouble(&mut self, since: Time) -> &mut Trouble {
+        self.trouble.get_or_insert(Trouble {
+            since,
+            refused: None,
+            accepted: false,
+            tried_fresh: false,
+            away: false,
+        })
+    }
+
+    fn take_unanswered(&mut self, seq: ProbeSeq) -> Option<Time> {
+        let mut asked_at = None;
+        while let Some((front, at)) = self.unanswered.front().copied()
+            && front <= seq
+        {
+            asked_at = Some(at);
+            self.unanswered.pop_front();
+        }
+        asked_at
+    }
+
+    fn reconnect_later(&mut self, now: Time, policy: &Policy) {
+        let dense =
+            self.trouble.is_some_and(|trouble| now.since(trouble.since) < policy.reconnect_dense);
+        let wait = if dense { self.reconnect } else { policy.dead_interval.max(self.reconnect) };
+        self.reconnect = (self.reconnect * 2).min(policy.reconnect_interval_max);
+        self.next_probe = now + wait;
+        self.next_fresh = true;
+    }
+
+    fn next_regular(&self, now: Time, policy: &Policy) -> Time {
+        let interval = u64::try_from(policy.check_interval.as_micros()).unwrap_or(u64::MAX).max(1);
+        let phase = u64::try_from(self.phase.as_micros()).unwrap_or(0);
+        // The next moment of its own place on the grid that is at least half an interval away.
+        let from = now.as_micros() + interval / 2;
+        let past = (from + interval - phase % interval) % interval;
+        Time::from_micros(from + interval - past)
+    }
+}
+
+/// When a probe without a reply becomes silence that is looked into.
+fn reply_deadline(policy: &Policy) -> Duration {
+    policy.check_interval.min(policy.max_down_time / 2)
+}
+
+/// When trouble becomes down.
+fn down_at(trouble: &Trouble, policy: &Policy) -> Option<Time> {
+    let silent = trouble.tried_fresh.then_some(trouble.since + policy.max_down_time);
+    match trouble.refused {
+        Some(since) => {
+            let refused = since + policy.crash_down_time;
+            Some(silent.map_or(refused, |silent| silent.min(refused)))
+        }
+        None => silent,
+    }
+}
+
+/// Whether two readings differ in nothing but ages and offsets.
+fn same_standing(a: &Facts, b: &Facts) -> bool {
+    use crate::instance::{Link, Role};
+    let same_role = match (&a.role, &b.role) {
+        (Role::Master { replicas: a }, Role::Master { replicas: b }) => a == b,
+        (Role::Replica { master: a, link: link_a }, Role::Replica { master: b, link: link_b }) => {
+            a == b
+                && match (link_a, link_b) {
+                    (Link::Up { .. }, Link::Up { .. })
+                    | (Link::Down { .. }, Link::Down { .. })
+                    | (Link::Syncing, Link::Syncing) => true,
+                    (Link::Up { .. } | Link::Down { .. } | Link::Syncing, _) => false,
+                }
+        }
+        (Role::Master { .. } | Role::Replica { .. }, _) => false,
+    };
+    same_role
+        && a.run_id == b.run_id
+        && a.replication_id == b.replication_id
+        && a.priority == b.priority
+        && a.flavor == b.flavor
+}

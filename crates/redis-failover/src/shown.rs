@@ -1,0 +1,106 @@
+//! The published picture: what HTTP and embedding hosts read, without a lock and without asking the loop.
+//!
+//! Each group has its own cell, so that publishing a change of one of ten thousand groups costs one group's view. The
+//! directory of cells is replaced only when a group is added or removed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use failover_core::node::{GroupName, Leadership, NodeId};
+use failover_core::time::Time;
+use failover_core::view::GroupView;
+
+use crate::clock::Clock;
+
+type Cell = Arc<ArcSwap<GroupView>>;
+
+/// What this node shows of itself and its groups.
+#[derive(Debug)]
+pub struct Shown {
+    node: NodeId,
+    broker: &'static str,
+    clock: Clock,
+    leadership: ArcSwap<Leadership>,
+    directory: ArcSwap<BTreeMap<GroupName, Cell>>,
+}
+
+impl Shown {
+    pub(crate) fn new(node: NodeId, broker: &'static str, clock: Clock) -> Self {
+        Self {
+            node,
+            broker,
+            clock,
+            leadership: ArcSwap::from_pointee(Leadership::None),
+            directory: ArcSwap::default(),
+        }
+    }
+
+    /// The name of this node.
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// The name of the broker in use.
+    pub fn broker(&self) -> &'static str {
+        self.broker
+    }
+
+    /// What time it is for the views.
+    pub fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// Who acts; `None` when nobody is known to.
+    pub fn leader(&self) -> Option<NodeId> {
+        match self.leadership.load().as_ref() {
+            Leadership::Leader(_) => Some(self.node.clone()),
+            Leadership::Follower { leader } => Some(leader.clone()),
+            Leadership::None => None,
+        }
+    }
+
+    /// All groups, by name.
+    pub fn groups(&self) -> Vec<Arc<GroupView>> {
+        self.directory.load().values().map(|cell| cell.load_full()).collect()
+    }
+
+    /// How many groups there are.
+    pub fn group_count(&self) -> usize {
+        self.directory.load().len()
+    }
+
+    /// One group, by its name or else by its master's address.
+    pub fn group(&self, name_or_master: &str) -> Option<Arc<GroupView>> {
+        let directory = self.directory.load();
+        if let Ok(name) = GroupName::new(name_or_master)
+            && let Some(cell) = directory.get(&name)
+        {
+            return Some(cell.load_full());
+        }
+        let master = name_or_master.parse().ok()?;
+        directory.values().map(|cell| cell.load_full()).find(|group| group.master == master)
+    }
+
+    pub(crate) fn set_leadership(&self, leadership: Leadership) {
+        self.leadership.store(Arc::new(leadership));
+    }
+
+    pub(crate) fn publish(&self, name: &GroupName, view: Option<GroupView>) {
+        let directory = self.directory.load();
+        match (directory.get(name), view) {
+            (Some(cell), Some(view)) => cell.store(Arc::new(view)),
+            (None, Some(view)) => {
+                let mut next = BTreeMap::clone(&directory);
+                next.insert(name.clone(), Arc::new(ArcSwap::from_pointee(view)));
+                self.directory.store(Arc::new(next));
+            }
+            (Some(_), None) => {
+                let mut next = BTreeMap::clone(&directory);
+                next.remove(name);
+                self.directory.store(Arc::new(next));
+            }
+            (None, None) => {}
+        }
+    }
+}
