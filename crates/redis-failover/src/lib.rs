@@ -1,1 +1,4 @@
 //! Library.
+
+pub mod cli;
+pub mod config;
