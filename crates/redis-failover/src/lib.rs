@@ -1,6 +1,8 @@
 //! Library.
 
+pub mod cli;
 mod clock;
+pub mod config;
 mod requests;
 mod shown;
 
