@@ -36,6 +36,8 @@ pub struct Watch {
     /// The latest moment at which it provably had news from its master.
     heard_master: Option<Time>,
     unanswered: VecDeque<(ProbeSeq, Time)>,
+    /// A reply to this question or an earlier one was given before the connection ended, and says nothing of now.
+    stale: ProbeSeq,
     seq: ProbeSeq,
     next_probe: Time,
     next_fresh: bool,
@@ -100,6 +102,7 @@ impl Watch {
             returned: true,
             heard_master: None,
             unanswered: VecDeque::new(),
+            stale: 0,
             seq: 0,
             next_probe: now,
             next_fresh: true,
@@ -181,6 +184,7 @@ impl Watch {
     pub fn probed(&mut self, now: Time, seq: ProbeSeq, outcome: Probed, policy: &Policy) -> bool {
         let asked_at = self.take_unanswered(seq);
         match outcome {
+            Probed::Replied { .. } if seq <= self.stale => false,
             Probed::Replied { health, facts, socket: _ } => {
                 self.replied(now, health, facts, policy)
             }
@@ -235,6 +239,7 @@ impl Watch {
     /// The connection ended without our doing: look again at once, on a fresh one.
     pub fn ended(&mut self, now: Time) {
         self.unanswered.clear();
+        self.stale = self.seq;
         self.begin_trouble(now);
         self.reconnect = Duration::from_millis(1);
         self.next_probe = now;
