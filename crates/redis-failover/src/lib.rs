@@ -1,1 +1,3 @@
 //! Library.
+
+pub mod redis;
