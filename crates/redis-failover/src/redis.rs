@@ -4,4 +4,5 @@
 //! knows what servers say of themselves, `flavor` knows which words each kind of server understands.
 
 pub mod flavor;
+pub mod info;
 pub mod resp;
