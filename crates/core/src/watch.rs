@@ -33,6 +33,8 @@ pub struct Watch {
     loading: Option<Loading>,
     /// Whether it was away (down, silent, or started anew) since it was last seen as a replica.
     returned: bool,
+    /// When it was first read in the role that it has now, without a gap since.
+    standing_since: Time,
     /// The latest moment at which it provably had news from its master.
     heard_master: Option<Time>,
     unanswered: VecDeque<(ProbeSeq, Time)>,
@@ -100,6 +102,7 @@ impl Watch {
             trouble: None,
             loading: None,
             returned: true,
+            standing_since: now,
             heard_master: None,
             unanswered: VecDeque::new(),
             stale: 0,
@@ -149,6 +152,11 @@ impl Watch {
     /// Whether it was away since it was last seen as a replica.
     pub fn returned(&self) -> bool {
         self.returned
+    }
+
+    /// When it was first read in the role that it has now, without a gap since.
+    pub fn standing_since(&self) -> Time {
+        self.standing_since
     }
 
     /// The latest moment at which it provably had news from its master.
@@ -373,13 +381,30 @@ impl Watch {
         if was_away || restarted {
             self.returned = true;
         }
-        let Some(facts) = facts else { return changed };
+        if trouble.is_some() {
+            self.standing_since = now;
+        }
+        if let Some(facts) = facts {
+            changed |= self.read(now, *facts);
+        }
+        changed
+    }
+
+    /// Takes facts that were read, by a probe or right after a command. Returns whether more than ages and offsets
+    /// changed.
+    pub fn read(&mut self, now: Time, facts: Facts) -> bool {
+        if self.facts.as_ref().is_some_and(|before| before.asked_at > facts.asked_at) {
+            return false;
+        }
         if !facts.is_master() {
             self.returned = false;
         }
         self.hear_master(&facts);
-        changed |= self.facts.as_ref().is_none_or(|before| !same_standing(before, &facts));
-        self.facts = Some(*facts);
+        let changed = self.facts.as_ref().is_none_or(|before| !same_standing(before, &facts));
+        if changed {
+            self.standing_since = now;
+        }
+        self.facts = Some(facts);
         changed
     }
 
