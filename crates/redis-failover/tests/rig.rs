@@ -241,3 +241,28 @@ fn the_http_client_reads_whole_answers_and_told_sees_each_change() {
     assert!(told_at > told.answers()[0].0);
     assert!(told.named("d:1", started_at).is_none());
 }
+
+#[test]
+fn a_server_with_data_can_be_seen_loading() {
+    for kind in ServerKind::all() {
+        // Half a millisecond for each key, and a look at its clients after each kilobyte.
+        let options = Options::new()
+            .set("key-load-delay", "500")
+            .set("loading-process-events-interval-bytes", "1024");
+        let mut server = Server::start(kind, &options);
+        server.cmd(&["DEBUG", "POPULATE", "3000"]);
+        server.cmd(&["SAVE"]);
+        server.kill9();
+        server.restart();
+        let error = server
+            .try_cmd(&["GET", "key:1"])
+            .expect_err("it is still loading");
+        assert!(
+            error.contains("LOADING") || error.contains("loading"),
+            "{error}"
+        );
+        wait_until("it has loaded", PATIENCE, || {
+            server.try_cmd(&["GET", "key:1"]).ok()
+        });
+    }
+}
