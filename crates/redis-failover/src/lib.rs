@@ -3,6 +3,7 @@
 pub mod cli;
 mod clock;
 pub mod config;
+mod http;
 mod requests;
 mod shown;
 
