@@ -132,11 +132,7 @@ fn from_environment(
         if value.is_empty() && setting.key != "addr" {
             continue;
         }
-        source.push(Given {
-            setting,
-            value: Value::Word(value),
-            origin,
-        });
+        source.push(Given { setting, value: Value::Word(value), origin });
     }
     Ok(source)
 }

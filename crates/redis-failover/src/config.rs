@@ -227,31 +227,23 @@ impl Config {
     /// # Errors
     /// A sentence that names the setting, its value and what it must be.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        self.check()
-            .map_err(|problem| ConfigError::Invalid(problem.message))
+        self.check().map_err(|problem| ConfigError::Invalid(problem.message))
     }
 
     /// The rules of the group of that name.
     pub fn policy_of(&self, group: &str) -> &Policy {
-        self.group(group)
-            .and_then(|group| group.policy.as_ref())
-            .unwrap_or(&self.policy)
+        self.group(group).and_then(|group| group.policy.as_ref()).unwrap_or(&self.policy)
     }
 
     /// How the instances of the group of that name are logged in to.
     pub fn credentials_of(&self, group: &str) -> &Credentials {
-        self.group(group)
-            .and_then(|group| group.credentials.as_ref())
-            .unwrap_or(&self.credentials)
+        self.group(group).and_then(|group| group.credentials.as_ref()).unwrap_or(&self.credentials)
     }
 
     /// Every group to register at the start: the bare masters, then the named groups.
     pub fn all_groups(&self) -> impl Iterator<Item = GroupConfig> + '_ {
         let bare = |master: &Addr| GroupConfig::new(&master.to_string(), master.clone());
-        self.masters
-            .iter()
-            .map(bare)
-            .chain(self.groups.iter().cloned())
+        self.masters.iter().map(bare).chain(self.groups.iter().cloned())
     }
 
     fn group(&self, name: &str) -> Option<&GroupConfig> {
@@ -261,8 +253,7 @@ impl Config {
     /// What [`Config::validate`] checks, with what is needed to find where it was written.
     pub(crate) fn check(&self) -> Result<(), Problem> {
         self.check_broker()?;
-        self.check_policy(&self.policy)
-            .map_err(|message| Problem::of_policy(None, message))?;
+        self.check_policy(&self.policy).map_err(|message| Problem::of_policy(None, message))?;
         for (index, group) in self.groups.iter().enumerate() {
             let Some(policy) = &group.policy else {
                 continue;
@@ -282,11 +273,7 @@ impl Config {
                  its place; broker = \"none\" asks for one"
             ),
         };
-        Err(Problem {
-            group: None,
-            keys: vec!["broker", "raft_addr", "zk_addr"],
-            message: why,
-        })
+        Err(Problem { group: None, keys: vec!["broker", "raft_addr", "zk_addr"], message: why })
     }
 
     fn check_policy(&self, policy: &Policy) -> Result<(), String> {
@@ -324,10 +311,7 @@ impl Config {
             };
             check_group_name(name).map_err(|why| problem("name", why))?;
             if !names.insert(name.clone()) {
-                return Err(problem(
-                    "name",
-                    "there is another group of this name".to_owned(),
-                ));
+                return Err(problem("name", "there is another group of this name".to_owned()));
             }
             if group.replicas.len() >= INSTANCES_PER_GROUP_MAX {
                 let why = format!("a group has at most {INSTANCES_PER_GROUP_MAX} instances");
@@ -384,19 +368,11 @@ impl Problem {
             .split(|c| !is_word(c))
             .filter_map(|word| Setting::of_key(word).map(|setting| setting.key))
             .collect();
-        Self {
-            group,
-            keys,
-            message,
-        }
+        Self { group, keys, message }
     }
 
     fn of_masters(message: String) -> Self {
-        Self {
-            group: None,
-            keys: vec!["masters"],
-            message,
-        }
+        Self { group: None, keys: vec!["masters"], message }
     }
 }
 
@@ -421,9 +397,7 @@ pub fn check_group_name(name: &str) -> Result<(), String> {
         return Err("the name is empty".to_owned());
     }
     if name.len() > GROUP_NAME_BYTES_MAX {
-        return Err(format!(
-            "the name is longer than {GROUP_NAME_BYTES_MAX} bytes"
-        ));
+        return Err(format!("the name is longer than {GROUP_NAME_BYTES_MAX} bytes"));
     }
     let bad = |c: char| matches!(c, ',' | '/') || c.is_whitespace() || c.is_control();
     if name.chars().any(bad) {

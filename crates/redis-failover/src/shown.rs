@@ -82,8 +82,10 @@ impl Shown {
         directory.values().map(|cell| cell.load_full()).find(|group| group.master == master)
     }
 
-    pub(crate) fn set_leadership(&self, leadership: Leadership) {
-        self.leadership.store(Arc::new(leadership));
+    pub(crate) fn set_leadership(&self, leadership: &Leadership) {
+        if self.leadership.load().as_ref() != leadership {
+            self.leadership.store(Arc::new(leadership.clone()));
+        }
     }
 
     pub(crate) fn publish(&self, name: &GroupName, view: Option<GroupView>) {

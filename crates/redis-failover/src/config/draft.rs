@@ -79,12 +79,7 @@ impl Draft {
     pub(crate) fn add(&mut self, mut source: Vec<Given>) -> Result<(), ConfigError> {
         source.retain(|given| !given.value.is_empty_text() || given.setting.takes_empty());
         refuse_two_passwords(&source)?;
-        for Given {
-            setting,
-            value,
-            origin,
-        } in source
-        {
+        for Given { setting, value, origin } in source {
             match setting.set {
                 Set::Config(set) => set(&mut self.config, &value),
                 Set::Policy(set) => set(&mut self.config.policy, &value),
@@ -170,9 +165,7 @@ impl GivenGroup {
             name: self.name.unwrap_or_else(|| self.master.to_string()),
             master: self.master,
             replicas: self.replicas,
-            credentials: own_login
-                .map(|login| login.read(outer, Some(&origins)))
-                .transpose()?,
+            credentials: own_login.map(|login| login.read(outer, Some(&origins))).transpose()?,
             policy: own_policy,
         };
         Ok((group, origins, self.origin))
@@ -197,25 +190,19 @@ impl Login {
                 }
             })?),
         };
-        Ok(Credentials {
-            user: self.user.clone(),
-            password,
-        })
+        Ok(Credentials { user: self.user.clone(), password })
     }
 }
 
 /// Which of two passwords of one source is meant cannot be known; a later source replaces an
 /// earlier one's, whichever way each is given.
 fn refuse_two_passwords(source: &[Given]) -> Result<(), ConfigError> {
-    let has = |key| {
-        source
-            .iter()
-            .find(|given| given.setting.key == key && !given.value.is_empty_text())
-    };
+    let has =
+        |key| source.iter().find(|given| given.setting.key == key && !given.value.is_empty_text());
     match (has("redis_password"), has("redis_password_file")) {
-        (Some(_), Some(file)) => Err(file
-            .origin
-            .error("redis_password and redis_password_file are both given")),
+        (Some(_), Some(file)) => {
+            Err(file.origin.error("redis_password and redis_password_file are both given"))
+        }
         (Some(_) | None, _) => Ok(()),
     }
 }
@@ -224,10 +211,7 @@ fn read_password(path: &Path) -> Result<SecretString, String> {
     let fail = |why: &str| format!("the password file {} {why}", path.display());
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| {
-            file.take(PASSWORD_FILE_BYTES_MAX + 1)
-                .read_to_end(&mut bytes)
-        })
+        .and_then(|file| file.take(PASSWORD_FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(|error| fail(&format!("cannot be read: {error}")))?;
     if bytes.len() as u64 > PASSWORD_FILE_BYTES_MAX {
         return Err(fail("is longer than 64 KiB"));
@@ -254,10 +238,7 @@ fn locate(
 ) -> ConfigError {
     let group = problem.group.and_then(|index| groups.get(index));
     let find = |origins: &BTreeMap<_, Origin>| {
-        problem
-            .keys
-            .iter()
-            .find_map(|key| origins.get(key).cloned())
+        problem.keys.iter().find_map(|key| origins.get(key).cloned())
     };
     let origin = group
         .and_then(|(own, _)| find(own))

@@ -59,10 +59,7 @@ pub enum ConfigError {
 impl Origin {
     /// This place as an error.
     pub(crate) fn error(&self, message: impl Into<String>) -> ConfigError {
-        ConfigError::At {
-            origin: self.clone(),
-            message: message.into(),
-        }
+        ConfigError::At { origin: self.clone(), message: message.into() }
     }
 }
 

@@ -25,10 +25,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// # Errors
 /// When it cannot be read, is not TOML, or has a key that is no setting, with its position.
 pub(crate) fn read(path: &Path) -> Result<GivenFile, ConfigError> {
-    let unreadable = |error| ConfigError::Unreadable {
-        path: path.to_owned(),
-        error,
-    };
+    let unreadable = |error| ConfigError::Unreadable { path: path.to_owned(), error };
     let mut text = String::new();
     File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
@@ -98,10 +95,7 @@ impl<'a> Reader<'a> {
     }
 
     fn document(&self, table: DeTable<'a>) -> Result<GivenFile, ConfigError> {
-        let mut file = GivenFile {
-            given: Vec::new(),
-            groups: Vec::new(),
-        };
+        let mut file = GivenFile { given: Vec::new(), groups: Vec::new() };
         for entry in self.entries(table) {
             let key = &entry.key;
             if key == "group" {
@@ -130,11 +124,7 @@ impl<'a> Reader<'a> {
         let Some(setting) = Setting::in_file(table, &entry.key) else {
             return Err(unknown(table, &entry));
         };
-        Ok(Given {
-            setting,
-            value: self.value(entry.value),
-            origin: entry.value_at,
-        })
+        Ok(Given { setting, value: self.value(entry.value), origin: entry.value_at })
     }
 
     fn group(&self, table: Spanned<DeValue<'a>>) -> Result<GivenGroup, ConfigError> {
@@ -175,14 +165,7 @@ impl<'a> Reader<'a> {
         let Some(master) = master else {
             return Err(origin.error("this group has no master"));
         };
-        Ok(GivenGroup {
-            origin,
-            origins,
-            name,
-            master,
-            replicas,
-            given,
-        })
+        Ok(GivenGroup { origin, origins, name, master, replicas, given })
     }
 
     fn value(&self, value: DeValue<'a>) -> Value {

@@ -40,20 +40,14 @@ impl ListenAddr {
     pub fn to_bind(&self) -> Vec<String> {
         match self.host {
             Some(_) => vec![self.to_string()],
-            None => vec![
-                format!("[::]:{}", self.port),
-                format!("0.0.0.0:{}", self.port),
-            ],
+            None => vec![format!("[::]:{}", self.port), format!("0.0.0.0:{}", self.port)],
         }
     }
 }
 
 impl From<SocketAddr> for ListenAddr {
     fn from(socket: SocketAddr) -> Self {
-        Self {
-            host: Some(socket.ip().to_string()),
-            port: socket.port(),
-        }
+        Self { host: Some(socket.ip().to_string()), port: socket.port() }
     }
 }
 
@@ -66,23 +60,14 @@ impl FromStr for ListenAddr {
                 "\"{text}\" is no address to listen on: {why}; write host:port or :port"
             ))
         };
-        let (host, port) = text
-            .rsplit_once(':')
-            .ok_or_else(|| fail("the port is missing"))?;
-        let port: u16 = port
-            .parse()
-            .map_err(|_| fail("the port must be between 0 and 65535"))?;
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| fail("the port is missing"))?;
+        let port: u16 = port.parse().map_err(|_| fail("the port must be between 0 and 65535"))?;
         if host.is_empty() {
             return Ok(Self::any(port));
         }
         // Hosts are written as in any other address; only the port may be 0 here.
-        let addr: Addr = format!("{host}:1")
-            .parse()
-            .map_err(|_| fail("this is no host"))?;
-        Ok(Self {
-            host: Some(addr.host().to_owned()),
-            port,
-        })
+        let addr: Addr = format!("{host}:1").parse().map_err(|_| fail("this is no host"))?;
+        Ok(Self { host: Some(addr.host().to_owned()), port })
     }
 }
 

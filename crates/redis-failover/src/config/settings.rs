@@ -184,30 +184,15 @@ pub(crate) static SECTIONS: &[(&str, &[Setting])] = &[
 
 impl Setting {
     const fn new(key: &'static str, shown: &'static str, help: &'static str, set: Set) -> Self {
-        Self {
-            key,
-            table: "",
-            name: key,
-            shown,
-            help,
-            is_flag: true,
-            set,
-        }
+        Self { key, table: "", name: key, shown, help, is_flag: true, set }
     }
 
     const fn in_table(self, table: &'static str, name: &'static str) -> Self {
-        Self {
-            table,
-            name,
-            ..self
-        }
+        Self { table, name, ..self }
     }
 
     const fn not_a_flag(self) -> Self {
-        Self {
-            is_flag: false,
-            ..self
-        }
+        Self { is_flag: false, ..self }
     }
 
     /// All settings.
@@ -253,10 +238,7 @@ impl Setting {
 
 impl Fault {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            origin: None,
-        }
+        Self { message: message.into(), origin: None }
     }
 
     /// As an error of the setting with that key, at its own place, else at that of the whole
@@ -306,21 +288,15 @@ impl Value {
     /// An array of texts, or one text with commas.
     fn list<T>(&self, one: impl Fn(&str) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
         match self {
-            Self::Word(text) | Self::Text(text) => text
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .map(one)
-                .collect(),
+            Self::Word(text) | Self::Text(text) => {
+                text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(one).collect()
+            }
             Self::List(items) => items
                 .iter()
                 .map(|(item, origin)| {
                     item.text()
                         .and_then(|text| one(text.trim()))
-                        .map_err(|fault| Fault {
-                            origin: Some(origin.clone()),
-                            ..fault
-                        })
+                        .map_err(|fault| Fault { origin: Some(origin.clone()), ..fault })
                 })
                 .collect(),
             Self::Integer(_) | Self::Float(_) | Self::Other(_) => {
@@ -339,10 +315,7 @@ impl Value {
         chosen.map(|(_, choice)| *choice).ok_or_else(|| {
             let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
             let (last, others) = names.split_last().expect("no setting is without choices");
-            Fault::new(format!(
-                "\"{text}\" is unknown: it must be {} or {last}",
-                others.join(", ")
-            ))
+            Fault::new(format!("\"{text}\" is unknown: it must be {} or {last}", others.join(", ")))
         })
     }
 
@@ -362,9 +335,9 @@ impl Value {
 
     fn number(&self) -> Result<f64, Fault> {
         match self {
-            Self::Word(text) => text
-                .parse()
-                .map_err(|_| Fault::new(format!("\"{text}\" is not a number"))),
+            Self::Word(text) => {
+                text.parse().map_err(|_| Fault::new(format!("\"{text}\" is not a number")))
+            }
             // Beyond 2^53 it is rounded, which no setting comes near.
             Self::Integer(number) => Ok(*number as f64),
             Self::Float(number) => Ok(*number),

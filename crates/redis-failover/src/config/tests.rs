@@ -7,10 +7,8 @@ use failover_core::policy::OnFailedFailover;
 use super::*;
 use crate::cli::{Parsed, load};
 
-const ORIGINAL: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/fixtures/original-failover.toml"
-);
+const ORIGINAL: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/original-failover.toml");
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../etc/failover.toml");
 
 /// A file that is deleted at the end of its test.
@@ -76,17 +74,11 @@ fn file_error(text: &str) -> String {
 }
 
 fn addrs(texts: &[&str]) -> Vec<Addr> {
-    texts
-        .iter()
-        .map(|text| text.parse().expect("an address"))
-        .collect()
+    texts.iter().map(|text| text.parse().expect("an address")).collect()
 }
 
 fn password(credentials: &Credentials) -> Option<&str> {
-    credentials
-        .password
-        .as_ref()
-        .map(ExposeSecret::expose_secret)
+    credentials.password.as_ref().map(ExposeSecret::expose_secret)
 }
 
 fn printed(flags: &[&str]) -> String {
@@ -100,10 +92,7 @@ fn printed(flags: &[&str]) -> String {
 #[test]
 fn the_command_of_the_readme_is_understood() {
     let config = flags(&["-addr=127.0.0.1:11000", "-masters=127.0.0.1:6379"]);
-    assert_eq!(
-        config.addr.expect("an address").to_string(),
-        "127.0.0.1:11000"
-    );
+    assert_eq!(config.addr.expect("an address").to_string(), "127.0.0.1:11000");
     assert_eq!(config.masters, addrs(&["127.0.0.1:6379"]));
     assert_eq!(config.broker, BrokerKind::None);
 }
@@ -139,10 +128,8 @@ fn every_flag_is_read_in_every_form() {
         ("zk_path", "/zk/redis/failover"),
     ];
     let named: Vec<_> = values.iter().map(|(name, _)| *name).collect();
-    let all: Vec<_> = Setting::all()
-        .filter(|setting| setting.is_flag)
-        .map(|setting| setting.key)
-        .collect();
+    let all: Vec<_> =
+        Setting::all().filter(|setting| setting.is_flag).map(|setting| setting.key).collect();
     assert_eq!(named, all, "every flag is in this test");
 
     let default = format!("{:?}", Config::default());
@@ -192,10 +179,7 @@ fn values_and_units() {
     assert_eq!(policy.on_failed_failover, OnFailedFailover::Retry);
     assert_eq!((policy.quorum, policy.parallel_syncs), (1, 2));
     assert_eq!(policy.max_lag_bytes, u64::MAX);
-    assert_eq!(
-        config.masters,
-        addrs(&["a:1", "[::1]:2", "redis-3.example:3"])
-    );
+    assert_eq!(config.masters, addrs(&["a:1", "[::1]:2", "redis-3.example:3"]));
     let policy =
         file_ok("check_interval = 12.5\nmax_down_time = 2\nmax_lag_bytes = 1_000\n").policy;
     assert_eq!(policy.check_interval, Duration::from_micros(12_500));
@@ -218,10 +202,7 @@ fn listen_addresses() {
     assert_eq!(v6.to_bind(), ["[::1]:80"]);
     for text in ["11000", "::1:80", "host:", "host:65536", "a/b:1", ":x"] {
         let error = flags_error(&["-addr", text]);
-        assert!(
-            error.starts_with(&format!("flag -addr: \"{text}\"")),
-            "{error}"
-        );
+        assert!(error.starts_with(&format!("flag -addr: \"{text}\"")), "{error}");
     }
 }
 
@@ -245,58 +226,25 @@ fn help_and_version() {
 #[test]
 fn what_is_no_flag_is_refused() {
     for (args, expected) in [
-        (
-            &["-adr=:1"][..],
-            "there is no flag --adr, but there is --addr; ",
-        ),
+        (&["-adr=:1"][..], "there is no flag --adr, but there is --addr; "),
         (&["-x"], "there is no flag -x; "),
-        (
-            &["--quorums=1"],
-            "there is no flag --quorums, but there is --quorum; ",
-        ),
+        (&["--quorums=1"], "there is no flag --quorums, but there is --quorum; "),
         (&["start"], "\"start\" stands alone: "),
         (&["--", "-addr=:1"], "\"-addr=:1\" stands alone: "),
         (&["-masters"], "the flag --masters needs a value; "),
-        (
-            &["-masters", "-addr=:1"],
-            "the flag --masters needs a value; ",
-        ),
-        (
-            &["-quorum=two"],
-            "flag -quorum: \"two\" is not a whole number of at least 0",
-        ),
-        (
-            &["-quorum="],
-            "flag -quorum: \"\" is not a whole number of at least 0",
-        ),
-        (
-            &["-quorum=-1"],
-            "flag -quorum: \"-1\" is not a whole number of at least 0",
-        ),
+        (&["-masters", "-addr=:1"], "the flag --masters needs a value; "),
+        (&["-quorum=two"], "flag -quorum: \"two\" is not a whole number of at least 0"),
+        (&["-quorum="], "flag -quorum: \"\" is not a whole number of at least 0"),
+        (&["-quorum=-1"], "flag -quorum: \"-1\" is not a whole number of at least 0"),
         (
             &["-crash_down_time", "-1"],
             "flag -crash_down_time: -1 is no time: it must be at least 0",
         ),
-        (
-            &["-max_down_time=nan"],
-            "flag -max_down_time: NaN is no time: it must be at least 0",
-        ),
-        (
-            &["-max_down_time=inf"],
-            "flag -max_down_time: inf is no time",
-        ),
-        (
-            &["-max_down_time=3s"],
-            "flag -max_down_time: \"3s\" is not a number",
-        ),
-        (
-            &["-masters=a"],
-            "flag -masters: \"a\" is not an address: expected host:port",
-        ),
-        (
-            &["-masters=a:1,a:1"],
-            "flag -masters: masters has a:1 twice",
-        ),
+        (&["-max_down_time=nan"], "flag -max_down_time: NaN is no time: it must be at least 0"),
+        (&["-max_down_time=inf"], "flag -max_down_time: inf is no time"),
+        (&["-max_down_time=3s"], "flag -max_down_time: \"3s\" is not a number"),
+        (&["-masters=a"], "flag -masters: \"a\" is not an address: expected host:port"),
+        (&["-masters=a:1,a:1"], "flag -masters: masters has a:1 twice"),
         (
             &["-masters_state=old"],
             "flag -masters_state: \"old\" is unknown: it must be existing or new",
@@ -305,14 +253,8 @@ fn what_is_no_flag_is_refused() {
             &["-log_level=loud"],
             "flag -log_level: \"loud\" is unknown: it must be error, warn, info, debug or trace",
         ),
-        (
-            &["-quorum=2"],
-            "flag -quorum: quorum is 2, but the cluster has 1 voter",
-        ),
-        (
-            &["-parallel_syncs=0"],
-            "flag -parallel_syncs: parallel_syncs must be at least 1",
-        ),
+        (&["-quorum=2"], "flag -quorum: quorum is 2, but the cluster has 1 voter"),
+        (&["-parallel_syncs=0"], "flag -parallel_syncs: parallel_syncs must be at least 1"),
         (
             &["-failover_timeout=86401"],
             "flag -failover_timeout: failover_timeout must be at most one day",
@@ -349,27 +291,11 @@ fn later_sources_win() {
         ("REDIS_FAILOVER_PARALLEL_SYNCS", ""),
     ];
     let config = parse(&["-check_interval=103", "-raft_addr="], &environment).expect("valid");
-    assert_eq!(
-        config.policy.failover_timeout,
-        Duration::from_secs(60),
-        "default"
-    );
-    assert_eq!(
-        config.policy.check_interval,
-        Duration::from_millis(103),
-        "flag"
-    );
-    assert_eq!(
-        config.policy.max_down_time,
-        Duration::from_secs(12),
-        "environment"
-    );
+    assert_eq!(config.policy.failover_timeout, Duration::from_secs(60), "default");
+    assert_eq!(config.policy.check_interval, Duration::from_millis(103), "flag");
+    assert_eq!(config.policy.max_down_time, Duration::from_secs(12), "environment");
     assert_eq!(config.policy.parallel_syncs, 2, "an empty variable is none");
-    assert_eq!(
-        config.masters,
-        addrs(&["file:1"]),
-        "an empty variable is none"
-    );
+    assert_eq!(config.masters, addrs(&["file:1"]), "an empty variable is none");
     assert_eq!(config.addr, None, "an empty addr is no HTTP");
 
     let error = parse(&["-config=/nonexistent"], &environment).expect_err("the flag wins");
@@ -405,20 +331,11 @@ fn every_setting_is_read_from_the_environment() {
 #[test]
 fn mistakes_in_the_file_have_a_position() {
     for (text, expected) in [
-        (
-            "addr = ':1'\n  qourum = 1",
-            "f.toml:2:3: unknown key \"qourum\"",
-        ),
+        ("addr = ':1'\n  qourum = 1", "f.toml:2:3: unknown key \"qourum\""),
         ("addr = ", "f.toml:1:"),
         ("addr = ':1'\naddr = ':2'", "f.toml:2:1: duplicate key"),
-        (
-            "# é\n[raft]\nadr = ''",
-            "f.toml:3:1: unknown key \"adr\" in [raft]",
-        ),
-        (
-            "raft_addr = 'a:1'",
-            "f.toml:1:1: unknown key \"raft_addr\"; write it as addr in [raft]",
-        ),
+        ("# é\n[raft]\nadr = ''", "f.toml:3:1: unknown key \"adr\" in [raft]"),
+        ("raft_addr = 'a:1'", "f.toml:1:1: unknown key \"raft_addr\"; write it as addr in [raft]"),
         (
             "[zk]\nquorum = 1",
             "f.toml:2:1: unknown key \"quorum\" in [zk]; write it above all tables",
@@ -430,10 +347,7 @@ fn mistakes_in_the_file_have_a_position() {
             "check_interval = '1000'",
             "f.toml:1:18: check_interval: this is a text, but must be a number without quotes",
         ),
-        (
-            "quorum = 1.0",
-            "f.toml:1:10: quorum: \"1\" is not a whole number",
-        ),
+        ("quorum = 1.0", "f.toml:1:10: quorum: \"1\" is not a whole number"),
         (
             "quorum = true",
             "f.toml:1:10: quorum: this is true or false, but must be a whole number without quotes",
@@ -442,60 +356,30 @@ fn mistakes_in_the_file_have_a_position() {
             "quorum = 99999999999999999999",
             "f.toml:1:10: quorum: this is a number that is too large",
         ),
-        (
-            "addr = 11000",
-            "f.toml:1:8: addr: this is a number, but must be a text in quotes",
-        ),
-        (
-            "masters = [\n  'a:1', 'b'\n]",
-            "f.toml:2:10: masters: \"b\" is not an address",
-        ),
+        ("addr = 11000", "f.toml:1:8: addr: this is a number, but must be a text in quotes"),
+        ("masters = [\n  'a:1', 'b'\n]", "f.toml:2:10: masters: \"b\" is not an address"),
         (
             "masters = ['a:1', 2]",
             "f.toml:1:19: masters: this is a number, but must be a text in quotes",
         ),
-        (
-            "masters = 'é:1'",
-            "f.toml:1:11: masters: \"é:1\" is not an address",
-        ),
-        (
-            "masters = ['a:1', 'A:1']",
-            "f.toml:1:11: masters has a:1 twice",
-        ),
+        ("masters = 'é:1'", "f.toml:1:11: masters: \"é:1\" is not an address"),
+        ("masters = ['a:1', 'A:1']", "f.toml:1:11: masters has a:1 twice"),
         (
             "broker = 'consul'",
             "f.toml:1:10: broker: \"consul\" is unknown: it must be none, raft, zk or etcd",
         ),
         ("x = 'é' # \nquorum = 2", "f.toml:1:1: unknown key"),
-        (
-            "# é\nquorum = 2",
-            "f.toml:2:10: quorum is 2, but the cluster has 1 voter",
-        ),
+        ("# é\nquorum = 2", "f.toml:2:10: quorum is 2, but the cluster has 1 voter"),
         (
             "crash_down_time = 4",
             "f.toml:1:19: crash_down_time (4 s) must not be longer than max_down_time (3 s)",
         ),
-        (
-            "check_interval = 1",
-            "f.toml:1:18: check_interval is 1 ms, but must be at least 10 ms",
-        ),
+        ("check_interval = 1", "f.toml:1:18: check_interval is 1 ms, but must be at least 10 ms"),
         ("group = 1", "f.toml:1:1: a group is written [[group]]"),
-        (
-            "[group]\nmaster = 'a:1'",
-            "f.toml:1:2: a group is written [[group]]",
-        ),
-        (
-            "group = ['a:1']",
-            "f.toml:1:10: a group is written [[group]]",
-        ),
-        (
-            "[[group]]\nname = 'a'",
-            "f.toml:1:1: this group has no master",
-        ),
-        (
-            "[[group]]\nmaster = 'a'",
-            "f.toml:2:10: master: \"a\" is not an address",
-        ),
+        ("[group]\nmaster = 'a:1'", "f.toml:1:2: a group is written [[group]]"),
+        ("group = ['a:1']", "f.toml:1:10: a group is written [[group]]"),
+        ("[[group]]\nname = 'a'", "f.toml:1:1: this group has no master"),
+        ("[[group]]\nmaster = 'a'", "f.toml:2:10: master: \"a\" is not an address"),
         (
             "[[group]]\nmaster = 'a:1'\nreplicas = ['b']",
             "f.toml:3:13: replicas: \"b\" is not an address",
@@ -512,14 +396,8 @@ fn mistakes_in_the_file_have_a_position() {
             "[[group]]\nmaster = 'a:1'\nname = 'b,c'",
             "f.toml:3:8: group \"b,c\": the name has a comma",
         ),
-        (
-            "[[group]]\nmaster = 'a:1'\nname = ''",
-            "f.toml:3:8: group \"\": the name is empty",
-        ),
-        (
-            "[[group]]\nmaster = 'a:1'\nquorum = 2",
-            "f.toml:3:10: group \"a:1\": quorum is 2, but",
-        ),
+        ("[[group]]\nmaster = 'a:1'\nname = ''", "f.toml:3:8: group \"\": the name is empty"),
+        ("[[group]]\nmaster = 'a:1'\nquorum = 2", "f.toml:3:10: group \"a:1\": quorum is 2, but"),
         (
             "[[group]]\nmaster = 'a:1'\nmax_down_time = 1\n[[group]]\nmaster = 'b:1'\ncrash_down_time = 5",
             "f.toml:6:19: group \"b:1\": crash_down_time (5 s)",
@@ -566,9 +444,7 @@ fn group_names() {
         assert_eq!(check_group_name(name), Ok(()), "{name}");
     }
     let too_long = "n".repeat(GROUP_NAME_BYTES_MAX + 1);
-    for name in [
-        "", "a,b", "a/b", "a b", "a\tb", "a\u{7f}", "a\u{a0}b", ".", "..", &too_long,
-    ] {
+    for name in ["", "a,b", "a/b", "a b", "a\tb", "a\u{7f}", "a\u{a0}b", ".", "..", &too_long] {
         assert!(check_group_name(name).is_err(), "{name:?}");
     }
 }
@@ -604,10 +480,7 @@ fn groups_override_what_holds_for_all() {
     let config = flags(&[&file_text.flag("config"), "-max_down_time=4"]);
     let names: Vec<_> = config.all_groups().map(|group| group.name).collect();
     assert_eq!(names, ["bare:1", "bare:2", "own", "open:1"]);
-    assert_eq!(
-        config.groups[0].replicas,
-        addrs(&["r.example:1", "r.example:2"])
-    );
+    assert_eq!(config.groups[0].replicas, addrs(&["r.example:1", "r.example:2"]));
 
     let own = config.policy_of("own");
     let expected = Policy {
@@ -626,21 +499,13 @@ fn groups_override_what_holds_for_all() {
     assert_eq!(*own, expected);
     for name in ["bare:1", "open:1", "registered later"] {
         let policy = config.policy_of(name);
-        assert_eq!(
-            policy.max_down_time,
-            Duration::from_secs(4),
-            "the flag wins"
-        );
+        assert_eq!(policy.max_down_time, Duration::from_secs(4), "the flag wins");
         assert_eq!(policy.max_loading_time, Duration::from_secs(4));
         assert_eq!(policy.quorum, 1);
     }
 
     let own = config.credentials_of("own");
-    assert_eq!(
-        own.user.as_deref(),
-        Some("all"),
-        "what is not overridden holds"
-    );
+    assert_eq!(own.user.as_deref(), Some("all"), "what is not overridden holds");
     assert_eq!(password(own), Some("special"));
     let open = config.credentials_of("open:1");
     assert_eq!((open.user.as_deref(), password(open)), (None, None));
@@ -663,20 +528,11 @@ fn passwords_come_from_file_environment_or_their_own_file() {
             &[&file.flag("redis_password_file")],
             &[("REDIS_FAILOVER_REDIS_PASSWORD", "other")],
         );
-        assert_eq!(
-            of(&config.expect("a later source wins")).as_deref(),
-            Some(expected)
-        );
+        assert_eq!(of(&config.expect("a later source wins")).as_deref(), Some(expected));
     }
-    assert_eq!(
-        of(&file_ok("redis_password = 's3cret'")).as_deref(),
-        Some("s3cret")
-    );
+    assert_eq!(of(&file_ok("redis_password = 's3cret'")).as_deref(), Some("s3cret"));
     // The name that a later version of the original gives it.
-    assert_eq!(
-        of(&file_ok("password = 's3cret'")).as_deref(),
-        Some("s3cret")
-    );
+    assert_eq!(of(&file_ok("password = 's3cret'")).as_deref(), Some("s3cret"));
     assert_eq!(of(&file_ok("password = ''")), None);
 
     for (text, expected) in [
@@ -696,10 +552,7 @@ fn passwords_come_from_file_environment_or_their_own_file() {
             "[[group]]\nmaster='a:1'\nredis_password_file = '/nonexistent'",
             "f.toml:3:23: the password file /nonexistent cannot be read: No such file",
         ),
-        (
-            "redis_password_file = '/dev/null'",
-            "f.toml:1:23: the password file /dev/null is empty",
-        ),
+        ("redis_password_file = '/dev/null'", "f.toml:1:23: the password file /dev/null is empty"),
         (
             "redis_password_file = '/dev/zero'",
             "f.toml:1:23: the password file /dev/zero is longer than 64 KiB",
@@ -763,45 +616,25 @@ fn the_broker_is_inferred_and_never_a_silent_single_node() {
         (&["-broker=raft"][..], "raft", "flag -broker: "),
         (&["-broker=zk"], "zk", "flag -broker: "),
         (&["-broker=etcd"], "etcd", "flag -broker: "),
-        (
-            &["-raft_addr=a:1", "-raft_data_dir=./var0"],
-            "raft",
-            "flag -raft_addr: ",
-        ),
+        (&["-raft_addr=a:1", "-raft_data_dir=./var0"], "raft", "flag -raft_addr: "),
         (&["-raft_addr=a:1", "-broker="], "raft", "flag -raft_addr: "),
         (&["-zk_addr=a:1", "-raft_addr="], "zk", "flag -zk_addr: "),
-        (
-            &["-zk_addr=a:1", "-raft_addr=b:1", "-broker=raft"],
-            "raft",
-            "flag -broker: ",
-        ),
+        (&["-zk_addr=a:1", "-raft_addr=b:1", "-broker=raft"], "raft", "flag -broker: "),
     ] {
         let error = flags_error(args);
-        assert!(
-            error.starts_with(&(place.to_owned() + &not_built(kind))),
-            "{args:?}: {error}"
-        );
+        assert!(error.starts_with(&(place.to_owned() + &not_built(kind))), "{args:?}: {error}");
     }
     let error = flags_error(&["-raft_addr=a:1", "-zk_addr=b:1"]);
-    assert!(
-        error.starts_with("flag -zk_addr: raft_addr and zk_addr are both given"),
-        "{error}"
-    );
+    assert!(error.starts_with("flag -zk_addr: raft_addr and zk_addr are both given"), "{error}");
     let error = flags_error(&["-broker=consul"]);
-    assert!(
-        error.starts_with("flag -broker: \"consul\" is unknown"),
-        "{error}"
-    );
+    assert!(error.starts_with("flag -broker: \"consul\" is unknown"), "{error}");
 
     let both = ["-raft_addr=a:1", "-zk_addr=b:1", "-broker=none"];
     assert_eq!(flags(&both).broker, BrokerKind::None);
     let empty = file_ok("broker = ''\n[raft]\naddr = ''\n[zk]\naddr = []\n");
     assert_eq!(empty.broker, BrokerKind::None);
 
-    let config = Config {
-        broker: BrokerKind::Raft,
-        ..Config::default()
-    };
+    let config = Config { broker: BrokerKind::Raft, ..Config::default() };
     let error = config.validate().expect_err("not built").to_string();
     assert!(error.starts_with(&not_built("raft")), "{error}");
 }
@@ -813,17 +646,11 @@ fn the_originals_file_is_understood() {
     assert!(error.starts_with(&expected), "{error}");
 
     let config = flags(&["-config", ORIGINAL, "-broker=none"]);
-    assert_eq!(
-        config.addr.expect("an address").to_string(),
-        "127.0.0.1:11000"
-    );
+    assert_eq!(config.addr.expect("an address").to_string(), "127.0.0.1:11000");
     assert_eq!(config.masters, addrs(&["127.0.0.1:6379"]));
     assert_eq!(config.masters_state, SavedState::Existing);
     assert_eq!(config.policy, Policy::default());
-    assert_eq!(
-        config.raft.addr,
-        Some("127.0.0.1:12000".parse().expect("an address"))
-    );
+    assert_eq!(config.raft.addr, Some("127.0.0.1:12000".parse().expect("an address")));
     assert_eq!(config.raft.data_dir.as_deref(), Some(Path::new("./var")));
     assert_eq!(config.raft.log_dir, None);
     assert_eq!(config.raft.cluster, addrs(&["127.0.0.1:12000"]));
@@ -841,10 +668,7 @@ fn the_shipped_file_starts_as_it_is_and_has_every_default() {
 
     let shipped = read_file(Path::new(SHIPPED)).expect("readable");
     for setting in Setting::all() {
-        let written = shipped
-            .given
-            .iter()
-            .any(|given| given.setting.key == setting.key);
+        let written = shipped.given.iter().any(|given| given.setting.key == setting.key);
         assert!(written, "{} is in etc/failover.toml", setting.key);
     }
 }
@@ -858,22 +682,13 @@ fn a_config_built_in_code_is_checked_the_same() {
         ..Config::default()
     };
     config.validate().expect("valid");
-    config.groups[0].policy = Some(Policy {
-        quorum: 3,
-        ..Policy::default()
-    });
+    config.groups[0].policy = Some(Policy { quorum: 3, ..Policy::default() });
     let error = config.validate().expect_err("too large").to_string();
-    assert_eq!(
-        error,
-        "group \"cache\": quorum is 3, but the cluster has 1 voter"
-    );
+    assert_eq!(error, "group \"cache\": quorum is 3, but the cluster has 1 voter");
     config.groups[0].policy = None;
     config.groups[0].master = config.masters[0].clone();
     let error = config.validate().expect_err("twice").to_string();
-    assert_eq!(
-        error,
-        "group \"cache\": a:1 is already an instance of the group \"a:1\""
-    );
+    assert_eq!(error, "group \"cache\": a:1 is already an instance of the group \"a:1\"");
 }
 
 #[test]

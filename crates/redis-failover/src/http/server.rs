@@ -43,7 +43,10 @@ pub(crate) async fn serve(
                         connections.spawn(hold(stream, router.clone(), graceful.watcher(), limits));
                     }
                     Err(error) if is_of_one_connection(&error) => {}
-                    Err(_) => sleep(ACCEPT_RETRY).await,
+                    Err(error) => {
+                        tracing::warn!("HTTP takes no connection for a moment: {error}");
+                        sleep(ACCEPT_RETRY).await;
+                    }
                 }
             }
         }

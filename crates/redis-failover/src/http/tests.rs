@@ -53,7 +53,7 @@ impl Rig {
     /// A node `a` that leads, with groups of these names and masters.
     fn new(kind: Loop, groups: &[(&str, &str)]) -> Self {
         let shown = Arc::new(Shown::new(NodeId::new("a"), "none", Clock::start()));
-        shown.set_leadership(Leadership::Leader(Token(1)));
+        shown.set_leadership(&Leadership::Leader(Token(1)));
         for (name, master) in groups {
             let view = group(name, master);
             shown.publish(&view.name.clone(), Some(view));

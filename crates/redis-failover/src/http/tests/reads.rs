@@ -213,7 +213,7 @@ async fn health_is_about_this_node_and_lists_what_ails_the_groups() {
         )
     );
 
-    rig.shown.set_leadership(Leadership::None);
+    rig.shown.set_leadership(&Leadership::None);
     let reply = rig.get("/v1/health").await;
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
     let json = reply.json();
@@ -241,9 +241,9 @@ async fn health_stays_readable_when_everything_is_broken() {
 #[tokio::test]
 async fn reads_say_when_there_is_no_leader_and_who_else_leads() {
     let rig = full_rig();
-    rig.shown.set_leadership(Leadership::None);
+    rig.shown.set_leadership(&Leadership::None);
     assert_eq!(rig.get("/v1/groups").await.json()["leader"], Value::Null);
-    rig.shown.set_leadership(Leadership::Follower { leader: NodeId::new("b") });
+    rig.shown.set_leadership(&Leadership::Follower { leader: NodeId::new("b") });
     let json = rig.get("/v1/groups/cache").await.json();
     assert_eq!((&json["node"], &json["leader"]), (&json!("a"), &json!("b")));
 }
