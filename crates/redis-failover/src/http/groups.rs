@@ -24,7 +24,7 @@ struct Group {
 }
 
 pub(super) async fn list(State(context): State<Context>) -> Result<Response<Body>, Problem> {
-    reply::list(context, |shown| reply::read(shown, || Groups { groups: shown.groups() })).await
+    reply::list(context, |shown| reply::read(shown, Groups { groups: shown.groups() })).await
 }
 
 pub(super) async fn one(
@@ -32,7 +32,7 @@ pub(super) async fn one(
     which: Result<Path<String>, PathRejection>,
 ) -> Result<Response<Body>, Problem> {
     let group = find(&context, &named(which)?)?;
-    Ok(reply::read(&context.shown, || Group { group }))
+    Ok(reply::read(&context.shown, Group { group }))
 }
 
 /// Ends the halt of a group, and shows the group as it is then. A body is not needed; what an object in it says is left
@@ -52,7 +52,7 @@ pub(super) async fn resume(
     let name = find(&context, &which)?.name.clone();
     context.ask(event::Request::Resume(name.clone())).await?;
     let group = find(&context, name.as_str())?;
-    Ok(reply::read(&context.shown, || Group { group }))
+    Ok(reply::read(&context.shown, Group { group }))
 }
 
 fn named(which: Result<Path<String>, PathRejection>) -> Result<String, Problem> {

@@ -53,13 +53,12 @@ pub(super) async fn list(
     let limit = limit(body::value(uri.query(), "limit")?)?;
     let Some(which) = group else {
         return reply::list(context, move |shown| {
-            let groups = shown.groups();
-            reply::read(shown, || newest(&groups, limit))
+            reply::read(shown, newest(&shown.groups(), limit))
         })
         .await;
     };
     let group = context.shown.group(&which).ok_or_else(|| Problem::unknown_group(&which))?;
-    Ok(reply::read(&context.shown, || newest(std::slice::from_ref(&group), limit)))
+    Ok(reply::read(&context.shown, newest(std::slice::from_ref(&group), limit)))
 }
 
 fn limit(given: Option<String>) -> Result<usize, Problem> {

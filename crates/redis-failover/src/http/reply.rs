@@ -132,11 +132,9 @@ struct Read<'a, T> {
     content: T,
 }
 
-/// A read with its envelope. The moment is taken before the content is fetched, so that the content is never older than
-/// it says.
-pub(super) fn read<T: Serialize>(shown: &Shown, content: impl FnOnce() -> T) -> Response<Body> {
+/// A read with its envelope, of content that was fetched just now.
+pub(super) fn read(shown: &Shown, content: impl Serialize) -> Response<Body> {
     let (as_of, leader) = (shown.now(), shown.leader());
-    let content = content();
     json(StatusCode::OK, &Read { node: shown.node(), leader, as_of, stale_ms: 0, content })
 }
 
