@@ -38,16 +38,10 @@ fn the_writer_sees_who_is_master_and_measures_a_promotion_by_hand() {
 
         let fault_at = group.master.kill9();
         std::thread::sleep(WATCHED);
-        assert!(
-            writer.gap(fault_at, &old).is_none(),
-            "nobody was promoted yet"
-        );
+        assert!(writer.gap(fault_at, &old).is_none(), "nobody was promoted yet");
         let refusals = writer.writes(&new);
         let last = refusals.last().expect("it writes each millisecond");
-        assert!(
-            format!("{:?}", last.outcome).contains("READONLY"),
-            "{last:?}"
-        );
+        assert!(format!("{:?}", last.outcome).contains("READONLY"), "{last:?}");
 
         group.replicas[0].promote_by_hand();
         let gap = writer.wait_for_gap(fault_at, &old, PATIENCE);
@@ -104,10 +98,7 @@ fn a_server_restarts_on_its_port_and_keeps_a_rewritten_config() {
         group.master.restart();
         assert_eq!(group.master.port(), port);
         assert_ne!(group.master.pid(), first_pid);
-        assert_eq!(
-            group.master.cmd(&["CONFIG", "GET", "maxclients"]),
-            "maxclients\n777"
-        );
+        assert_eq!(group.master.cmd(&["CONFIG", "GET", "maxclients"]), "maxclients\n777");
         group.replicas[0].wait_for_link(&group.master);
 
         group.replicas[0].shutdown();
@@ -121,26 +112,16 @@ fn config_rewrite_fails_where_the_file_is_read_only_or_absent() {
     for kind in ServerKind::all() {
         let mut server = Server::start(kind, &Options::new().read_only_config());
         let before = server.config_text();
-        let error = server
-            .try_cmd(&["CONFIG", "REWRITE"])
-            .expect_err("it cannot write");
+        let error = server.try_cmd(&["CONFIG", "REWRITE"]).expect_err("it cannot write");
         assert!(error.contains("Permission denied"), "{error}");
         assert_eq!(server.config_text(), before);
         server.kill9();
         server.restart();
 
-        let server = Server::start(
-            kind,
-            &Options::new().without_config().set("maxclients", "77"),
-        );
-        let error = server
-            .try_cmd(&["CONFIG", "REWRITE"])
-            .expect_err("there is no file");
+        let server = Server::start(kind, &Options::new().without_config().set("maxclients", "77"));
+        let error = server.try_cmd(&["CONFIG", "REWRITE"]).expect_err("there is no file");
         assert!(error.contains("without a config file"), "{error}");
-        assert_eq!(
-            server.cmd(&["CONFIG", "GET", "maxclients"]),
-            "maxclients\n77"
-        );
+        assert_eq!(server.cmd(&["CONFIG", "GET", "maxclients"]), "maxclients\n77");
         assert_eq!(server.cmd(&["CONFIG", "GET", "save"]), "save\n");
     }
 }
@@ -155,10 +136,7 @@ fn passwords_and_users_hold_in_the_whole_group() {
         let group = Group::start_with(kind, 1, &options);
         let _writer = Writer::start(&group);
         assert_eq!(group.replicas[0].cmd(&["AUTH", "failover", "other"]), "OK");
-        let error = group
-            .master
-            .try_cmd(&["AUTH", "failover", "wrong"])
-            .expect_err("it is wrong");
+        let error = group.master.try_cmd(&["AUTH", "failover", "wrong"]).expect_err("it is wrong");
         assert!(error.contains("WRONGPASS"), "{error}");
     }
 }
@@ -212,27 +190,16 @@ fn the_http_client_reads_whole_answers_and_told_sees_each_change() {
                 if stream.read(&mut request).expect("a request") == 0 {
                     break;
                 }
-                stream
-                    .write_all(answer.as_bytes())
-                    .expect("the client reads");
+                stream.write_all(answer.as_bytes()).expect("the client reads");
             }
         }
     });
 
     let mut client = Client::new(addr);
-    assert_eq!(
-        client.request("GET", "/", "").expect("an answer").body,
-        "a:1"
-    );
+    assert_eq!(client.request("GET", "/", "").expect("an answer").body, "a:1");
     let refused = client.request("GET", "/", "").expect("an answer");
-    assert_eq!(
-        (refused.status, refused.error_code()),
-        (400, Some("halted"))
-    );
-    assert_eq!(
-        client.request("GET", "/", "").expect("an answer").body,
-        "b:1,c:1"
-    );
+    assert_eq!((refused.status, refused.error_code()), (400, Some("halted")));
+    assert_eq!(client.request("GET", "/", "").expect("an answer").body, "b:1,c:1");
     drop(client);
 
     let started_at = now();
@@ -254,15 +221,8 @@ fn a_server_with_data_can_be_seen_loading() {
         server.cmd(&["SAVE"]);
         server.kill9();
         server.restart();
-        let error = server
-            .try_cmd(&["GET", "key:1"])
-            .expect_err("it is still loading");
-        assert!(
-            error.contains("LOADING") || error.contains("loading"),
-            "{error}"
-        );
-        wait_until("it has loaded", PATIENCE, || {
-            server.try_cmd(&["GET", "key:1"]).ok()
-        });
+        let error = server.try_cmd(&["GET", "key:1"]).expect_err("it is still loading");
+        assert!(error.contains("LOADING") || error.contains("loading"), "{error}");
+        wait_until("it has loaded", PATIENCE, || server.try_cmd(&["GET", "key:1"]).ok());
     }
 }

@@ -38,34 +38,20 @@ impl Fleet {
         let mut servers = Vec::new();
         for group in 0..groups {
             for role in [Role::Master, Role::Replica] {
-                let fake = Fake {
-                    group,
-                    role,
-                    port: port.number(),
-                    started_at,
-                };
+                let fake = Fake { group, role, port: port.number(), started_at };
                 let listener = StdListener::bind((fake.host(role), fake.port));
                 let listener = listener.expect("a loopback address of our own is free");
-                listener
-                    .set_nonblocking(true)
-                    .expect("a socket can be made non-blocking");
+                listener.set_nonblocking(true).expect("a socket can be made non-blocking");
                 servers.push((Arc::new(fake), listener));
             }
             let last = &servers[servers.len() - 1].0;
             masters.push(format!("{}:{}", last.host(Role::Master), last.port));
         }
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_io()
-                .build();
-            runtime
-                .expect("a runtime can be made")
-                .block_on(serve(servers));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+            runtime.expect("a runtime can be made").block_on(serve(servers));
         });
-        Self {
-            masters,
-            _port: port,
-        }
+        Self { masters, _port: port }
     }
 
     pub(crate) fn masters(&self) -> &[String] {
@@ -77,14 +63,9 @@ impl Fleet {
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let wanted = limit
-        .maximum
-        .map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    let wanted = limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
     if limit.current.is_some_and(|current| current < wanted) {
-        let raised = Rlimit {
-            current: Some(wanted),
-            maximum: limit.maximum,
-        };
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
         setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised to the hard one");
     }
 }
@@ -181,14 +162,8 @@ impl Fake {
     }
 
     fn reply(&self, args: &[String], out: &mut Vec<u8>) {
-        let name = args
-            .first()
-            .map(|name| name.to_ascii_uppercase())
-            .unwrap_or_default();
-        let first = args
-            .get(1)
-            .map(|arg| arg.to_ascii_lowercase())
-            .unwrap_or_default();
+        let name = args.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
+        let first = args.get(1).map(|arg| arg.to_ascii_lowercase()).unwrap_or_default();
         let reply = match (name.as_str(), first.as_str()) {
             ("PING", _) => "+PONG\r\n".to_owned(),
             ("INFO", _) => bulk(&self.info(&args[1..])),

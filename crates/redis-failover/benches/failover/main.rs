@@ -36,17 +36,10 @@ const SCENARIOS: [Scenario; 4] = [
 
 fn main() {
     // Cargo adds a flag of its own.
-    let wanted: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| !a.starts_with('-'))
-        .collect();
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     for name in &wanted {
         let known = SCENARIOS.iter().any(|(known, _)| known == name);
-        assert!(
-            known,
-            "{name:?} is none of {:?}",
-            SCENARIOS.map(|(name, _)| name)
-        );
+        assert!(known, "{name:?} is none of {:?}", SCENARIOS.map(|(name, _)| name));
     }
     let bench = Bench {
         binary: std::env::var_os("BENCH_BINARY").map_or_else(Daemon::binary, PathBuf::from),

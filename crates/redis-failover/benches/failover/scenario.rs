@@ -37,13 +37,7 @@ impl Bench {
         target: Target,
         peer: &'static str,
     ) -> Row {
-        Row {
-            name: format!("{:?}: {name}", self.kind),
-            unit,
-            values,
-            target,
-            peer,
-        }
+        Row { name: format!("{:?}: {name}", self.kind), unit, values, target, peer }
     }
 }
 
@@ -70,12 +64,7 @@ impl Stage {
         // The fault falls on another moment of the program's rhythm in each run.
         let phase = Duration::from_millis(u64::try_from(run * 37 % 100).expect("below 100"));
         std::thread::sleep(SETTLE + phase);
-        Self {
-            group,
-            daemon,
-            writer,
-            told,
-        }
+        Self { group, daemon, writer, told }
     }
 }
 
@@ -107,11 +96,7 @@ impl Cost {
 }
 
 pub(crate) fn kill9(bench: &Bench) -> Vec<Row> {
-    let settings = [
-        "-check_interval=100",
-        "-max_down_time=1",
-        "-crash_down_time=0",
-    ];
+    let settings = ["-check_interval=100", "-max_down_time=1", "-crash_down_time=0"];
     let mut costs = Vec::new();
     for run in 0..bench.runs(20) {
         let mut stage = Stage::set(bench, &settings, run);
@@ -229,11 +214,7 @@ pub(crate) fn idle(bench: &Bench) -> Vec<Row> {
     }
     assert_eq!(instances_up(&daemon), 2 * GROUPS, "all are still up");
     let history = daemon.get("/v1/history").json;
-    assert_eq!(
-        history["history"],
-        serde_json::json!([]),
-        "nothing happened"
-    );
+    assert_eq!(history["history"], serde_json::json!([]), "nothing happened");
 
     let row = |name: &str, unit, values, target, peer| Row {
         name: format!("1000 idle groups, 2000 instances: {name}"),
@@ -270,13 +251,8 @@ pub(crate) fn idle(bench: &Bench) -> Vec<Row> {
 fn instances_up(daemon: &Daemon) -> usize {
     let groups = daemon.get("/v1/groups").json;
     let groups = groups["groups"].as_array().cloned().unwrap_or_default();
-    let instances = groups
-        .iter()
-        .filter_map(|group| group["instances"].as_array())
-        .flatten();
-    instances
-        .filter(|instance| instance["state"] == "up")
-        .count()
+    let instances = groups.iter().filter_map(|group| group["instances"].as_array()).flatten();
+    instances.filter(|instance| instance["state"] == "up").count()
 }
 
 fn ms(duration: Duration) -> f64 {

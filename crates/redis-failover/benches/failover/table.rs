@@ -47,11 +47,7 @@ impl Target {
 
 impl Row {
     fn sorted(&self) -> Vec<f64> {
-        assert!(
-            !self.values.is_empty(),
-            "{} has at least one run",
-            self.name
-        );
+        assert!(!self.values.is_empty(), "{} has at least one run", self.name);
         let mut values = self.values.clone();
         values.sort_by(f64::total_cmp);
         values
@@ -77,9 +73,7 @@ impl Row {
 }
 
 pub(crate) fn print(rows: &[Row]) {
-    let head = [
-        "", "unit", "runs", "min", "median", "max", "target", "", "peers",
-    ];
+    let head = ["", "unit", "runs", "min", "median", "max", "target", "", "peers"];
     let mut cells = vec![head.map(str::to_owned)];
     for row in rows {
         let verdict = match row.target.is_met(row) {
@@ -100,28 +94,14 @@ pub(crate) fn print(rows: &[Row]) {
         ]);
     }
     let widths: Vec<usize> = (0..head.len())
-        .map(|column| {
-            cells
-                .iter()
-                .map(|line| line[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
+        .map(|column| cells.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
         .collect();
     println!();
     for line in cells {
         let is_number = |column: usize| (2..6).contains(&column);
-        let padded = line
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(column, (cell, width))| {
-                if is_number(column) {
-                    format!("{cell:>width$}")
-                } else {
-                    format!("{cell:<width$}")
-                }
-            });
+        let padded = line.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
+            if is_number(column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
         println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
     }
 }

@@ -12,7 +12,7 @@ use failover_core::instance::{Facts, Flavor};
 use failover_core::time::Time;
 
 use super::connection::{Broken, Connection, Taken};
-use super::flavor::{self, ServerError, Version, Words};
+use super::flavor::{self, Version, Words};
 use super::info;
 use super::resp::Frame;
 use crate::clock::Clock;
@@ -170,10 +170,7 @@ fn words(words: &[&str]) -> Vec<Bytes> {
 }
 
 fn refusal(reply: &Frame) -> Option<String> {
-    match reply {
-        Frame::Error(text) => Some(ServerError::new(text).to_string()),
-        _ => None,
-    }
+    reply.refusal().map(|refusal| refusal.to_string())
 }
 
 fn warnings_of(commands: &[Vec<Bytes>], replies: &[Frame]) -> Vec<String> {

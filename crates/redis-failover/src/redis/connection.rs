@@ -225,10 +225,10 @@ impl Connection {
     pub(super) fn take(&mut self, frame: Frame, now: Time) -> Result<Taken, Broken> {
         let Some(expect) = self.expected.pop_front() else {
             // A server that refuses a client says why before it is asked anything.
-            return match &frame {
-                Frame::Error(text) => Err(Broken::Garbage(ServerError::new(text).to_string())),
-                _ => Err(Broken::Garbage("it says something that was not asked".to_owned())),
-            };
+            return Err(Broken::Garbage(match frame.refusal() {
+                Some(refusal) => refusal.to_string(),
+                None => "it says something that was not asked".to_owned(),
+            }));
         };
         if let (Expect::Login | Expect::Name, Frame::Error(text)) = (&expect, &frame) {
             let error = ServerError::new(text);
@@ -294,13 +294,13 @@ impl Connection {
     }
 
     fn health_of(&self, frame: &Frame) -> Result<Health, String> {
-        match frame {
-            Frame::Error(text) => self.health_of_error(&ServerError::new(text)),
-            Frame::Simple(text) | Frame::Bulk(text) if text.eq_ignore_ascii_case(b"PONG") => {
-                Ok(Health::Fine)
-            }
-            _ => Err("it answers PING with something that no server answers".to_owned()),
+        if let Some(refusal) = frame.refusal() {
+            return self.health_of_error(&refusal);
         }
+        if frame.text().is_some_and(|text| text.eq_ignore_ascii_case(b"PONG")) {
+            return Ok(Health::Fine);
+        }
+        Err("it answers PING with something that no server answers".to_owned())
     }
 
     fn health_of_error(&self, error: &ServerError) -> Result<Health, String> {

@@ -128,7 +128,7 @@ struct Fresh {
 }
 
 enum FreshState {
-    Connecting(Pin<Box<dyn Future<Output = Result<Connection, ConnectError>> + Send>>),
+    Connecting(Pin<Box<dyn Future<Output = Result<Box<Connection>, ConnectError>> + Send>>),
     Open(Box<Connection>),
 }
 
@@ -140,7 +140,7 @@ enum ConnectError {
 
 /// What a connection yielded.
 enum Yield {
-    Connected(Result<Connection, ConnectError>),
+    Connected(Result<Box<Connection>, ConnectError>),
     Frame(Result<super::resp::Frame, Broken>),
 }
 
@@ -215,7 +215,7 @@ impl Task {
         let outcome = match (received, &mut fresh.state) {
             (Yield::Connected(Ok(mut connection)), _) => {
                 let greeted = connection.greet(&self.login, seq, self.clock.now()).await;
-                fresh.state = FreshState::Open(Box::new(connection));
+                fresh.state = FreshState::Open(connection);
                 self.send(Event::Accepted { addr: self.addr.clone() }).await;
                 match greeted {
                     Ok(()) => return,
@@ -323,9 +323,8 @@ impl Task {
     /// Makes sure that the connection answered a moment ago.
     async fn warm(&mut self, answered: &mut Answered) -> Result<(), String> {
         let now = self.clock.now();
-        let warm =
-            |main: &Box<Connection>| main.last_reply().is_some_and(|at| now.since(at) <= WARM);
-        if self.main.as_ref().is_some_and(warm) {
+        let last_reply = self.main.as_ref().and_then(|main| main.last_reply());
+        if last_reply.is_some_and(|at| now.since(at) <= WARM) {
             return Ok(());
         }
         let broken = |broken| match broken {
@@ -340,7 +339,7 @@ impl Task {
                 ConnectError::Unreachable(why) | ConnectError::Unresolved(why) => why,
             })?;
             connection.greet(&self.login, 0, now).await.map_err(broken)?;
-            self.main = Some(Box::new(connection));
+            self.main = Some(connection);
         } else if let Some(main) = &mut self.main {
             main.ask(0, now).await.map_err(broken)?;
         }
@@ -380,7 +379,7 @@ async fn advance(fresh: &mut Option<Fresh>) -> Yield {
     }
 }
 
-async fn connect(addr: Addr, resolver: Resolver) -> Result<Connection, ConnectError> {
+async fn connect(addr: Addr, resolver: Resolver) -> Result<Box<Connection>, ConnectError> {
     let socket = match addr.socket() {
         Some(socket) => socket,
         None => resolver.resolve(&addr).await.map_err(ConnectError::Unresolved)?,
@@ -393,9 +392,9 @@ async fn connect(addr: Addr, resolver: Resolver) -> Result<Connection, ConnectEr
     opened
 }
 
-async fn connect_socket(socket: SocketAddr) -> Result<Connection, ConnectError> {
+async fn connect_socket(socket: SocketAddr) -> Result<Box<Connection>, ConnectError> {
     match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(socket)).await {
-        Ok(Ok(stream)) => Ok(Connection::new(stream, socket)),
+        Ok(Ok(stream)) => Ok(Box::new(Connection::new(stream, socket))),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             Err(ConnectError::Refused)
         }

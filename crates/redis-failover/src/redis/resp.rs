@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
+use super::flavor::ServerError;
+
 /// What one reply may take. A peer that exceeds a limit is not a server that we can talk with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -401,6 +403,12 @@ impl Frame {
             | Self::Push(_)
             | Self::Map(_) => None,
         }
+    }
+
+    /// The server's refusal, when it is one.
+    #[must_use]
+    pub fn refusal(&self) -> Option<ServerError> {
+        if let Self::Error(text) = self { Some(ServerError::new(text)) } else { None }
     }
 
     /// Writes the frame as it goes over the wire. What RESP2 can say is said in RESP2, which every client

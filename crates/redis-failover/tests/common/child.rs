@@ -22,10 +22,7 @@ pub struct Owned {
 
 impl Owned {
     pub fn start(command: Command) -> io::Result<Self> {
-        Ok(Self {
-            child: spawn(command)?,
-            status: None,
-        })
+        Ok(Self { child: spawn(command)?, status: None })
     }
 
     pub fn child(&mut self) -> &mut Child {
@@ -39,10 +36,7 @@ impl Owned {
     /// The exit status, if the process has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
-            self.status = self
-                .child
-                .try_wait()
-                .expect("the child is ours to wait for");
+            self.status = self.child.try_wait().expect("the child is ours to wait for");
         }
         self.status
     }
@@ -103,14 +97,8 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 
 /// The same, as the user `nobody`: what root may not write can only be shown by somebody else.
 pub fn command_as_nobody(program: impl AsRef<OsStr>) -> Command {
-    assert!(
-        has_setpriv(),
-        "setpriv (util-linux) is needed to drop root's rights"
-    );
-    wrapped(
-        program,
-        &["--reuid", "65534", "--regid", "65534", "--clear-groups"],
-    )
+    assert!(has_setpriv(), "setpriv (util-linux) is needed to drop root's rights");
+    wrapped(program, &["--reuid", "65534", "--regid", "65534", "--clear-groups"])
 }
 
 fn wrapped(program: impl AsRef<OsStr>, options: &[&str]) -> Command {
@@ -118,10 +106,7 @@ fn wrapped(program: impl AsRef<OsStr>, options: &[&str]) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command
-        .args(options)
-        .args(["--pdeathsig", "KILL", "--"])
-        .arg(program);
+    command.args(options).args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 
@@ -146,9 +131,7 @@ fn spawn(command: Command) -> io::Result<Child> {
         jobs
     });
     let (answer, started) = mpsc::channel();
-    starter
-        .send((command, answer))
-        .expect("the starter thread lives as long as we do");
+    starter.send((command, answer)).expect("the starter thread lives as long as we do");
     started.recv().expect("the starter thread answers each job")
 }
 
@@ -167,10 +150,7 @@ fn stat_fields(pid: u32) -> Option<Vec<String>> {
 /// Processor time that the process has used so far, in user and in kernel mode.
 pub fn cpu_time(pid: u32) -> Duration {
     let fields = stat_fields(pid).expect("the process is alive");
-    let ticks: u64 = fields[11..13]
-        .iter()
-        .map(|f| f.parse::<u64>().expect("a number"))
-        .sum();
+    let ticks: u64 = fields[11..13].iter().map(|f| f.parse::<u64>().expect("a number")).sum();
     let per_second = rustix::param::clock_ticks_per_second();
     Duration::from_millis(ticks * 1000 / per_second)
 }
@@ -179,14 +159,8 @@ pub fn cpu_time(pid: u32) -> Duration {
 pub fn memory_kb(pid: u32) -> (u64, u64) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is alive");
     let field = |name: &str| -> u64 {
-        let line = status
-            .lines()
-            .find(|line| line.starts_with(name))
-            .expect("Linux writes it");
-        line.split_whitespace()
-            .nth(1)
-            .and_then(|n| n.parse().ok())
-            .expect("a number of kB")
+        let line = status.lines().find(|line| line.starts_with(name)).expect("Linux writes it");
+        line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number of kB")
     };
     (field("VmRSS:"), field("VmHWM:"))
 }

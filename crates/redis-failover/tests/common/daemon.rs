@@ -39,9 +39,7 @@ pub struct Ended {
 
 impl Ended {
     pub fn code(&self) -> i32 {
-        self.status
-            .code()
-            .expect("it ended by itself, not by a signal")
+        self.status.code().expect("it ended by itself, not by a signal")
     }
 }
 
@@ -72,27 +70,12 @@ impl Daemon {
                 break addr;
             }
             let ended = process.ended();
-            assert!(
-                ended.is_none(),
-                "it ended instead ({ended:?}):\n{}",
-                lock(&log)
-            );
-            assert!(
-                started_at.elapsed() < PATIENCE,
-                "in vain: {what}:\n{}",
-                lock(&log)
-            );
+            assert!(ended.is_none(), "it ended instead ({ended:?}):\n{}", lock(&log));
+            assert!(started_at.elapsed() < PATIENCE, "in vain: {what}:\n{}", lock(&log));
             std::thread::sleep(Duration::from_millis(2));
         };
         let http = Mutex::new(Client::new(http_addr));
-        Self {
-            process,
-            log,
-            reader: Some(reader),
-            http,
-            http_addr,
-            dir,
-        }
+        Self { process, log, reader: Some(reader), http, http_addr, dir }
     }
 
     /// Runs the program to its end: for `--help`, subcommands, and settings that it must refuse.
@@ -110,11 +93,7 @@ impl Daemon {
             reader.join().expect("the reader only copies");
         }
         let text = |buffer: &Mutex<String>| lock(buffer).clone();
-        Ended {
-            status,
-            stdout: text(&stdout),
-            stderr: text(&stderr),
-        }
+        Ended { status, stdout: text(&stdout), stderr: text(&stderr) }
     }
 
     pub fn http(&self) -> SocketAddr {
@@ -138,9 +117,7 @@ impl Daemon {
     #[track_caller]
     pub fn wait_for_log(&self, words: &str, limit: Duration) {
         let what = format!("the log says {words:?}");
-        wait_until(&what, limit, || {
-            lock(&self.log).contains(words).then_some(())
-        });
+        wait_until(&what, limit, || lock(&self.log).contains(words).then_some(()));
     }
 
     #[track_caller]
@@ -193,11 +170,7 @@ impl Daemon {
                 return view.clone();
             }
             let shown = || serde_json::to_string_pretty(&view).expect("JSON can be printed");
-            assert!(
-                started_at.elapsed() < limit,
-                "{group} after {limit:?}: {}",
-                shown()
-            );
+            assert!(started_at.elapsed() < limit, "{group} after {limit:?}: {}", shown());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -216,11 +189,7 @@ impl Daemon {
     pub fn wait_for_master(&self, addr: &str, limit: Duration) {
         let what = format!("GET /master names {addr}");
         wait_until(&what, limit, || {
-            self.get("/master")
-                .body
-                .split(',')
-                .any(|m| m == addr)
-                .then_some(())
+            self.get("/master").body.split(',').any(|m| m == addr).then_some(())
         });
     }
 
@@ -228,10 +197,7 @@ impl Daemon {
     #[track_caller]
     pub fn history(&self, group: &str) -> Vec<Value> {
         let response = self.get(&format!("/v1/history?group={group}"));
-        response.json["history"]
-            .as_array()
-            .expect("the history is a list")
-            .clone()
+        response.json["history"].as_array().expect("the history is a list").clone()
     }
 
     /// SIGTERM, as systemd sends it; gives the exit status.
@@ -282,21 +248,14 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!(
-                "--- redis-failover on {} said:\n{}",
-                self.http_addr,
-                lock(&self.log)
-            );
+            eprintln!("--- redis-failover on {} said:\n{}", self.http_addr, lock(&self.log));
         }
     }
 }
 
 /// The instance with this address in a group's view.
 pub fn instance<'a>(group: &'a Value, addr: &str) -> Option<&'a Value> {
-    group["instances"]
-        .as_array()?
-        .iter()
-        .find(|instance| instance["addr"] == addr)
+    group["instances"].as_array()?.iter().find(|instance| instance["addr"] == addr)
 }
 
 fn launch(binary: &Path, args: &[&str], env: &[(&str, &str)]) -> (Owned, tempfile::TempDir) {
@@ -317,18 +276,9 @@ fn launch_plain(binary: &Path, args: &[&str], env: &[(&str, &str)]) -> (Owned, t
             command.env_remove(name);
         }
     }
-    command
-        .args(args)
-        .envs(env.iter().copied())
-        .current_dir(dir.path());
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    (
-        Owned::start(command).expect("the program can be started"),
-        dir,
-    )
+    command.args(args).envs(env.iter().copied()).current_dir(dir.path());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    (Owned::start(command).expect("the program can be started"), dir)
 }
 
 /// Copies stderr line by line, and stdout beside it, so that no full pipe ever stops the program.
@@ -354,16 +304,12 @@ fn collect(
 
 /// The address after `listening on`, in a line that is complete.
 fn listening_addr(log: &str) -> Option<SocketAddr> {
-    let whole_lines = log
-        .split_inclusive('\n')
-        .filter(|line| line.ends_with('\n'));
-    whole_lines
-        .filter_map(|line| line.split_once(LISTENING))
-        .find_map(|(_, rest)| {
-            let is_addr = |c: char| c.is_ascii_hexdigit() || ".:[]".contains(c);
-            let end = rest.find(|c| !is_addr(c)).unwrap_or(rest.len());
-            rest[..end].trim_end_matches(['.', ':']).parse().ok()
-        })
+    let whole_lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    whole_lines.filter_map(|line| line.split_once(LISTENING)).find_map(|(_, rest)| {
+        let is_addr = |c: char| c.is_ascii_hexdigit() || ".:[]".contains(c);
+        let end = rest.find(|c| !is_addr(c)).unwrap_or(rest.len());
+        rest[..end].trim_end_matches(['.', ':']).parse().ok()
+    })
 }
 
 /// A panicking holder leaves text that is still worth reading.

@@ -28,12 +28,7 @@ impl Group {
         let port = master.port();
         let replicas = replicas
             .iter()
-            .map(|o| {
-                Server::start(
-                    kind,
-                    &o.clone().set("replicaof", &format!("127.0.0.1 {port}")),
-                )
-            })
+            .map(|o| Server::start(kind, &o.clone().set("replicaof", &format!("127.0.0.1 {port}"))))
             .collect();
         let group = Self { master, replicas };
         for replica in &group.replicas {
@@ -55,9 +50,7 @@ impl Group {
     /// The server with this address.
     #[track_caller]
     pub fn server(&self, addr: &str) -> &Server {
-        self.servers()
-            .find(|s| s.addr() == addr)
-            .expect("the address is of this group")
+        self.servers().find(|s| s.addr() == addr).expect("the address is of this group")
     }
 
     #[track_caller]

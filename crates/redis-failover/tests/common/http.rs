@@ -22,10 +22,7 @@ pub struct Response {
 
 impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
     /// `error.code` of the program's error shape.
@@ -43,11 +40,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(addr: SocketAddr) -> Self {
-        Self {
-            addr,
-            limit: REPLY_LIMIT,
-            connection: None,
-        }
+        Self { addr, limit: REPLY_LIMIT, connection: None }
     }
 
     pub fn with_limit(mut self, limit: Duration) -> Self {
@@ -101,10 +94,7 @@ impl Client {
 
 fn read_response(input: &mut BufReader<TcpStream>) -> io::Result<Response> {
     let status_line = read_line(input)?;
-    let status = status_line
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok());
+    let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or_else(|| bad(&format!("not HTTP: {status_line:?}")))?;
     let mut headers = Vec::new();
     loop {
@@ -112,37 +102,20 @@ fn read_response(input: &mut BufReader<TcpStream>) -> io::Result<Response> {
         if line.is_empty() {
             break;
         }
-        let (name, value) = line
-            .split_once(':')
-            .ok_or_else(|| bad("a header without a colon"))?;
+        let (name, value) = line.split_once(':').ok_or_else(|| bad("a header without a colon"))?;
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let find = |wanted: &str| {
-        headers
-            .iter()
-            .find(|(name, _)| name == wanted)
-            .map(|(_, v)| v)
-    };
+    let find = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, v)| v);
     let body = if find("transfer-encoding").is_some_and(|v| v == "chunked") {
         read_chunks(input)?
     } else if let Some(length) = find("content-length") {
-        read_exactly(
-            input,
-            length
-                .parse()
-                .map_err(|_| bad("a length that is no number"))?,
-        )?
+        read_exactly(input, length.parse().map_err(|_| bad("a length that is no number"))?)?
     } else {
         Vec::new()
     };
     let body = String::from_utf8(body).map_err(|_| bad("a body that is not UTF-8"))?;
     let json = serde_json::from_str(&body).unwrap_or(Value::Null);
-    Ok(Response {
-        status,
-        headers,
-        body,
-        json,
-    })
+    Ok(Response { status, headers, body, json })
 }
 
 fn read_chunks(input: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
@@ -177,10 +150,7 @@ fn read_line(input: &mut BufReader<TcpStream>) -> io::Result<String> {
     input.take(64 << 10).read_line(&mut line)?;
     match line.strip_suffix("\r\n") {
         Some(line) => Ok(line.to_owned()),
-        None => Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the connection ended",
-        )),
+        None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended")),
     }
 }
 

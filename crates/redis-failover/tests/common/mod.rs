@@ -37,10 +37,7 @@ pub use witness::{Told, Writer};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The one clock of the rig.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the rig measures real time; it decides nothing"
-)]
+#[expect(clippy::disallowed_methods, reason = "the rig measures real time; it decides nothing")]
 pub fn now() -> Instant {
     Instant::now()
 }
@@ -53,10 +50,7 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Optio
         if let Some(found) = ask() {
             return found;
         }
-        assert!(
-            started_at.elapsed() < limit,
-            "waited {limit:?} in vain: {what}"
-        );
+        assert!(started_at.elapsed() < limit, "waited {limit:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -64,8 +58,6 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Optio
 /// A directory that goes with the value, and whose name says whose it was if this process is
 /// killed.
 pub fn temporary_dir() -> tempfile::TempDir {
-    let dir = tempfile::Builder::new()
-        .prefix("redis-failover-test-")
-        .tempdir();
+    let dir = tempfile::Builder::new().prefix("redis-failover-test-").tempdir();
     dir.expect("the temporary directory is writable")
 }

@@ -25,11 +25,7 @@ struct Ours {
     next: u16,
 }
 
-static OURS: Mutex<Ours> = Mutex::new(Ours {
-    blocks: Vec::new(),
-    taken: BTreeSet::new(),
-    next: 0,
-});
+static OURS: Mutex<Ours> = Mutex::new(Ours { blocks: Vec::new(), taken: BTreeSet::new(), next: 0 });
 
 /// A port that nobody else of this or another test process gets while this value lives.
 #[derive(Debug)]
@@ -65,10 +61,7 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        OURS.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .taken
-            .remove(&self.0);
+        OURS.lock().unwrap_or_else(PoisonError::into_inner).taken.remove(&self.0);
     }
 }
 
@@ -79,8 +72,6 @@ fn lock_block() -> Option<(u16, File)> {
     std::fs::create_dir_all(&dir).expect("the temporary directory is writable");
     (0..BLOCKS).find_map(|block| {
         let file = File::create(dir.join(block.to_string())).expect("the directory is ours");
-        flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .ok()
-            .map(|()| (block, file))
+        flock(&file, FlockOperation::NonBlockingLockExclusive).ok().map(|()| (block, file))
     })
 }

@@ -27,23 +27,12 @@ impl ServerKind {
     /// The kinds that are installed. Redis must be; a missing Valkey is an error where `CI` is
     /// set, and said loudly elsewhere, because Debian has it in backports only.
     pub fn all() -> Vec<Self> {
-        let is_there = |kind: &Self| {
-            Command::new(kind.program())
-                .arg("--version")
-                .output()
-                .is_ok()
-        };
-        assert!(
-            is_there(&Self::Redis),
-            "redis-server is missing: run scripts/install-deps.sh"
-        );
+        let is_there = |kind: &Self| Command::new(kind.program()).arg("--version").output().is_ok();
+        assert!(is_there(&Self::Redis), "redis-server is missing: run scripts/install-deps.sh");
         if is_there(&Self::Valkey) {
             return vec![Self::Redis, Self::Valkey];
         }
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "valkey-server is missing, and CI needs it"
-        );
+        assert!(std::env::var_os("CI").is_none(), "valkey-server is missing, and CI needs it");
         eprintln!("SKIPPED on Valkey: valkey-server is missing (scripts/install-deps.sh valkey)");
         vec![Self::Redis]
     }
@@ -138,13 +127,7 @@ impl Server {
             let dir = temporary_dir();
             prepare(dir.path(), &port, options);
             let process = launch(kind, &port, options, dir.path());
-            let mut server = Self {
-                process,
-                kind,
-                port,
-                options: options.clone(),
-                dir,
-            };
+            let mut server = Self { process, kind, port, options: options.clone(), dir };
             match server.answer_first() {
                 Ok(()) => return server,
                 Err(StartError::PortTaken) => {}
@@ -213,10 +196,7 @@ impl Server {
     /// Starts it again, same port, same directory, after `kill9` or `shutdown`, and returns when
     /// it answers (a server that is `LOADING` answers, too).
     pub fn restart(&mut self) {
-        assert!(
-            self.process.ended().is_some(),
-            "restart after kill9() or shutdown()"
-        );
+        assert!(self.process.ended().is_some(), "restart after kill9() or shutdown()");
         for _ in 0..START_ATTEMPTS {
             self.process = launch(self.kind, &self.port, &self.options, self.dir.path());
             match self.answer_first() {
@@ -255,9 +235,7 @@ impl Server {
     }
 
     pub fn offset(&self) -> i64 {
-        self.info("replication")["master_repl_offset"]
-            .parse()
-            .expect("an offset is a number")
+        self.info("replication")["master_repl_offset"].parse().expect("an offset is a number")
     }
 
     /// For a replica: (address of its master, whether its link is up).
@@ -286,9 +264,7 @@ impl Server {
     pub fn wait_for_link(&self, master: &Self) {
         let what = format!("{} follows {}", self.addr(), master.addr());
         let wanted = Some((master.addr(), true));
-        wait_until(&what, PATIENCE, || {
-            (self.master_link() == wanted).then_some(())
-        });
+        wait_until(&what, PATIENCE, || (self.master_link() == wanted).then_some(()));
     }
 
     /// Waits until our own process answers; somebody else's on this port does not count.
@@ -298,11 +274,7 @@ impl Server {
         wait_until(&what, PATIENCE, || {
             if self.process.ended().is_some() {
                 let taken = self.log().contains("Address already in use");
-                return Some(Err(if taken {
-                    StartError::PortTaken
-                } else {
-                    StartError::Ended
-                }));
+                return Some(Err(if taken { StartError::PortTaken } else { StartError::Ended }));
             }
             let info = self.try_cmd(&["INFO", "server"]).ok()?;
             (parse_info(&info).get("process_id") == Some(&pid)).then_some(Ok(()))
@@ -316,12 +288,7 @@ impl Drop for Server {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-            eprintln!(
-                "--- {:?} on {} said last:\n{}",
-                self.kind,
-                self.addr(),
-                tail.join("\n")
-            );
+            eprintln!("--- {:?} on {} said last:\n{}", self.kind, self.addr(), tail.join("\n"));
         }
     }
 }
@@ -399,20 +366,12 @@ fn launch(kind: ServerKind, port: &Port, options: &Options, dir: &Path) -> Owned
     } else {
         command.arg(config_path(dir));
     }
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(log_path(dir));
+    let log = OpenOptions::new().create(true).append(true).open(log_path(dir));
     let log = log.expect("the directory is ours");
     command.args(&options.args).stdin(Stdio::null());
-    command
-        .stdout(log.try_clone().expect("a file can be shared"))
-        .stderr(log);
+    command.stdout(log.try_clone().expect("a file can be shared")).stderr(log);
     Owned::start(command).unwrap_or_else(|error| {
-        panic!(
-            "{} cannot be started ({error}): run scripts/install-deps.sh",
-            kind.program()
-        )
+        panic!("{} cannot be started ({error}): run scripts/install-deps.sh", kind.program())
     })
 }
 
@@ -447,7 +406,5 @@ fn text_of(reply: &redis::Value) -> String {
 
 fn parse_info(text: &str) -> BTreeMap<String, String> {
     let pairs = text.lines().filter_map(|line| line.split_once(':'));
-    pairs
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

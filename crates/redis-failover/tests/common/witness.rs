@@ -70,19 +70,14 @@ impl Writer {
 
     pub fn start_on<'a>(servers: impl Iterator<Item = &'a Server>) -> Self {
         let mut stop = Stopper::default();
-        let servers: Vec<(String, Option<String>)> = servers
-            .map(|s| (s.addr(), s.password().map(str::to_owned)))
-            .collect();
+        let servers: Vec<(String, Option<String>)> =
+            servers.map(|s| (s.addr(), s.password().map(str::to_owned))).collect();
         let count = u64::try_from(servers.len()).expect("a small number");
         let mut threads = Vec::new();
         for (number, (addr, password)) in (1..).zip(servers) {
             let writes = Arc::new(Mutex::new(Vec::new()));
             threads.push((addr.clone(), Arc::clone(&writes)));
-            let mut pen = Pen {
-                addr,
-                password,
-                connection: None,
-            };
+            let mut pen = Pen { addr, password, connection: None };
             let mut number = number;
             stop.spawn(move || {
                 let write = pen.write(number);
@@ -108,11 +103,7 @@ impl Writer {
     /// Attempts on one server that were sent after `since` and acknowledged.
     pub fn acknowledged_after(&self, addr: &str, since: Instant) -> Vec<Write> {
         let acknowledged = |w: &&Write| w.sent_at >= since && w.outcome == Outcome::Acknowledged;
-        lock(self.records(addr))
-            .iter()
-            .filter(acknowledged)
-            .cloned()
-            .collect()
+        lock(self.records(addr)).iter().filter(acknowledged).cloned().collect()
     }
 
     /// The write gap of a fault at `old`: `None` until another server has acknowledged a write.
@@ -121,19 +112,10 @@ impl Writer {
         let first_write = |(addr, writes): &(String, Arc<Mutex<Vec<Write>>>)| {
             let writes = lock(writes);
             // From the end: a run is long, and the fault is young.
-            let after_fault = writes
-                .iter()
-                .rev()
-                .take_while(|w| w.answered_at >= fault_at);
-            let first = after_fault
-                .filter(|w| w.outcome == Outcome::Acknowledged)
-                .last()?;
+            let after_fault = writes.iter().rev().take_while(|w| w.answered_at >= fault_at);
+            let first = after_fault.filter(|w| w.outcome == Outcome::Acknowledged).last()?;
             let length = first.answered_at - fault_at;
-            Some(Gap {
-                length,
-                ended_at: first.answered_at,
-                addr: addr.clone(),
-            })
+            Some(Gap { length, ended_at: first.answered_at, addr: addr.clone() })
         };
         others.filter_map(first_write).min_by_key(|gap| gap.length)
     }
@@ -141,9 +123,7 @@ impl Writer {
     /// Waits for the end of the gap.
     #[track_caller]
     pub fn wait_for_gap(&self, fault_at: Instant, old: &str, limit: Duration) -> Gap {
-        wait_until("another server takes writes", limit, || {
-            self.gap(fault_at, old)
-        })
+        wait_until("another server takes writes", limit, || self.gap(fault_at, old))
     }
 
     /// Waits until the server acknowledges a write that was sent from now on.
@@ -169,17 +149,13 @@ impl Writer {
     /// last on `old`. Zero when `old` took none any more.
     pub fn two_masters(&self, old: &str, new: &Gap) -> Duration {
         let writes = self.acknowledged_after(old, new.ended_at);
-        writes
-            .last()
-            .map_or(Duration::ZERO, |last| last.answered_at - new.ended_at)
+        writes.last().map_or(Duration::ZERO, |last| last.answered_at - new.ended_at)
     }
 
     #[track_caller]
     fn records(&self, addr: &str) -> &Mutex<Vec<Write>> {
         let thread = self.threads.iter().find(|(a, _)| a == addr);
-        &thread
-            .unwrap_or_else(|| panic!("nobody writes to {addr}"))
-            .1
+        &thread.unwrap_or_else(|| panic!("nobody writes to {addr}")).1
     }
 }
 
@@ -199,12 +175,7 @@ impl Pen {
     fn write(&mut self, number: u64) -> Write {
         let sent_at = now();
         let outcome = self.attempt(number);
-        Write {
-            number,
-            sent_at,
-            answered_at: now(),
-            outcome,
-        }
+        Write { number, sent_at, answered_at: now(), outcome }
     }
 
     fn attempt(&mut self, number: u64) -> Outcome {
@@ -213,10 +184,7 @@ impl Pen {
             // Nothing was sent yet.
             Err(error) => return Outcome::Refused(error.to_string()),
         };
-        match exchange(
-            &mut connection,
-            &["SET", &key_of(&self.addr), &number.to_string()],
-        ) {
+        match exchange(&mut connection, &["SET", &key_of(&self.addr), &number.to_string()]) {
             Ok(reply) => {
                 self.connection = Some(connection);
                 match reply.strip_prefix('-') {
@@ -254,10 +222,7 @@ fn exchange(connection: &mut BufReader<TcpStream>, args: &[&str]) -> io::Result<
     connection.read_line(&mut line)?;
     match line.strip_suffix("\r\n") {
         Some(line) => Ok(line.to_owned()),
-        None => Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the connection ended",
-        )),
+        None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended")),
     }
 }
 
@@ -301,10 +266,7 @@ impl Told {
     pub fn named(&self, addr: &str, since: Instant) -> Option<Instant> {
         let names = |answer: &str| answer.split(',').any(|master| master == addr);
         let answers = lock(&self.answers);
-        answers
-            .iter()
-            .find(|(at, answer)| *at >= since && names(answer))
-            .map(|(at, _)| *at)
+        answers.iter().find(|(at, answer)| *at >= since && names(answer)).map(|(at, _)| *at)
     }
 
     #[track_caller]
