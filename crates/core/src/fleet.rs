@@ -130,11 +130,14 @@ impl Fleet {
     /// Lets time pass. `poll` must be called until it returns `None` afterwards.
     pub fn handle_timeout(&mut self, now: Time) {
         self.guard_stall(now);
-        while let Some((at, name)) = self.timers.first().cloned()
-            && at <= now
-        {
-            self.timers.pop_first();
-            self.armed.remove(&name);
+        // Each group once: should one want to be called again at once, the others and the driver come first.
+        let due: Vec<GroupName> = self
+            .timers
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|(_, name)| name.clone())
+            .collect();
+        for name in due {
             self.with_group(now, &name, Group::handle_timeout);
         }
     }

@@ -61,8 +61,10 @@ pub struct Group {
     idle_because: Option<String>,
     /// A replica has news of an unreachable master.
     veto: Option<String>,
-    /// Nothing is begun before this moment.
+    /// No failover is begun before this moment.
     hold: Option<Hold>,
+    /// Nothing is proposed before this moment, since the broker refused a moment ago.
+    broker_paused: Option<(Time, String)>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
     repairs: BTreeMap<Addr, (Time, u32)>,
     /// Steps that no proposal has carried into the record yet.
@@ -127,6 +129,7 @@ impl Group {
             idle_because: None,
             veto: None,
             hold: None,
+            broker_paused: None,
             repairs: BTreeMap::new(),
             steps: Vec::new(),
             next_id: 0,
@@ -256,10 +259,8 @@ impl Group {
     pub fn not_committed(&mut self, ctx: &Context<'_>, id: u64, why: &str) {
         if matches!(&self.work, Work::Proposing { id: waiting } if *waiting == id) {
             self.work = Work::Idle;
-            self.hold(
-                ctx.now + self.policy.check_interval,
-                format!("a decision was not committed: {why}"),
-            );
+            let until = ctx.now + self.policy.check_interval;
+            self.broker_paused = Some((until, format!("a decision was not committed: {why}")));
             self.step(ctx);
         }
     }
@@ -333,13 +334,14 @@ impl Group {
             Work::Promoting { since, .. } => Some(*since + self.policy.promote_timeout),
             Work::Repointing(work) => work.timeout(&self.policy),
         };
-        let repair = self.next_repair();
-        [hold, work, repair].into_iter().flatten().min()
+        let broker = self.broker_paused.as_ref().map(|(until, _)| *until);
+        [hold, work, broker].into_iter().flatten().min()
     }
 
     /// The one decision table.
     fn step(&mut self, ctx: &Context<'_>) {
         self.hold.take_if(|hold| hold.until <= ctx.now);
+        self.broker_paused.take_if(|(until, _)| *until <= ctx.now);
         self.idle_because = None;
         let because = self.decide(ctx);
         self.conclude(ctx);
@@ -357,6 +359,9 @@ impl Group {
         };
         if let Status::Halted { reason, .. } = &self.entry.status {
             return Some(format!("the group is halted until it is resumed: {reason}"));
+        }
+        if let Some((_, why)) = &self.broker_paused {
+            return Some(why.clone());
         }
         match &self.work {
             Work::Proposing { .. } => return None,
@@ -390,6 +395,8 @@ impl Group {
             None => {
                 self.work = Work::Idle;
                 self.veto = None;
+                // It lives: what held up its replacement is over.
+                self.hold = None;
                 if !self.learn(ctx, token) {
                     return self.consider_repair(ctx, token);
                 }

@@ -66,6 +66,10 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
         }
         let waited_long = now >= down + policy.corroboration_timeout;
         let read = watch.facts().filter(|facts| facts.asked_at >= down && watch.serves());
+        if read.is_none() && !watch.serves() && watch.last_reply().is_some_and(|at| at > down) {
+            // It answers without facts: it is loading, busy, or does not let us in. It has no say.
+            continue;
+        }
         let Some(facts) = read else {
             // One that does not answer in time has no say, and cannot be elected either.
             if !waited_long {
@@ -121,3 +125,6 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
         None => Verdict::Ask(ask),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! is *unknown*, never *failed*.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::corroborate::{Hearing, Verdict, hear};
 use super::diagnose::death_in_words;
@@ -39,6 +40,12 @@ struct Active {
 }
 
 impl Repointing {
+    /// How long to wait between two looks: a partial resync takes a millisecond, and a full one is not hurried by asking.
+    fn pause(&self, now: Time, policy: &Policy) -> Duration {
+        let young = now.since(self.since) < policy.promote_timeout;
+        if young { policy.corroboration_interval } else { policy.check_interval }
+    }
+
     /// When something is to be done about it without a new event.
     pub(super) fn timeout(&self, policy: &Policy) -> Option<Time> {
         let overdue = self.active.values().map(|active| active.since + policy.link_timeout).min();
@@ -300,7 +307,7 @@ impl Group {
         let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
         let Work::Promoting { sent, since, unknown_at } = &self.work else {
             self.mark(ctx, "promote_sent", Some(&target), None);
-            let id = self.command(ctx.now, token, &target, Command::Promote);
+            let id = self.command_promote(ctx.now, token, &target);
             self.work = Work::Promoting { sent: Some(id), since: ctx.now, unknown_at: None };
             return;
         };
@@ -314,7 +321,7 @@ impl Group {
                 }
                 Some(_) if sent.is_none() => {
                     // It was read after the command and is a replica still: sending again is safe, and needed.
-                    let id = self.command(ctx.now, token, &target, Command::Promote);
+                    let id = self.command_promote(ctx.now, token, &target);
                     self.work =
                         Work::Promoting { sent: Some(id), since, unknown_at: Some(ctx.now) };
                     return;
@@ -334,6 +341,13 @@ impl Group {
             );
             self.abandon(ctx, token, &target, true, why);
         }
+    }
+
+    /// The candidate must be the process that was elected: one that restarted since may have lost its data.
+    fn command_promote(&mut self, now: Time, token: Token, target: &Addr) -> CommandId {
+        let facts = self.watches.get(target).and_then(Watch::facts);
+        let run_id = facts.and_then(|facts| facts.run_id.clone());
+        self.command(now, token, target, Command::Promote { run_id })
     }
 
     /// A command of this group ended.
@@ -500,7 +514,6 @@ impl Group {
         let mut history = saga.history;
         history.outcome = Outcome::Failed;
         history.finished_at = Some(ctx.now);
-        history.ranking.retain(|place| place.refused.is_none());
         let master = self.entry.master.clone();
         history.reason = format!(
             "{}; no candidate could be verified as the new master, the last was {why}",
@@ -549,6 +562,10 @@ impl Group {
                 .iter()
                 .filter(|(addr, watch)| **addr != self.entry.master && watch.state() != State::Down)
                 .filter(|(_, watch)| watch.last_reply().is_some())
+                // One that was never seen attached may be somebody else's master.
+                .filter(|(addr, _)| {
+                    self.entry.instances.get(*addr).is_some_and(|known| known.attached)
+                })
                 .map(|(addr, _)| addr.clone())
                 .rev()
                 .collect();
@@ -562,11 +579,7 @@ impl Group {
         self.verify_links(ctx);
         self.start_repoints(ctx, token);
         let Work::Repointing(work) = &mut self.work else { return };
-        // The first answers come within a millisecond; a full sync is not hurried by asking.
-        let young = ctx.now.since(work.since) < self.policy.promote_timeout;
-        let pause =
-            if young { self.policy.corroboration_interval * 5 } else { self.policy.check_interval };
-        work.again_at = ctx.now + pause;
+        work.again_at = ctx.now + work.pause(ctx.now, &self.policy);
         let over = ctx.now >= work.since + self.policy.failover_timeout;
         if over || (work.waiting.is_empty() && work.active.is_empty()) {
             let note = over.then_some("failover_timeout passed before every replica was verified");
@@ -576,6 +589,7 @@ impl Group {
 
     fn verify_links(&mut self, ctx: &Context<'_>) {
         let Work::Repointing(work) = &mut self.work else { return };
+        let pause = work.pause(ctx.now, &self.policy);
         let mut verified = Vec::new();
         let mut failed = Vec::new();
         for (addr, active) in work.active.iter().filter(|(_, active)| active.sent.is_none()) {
@@ -594,7 +608,7 @@ impl Group {
                 let secs = self.policy.link_timeout.as_secs();
                 failed.push((addr.clone(), format!("its link was not up within {secs} s")));
             } else {
-                watch.ask(ctx.now + self.policy.corroboration_interval, active.since);
+                watch.ask(ctx.now + pause, active.since);
             }
         }
         for addr in &verified {
