@@ -5,6 +5,7 @@
 //! and sleep until `poll_timeout` or the next event. Spurious calls are no-ops.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use crate::action::Action;
 use crate::addr::Addr;
@@ -161,9 +162,10 @@ impl Fleet {
         Some(group.view(&self.context(now), self.record.history(name)))
     }
 
-    /// The names of all groups.
-    pub fn names(&self) -> impl Iterator<Item = &GroupName> {
-        self.groups.keys()
+    /// The names of the groups behind this one, or of all.
+    pub fn names_after(&self, name: Option<&GroupName>) -> impl Iterator<Item = &GroupName> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.groups.range((from, Bound::Unbounded)).map(|(name, _)| name)
     }
 
     fn context(&self, now: Time) -> Context<'_> {

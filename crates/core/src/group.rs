@@ -179,7 +179,10 @@ impl Group {
         if let Some(socket) = socket {
             changed |= self.learn_alias(ctx, addr, &socket);
         }
-        if changed || !matches!(self.work, Work::Idle) || self.entry.saga.is_some() {
+        let quiet = matches!(self.work, Work::Idle)
+            && self.entry.saga.is_none()
+            && self.diagnosis == Diagnosis::Healthy;
+        if changed || !quiet {
             self.changed |= changed;
             self.step(ctx);
         }

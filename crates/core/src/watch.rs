@@ -33,9 +33,13 @@ pub struct Watch {
     loading: Option<Loading>,
     /// Whether it was away (down, silent, or started anew) since it was last seen as a replica.
     returned: bool,
+    /// When it was first read in the role that it has now, without a gap since.
+    standing_since: Time,
     /// The latest moment at which it provably had news from its master.
     heard_master: Option<Time>,
     unanswered: VecDeque<(ProbeSeq, Time)>,
+    /// A reply to this question or an earlier one was given before the connection ended, and says nothing of now.
+    stale: ProbeSeq,
     seq: ProbeSeq,
     next_probe: Time,
     next_fresh: bool,
@@ -98,8 +102,10 @@ impl Watch {
             trouble: None,
             loading: None,
             returned: true,
+            standing_since: now,
             heard_master: None,
             unanswered: VecDeque::new(),
+            stale: 0,
             seq: 0,
             next_probe: now,
             next_fresh: true,
@@ -148,6 +154,11 @@ impl Watch {
         self.returned
     }
 
+    /// When it was first read in the role that it has now, without a gap since.
+    pub fn standing_since(&self) -> Time {
+        self.standing_since
+    }
+
     /// The latest moment at which it provably had news from its master.
     pub fn heard_master(&self) -> Option<Time> {
         self.heard_master
@@ -181,6 +192,7 @@ impl Watch {
     pub fn probed(&mut self, now: Time, seq: ProbeSeq, outcome: Probed, policy: &Policy) -> bool {
         let asked_at = self.take_unanswered(seq);
         match outcome {
+            Probed::Replied { .. } if seq <= self.stale => false,
             Probed::Replied { health, facts, socket: _ } => {
                 self.replied(now, health, facts, policy)
             }
@@ -235,6 +247,7 @@ impl Watch {
     /// The connection ended without our doing: look again at once, on a fresh one.
     pub fn ended(&mut self, now: Time) {
         self.unanswered.clear();
+        self.stale = self.seq;
         self.begin_trouble(now);
         self.reconnect = Duration::from_millis(1);
         self.next_probe = now;
@@ -368,13 +381,30 @@ impl Watch {
         if was_away || restarted {
             self.returned = true;
         }
-        let Some(facts) = facts else { return changed };
+        if trouble.is_some() {
+            self.standing_since = now;
+        }
+        if let Some(facts) = facts {
+            changed |= self.read(now, *facts);
+        }
+        changed
+    }
+
+    /// Takes facts that were read, by a probe or right after a command. Returns whether more than ages and offsets
+    /// changed.
+    pub fn read(&mut self, now: Time, facts: Facts) -> bool {
+        if self.facts.as_ref().is_some_and(|before| before.asked_at > facts.asked_at) {
+            return false;
+        }
         if !facts.is_master() {
             self.returned = false;
         }
         self.hear_master(&facts);
-        changed |= self.facts.as_ref().is_none_or(|before| !same_standing(before, &facts));
-        self.facts = Some(*facts);
+        let changed = self.facts.as_ref().is_none_or(|before| !same_standing(before, &facts));
+        if changed {
+            self.standing_since = now;
+        }
+        self.facts = Some(facts);
         changed
     }
 

@@ -1,7 +1,39 @@
-//! Library.
+//! Keeps Redis, Valkey and LedisDB replication groups writable: watches every master and replica, promotes the best
+//! replica when a master dies, points the others at it, and tells everyone who asks where the master is.
+//!
+//! This is the library behind the daemon; [`Guard`] runs the same thing inside another program. The decisions are made
+//! by the crate `failover-core`, which has no sockets and no clock; here is everything that touches the world.
+//!
+//! ```no_run
+//! use redis_failover::{Guard, config::Config};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config { masters: vec!["127.0.0.1:6379".parse()?], ..Config::default() };
+//! let guard = Guard::builder(config).start().await?;
+//! let mut told = guard.subscribe();
+//! while let Ok(notice) = told.recv().await {
+//!     println!("{}: {}", notice.group, notice.sentence);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
+mod broker;
+pub mod cli;
 mod clock;
+pub mod config;
+mod driver;
+mod events;
+#[doc(hidden)]
+pub mod fault;
+mod guard;
+mod hooks;
+mod http;
+pub mod redis;
 mod requests;
+mod resolve;
 mod shown;
 
-pub use shown::Shown;
+pub use failover_core as core;
+pub use guard::{Builder, Guard, Refused, StartError};
+pub use hooks::{FailoverPlan, HandlerError, MasterChange, Verdict};

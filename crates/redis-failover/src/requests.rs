@@ -1,7 +1,10 @@
 //! The way in for requests of people and programs: HTTP, the command line, embedding hosts.
 
+use std::time::Duration;
+
 use failover_core::event::{Answer, RefusalCode, Request};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 /// Most requests that wait for the loop; one more is answered "busy".
 pub(crate) const REQUESTS_WAITING_MAX: usize = 256;
@@ -24,17 +27,27 @@ impl Requests {
 
     /// Asks, and waits until it is committed or refused.
     pub(crate) async fn ask(&self, request: Request) -> Answer {
-        let (sender, receiver) = oneshot::channel();
-        if self.sender.try_send((request, sender)).is_err() {
-            return Answer::Refused {
-                code: RefusalCode::Busy,
-                message: "too many requests wait, or the program is stopping; nothing was done"
-                    .to_owned(),
-            };
-        }
-        receiver.await.unwrap_or_else(|_| Answer::Refused {
+        self.answer(request).await.unwrap_or_else(|| Answer::Refused {
             code: RefusalCode::Busy,
             message: "the program is stopping; whether it was done is in the history".to_owned(),
         })
+    }
+
+    /// Asks, and waits at most so long. `None`: it may have been done, or may still be.
+    pub(crate) async fn ask_within(&self, request: Request, limit: Duration) -> Option<Answer> {
+        timeout(limit, self.answer(request)).await.ok().flatten()
+    }
+
+    /// `None`: the loop took the request and ended without an answer.
+    async fn answer(&self, request: Request) -> Option<Answer> {
+        let (sender, receiver) = oneshot::channel();
+        if self.sender.try_send((request, sender)).is_err() {
+            return Some(Answer::Refused {
+                code: RefusalCode::Busy,
+                message: "too many requests wait, or the program is stopping; nothing was done"
+                    .to_owned(),
+            });
+        }
+        receiver.await.ok()
     }
 }

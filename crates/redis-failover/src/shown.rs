@@ -17,7 +17,7 @@ type Cell = Arc<ArcSwap<GroupView>>;
 
 /// What this node shows of itself and its groups.
 #[derive(Debug)]
-pub struct Shown {
+pub(crate) struct Shown {
     node: NodeId,
     broker: &'static str,
     clock: Clock,
@@ -37,22 +37,22 @@ impl Shown {
     }
 
     /// The name of this node.
-    pub fn node(&self) -> &NodeId {
+    pub(crate) fn node(&self) -> &NodeId {
         &self.node
     }
 
     /// The name of the broker in use.
-    pub fn broker(&self) -> &'static str {
+    pub(crate) fn broker(&self) -> &'static str {
         self.broker
     }
 
     /// What time it is for the views.
-    pub fn now(&self) -> Time {
+    pub(crate) fn now(&self) -> Time {
         self.clock.now()
     }
 
     /// Who acts; `None` when nobody is known to.
-    pub fn leader(&self) -> Option<NodeId> {
+    pub(crate) fn leader(&self) -> Option<NodeId> {
         match self.leadership.load().as_ref() {
             Leadership::Leader(_) => Some(self.node.clone()),
             Leadership::Follower { leader } => Some(leader.clone()),
@@ -61,17 +61,12 @@ impl Shown {
     }
 
     /// All groups, by name.
-    pub fn groups(&self) -> Vec<Arc<GroupView>> {
+    pub(crate) fn groups(&self) -> Vec<Arc<GroupView>> {
         self.directory.load().values().map(|cell| cell.load_full()).collect()
     }
 
-    /// How many groups there are.
-    pub fn group_count(&self) -> usize {
-        self.directory.load().len()
-    }
-
     /// One group, by its name or else by its master's address.
-    pub fn group(&self, name_or_master: &str) -> Option<Arc<GroupView>> {
+    pub(crate) fn group(&self, name_or_master: &str) -> Option<Arc<GroupView>> {
         let directory = self.directory.load();
         if let Ok(name) = GroupName::new(name_or_master)
             && let Some(cell) = directory.get(&name)
@@ -82,8 +77,10 @@ impl Shown {
         directory.values().map(|cell| cell.load_full()).find(|group| group.master == master)
     }
 
-    pub(crate) fn set_leadership(&self, leadership: Leadership) {
-        self.leadership.store(Arc::new(leadership));
+    pub(crate) fn set_leadership(&self, leadership: &Leadership) {
+        if self.leadership.load().as_ref() != leadership {
+            self.leadership.store(Arc::new(leadership.clone()));
+        }
     }
 
     pub(crate) fn publish(&self, name: &GroupName, view: Option<GroupView>) {

@@ -6,7 +6,7 @@ use crate::addr::Addr;
 use crate::group::elect::{Contest, ago, judge};
 use crate::instance::{Facts, Link, Role};
 use crate::policy::Policy;
-use crate::record::GroupEntry;
+use crate::record::{GroupEntry, Phase};
 use crate::time::Time;
 use crate::view::{How, State};
 use crate::watch::{Death, Watch};
@@ -254,6 +254,15 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
             format!("the recorded master {master} reports to be a replica of {of}"),
         );
     }
+    if let Some(saga) = entry.saga.as_ref().filter(|saga| saga.phase == Phase::Promoted) {
+        return (
+            Diagnosis::Healthy,
+            format!(
+                "{master} is the master since epoch {}, the other replicas are being pointed at it",
+                saga.history.epoch
+            ),
+        );
+    }
     let mut up = 0;
     let mut broken = None;
     for (addr, watch) in picture.others() {
@@ -275,9 +284,9 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
             }
             Role::Replica { link: Link::Up { .. }, .. } => up += 1,
             Role::Replica { link: Link::Down { since_secs }, .. } => {
-                let grace =
-                    since_secs.is_none_or(|secs| secs >= policy.max_down_time.as_secs().max(1));
-                if grace {
+                // A link that was lost a moment ago is on its way back on an ordinary day.
+                let long = now.since(watch.standing_since()) >= policy.max_down_time;
+                if long {
                     broken = Some(match since_secs {
                         Some(secs) => {
                             format!("the link of {addr} to its master is down since {secs} s")
@@ -290,6 +299,27 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
             }
             Role::Replica { link: Link::Syncing, .. } => {}
         }
+    }
+    let attached = match watch.facts().map(|facts| &facts.role) {
+        Some(Role::Master { replicas }) => replicas.len(),
+        Some(Role::Replica { .. }) | None => 0,
+    };
+    let young = |watch: &Watch| {
+        watch.state() == State::Unknown
+            && watch.last_reply().is_none()
+            && now.since(watch.since()) < policy.max_down_time
+    };
+    let unheard =
+        picture.others().find(|(_, watch)| young(watch)).map(|(addr, _)| addr.to_string());
+    let unheard = unheard.or_else(|| {
+        let learning = picture.others().next().is_none() && attached > 0;
+        learning.then(|| "its replicas".to_owned())
+    });
+    if let Some(unheard) = unheard {
+        return (
+            Diagnosis::NotYetSeen,
+            format!("the master {master} answers; {unheard} did not yet"),
+        );
     }
     if picture.others().next().is_none() {
         return (

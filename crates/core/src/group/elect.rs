@@ -144,8 +144,9 @@ pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts,
     if facts.priority == 0 {
         return Err("has priority 0: its owner does not want it promoted".to_owned());
     }
-    judge_history(entry, facts)?;
+    // The link first: while it copies its master's data, a replica reports a history of its own making.
     judge_link(policy, dead_since, now, facts)?;
+    judge_history(entry, facts)?;
     if policy.max_lag_bytes > 0
         && let Some(known) = last_known_offset(contest)
         && known.saturating_sub(facts.offset) > policy.max_lag_bytes

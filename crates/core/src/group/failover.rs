@@ -344,6 +344,12 @@ impl Group {
         result: CommandResult,
     ) {
         let Some(token) = ctx.leadership.token() else { return };
+        if let CommandResult::Done { facts, .. } = &result
+            && let Some(addr) = self.commanded_addr(id)
+            && let Some(watch) = self.watches.get_mut(&addr)
+        {
+            watch.read(ctx.now, Facts::clone(facts));
+        }
         match &mut self.work {
             Work::Promoting { sent, unknown_at, .. } if *sent == Some(id) => {
                 *sent = None;
@@ -398,6 +404,26 @@ impl Group {
             | Work::Proposing { .. }
             | Work::Promoting { .. }
             | Work::Repairing { .. } => {}
+        }
+    }
+
+    /// Whom a command that is on its way was sent to.
+    fn commanded_addr(&self, id: CommandId) -> Option<Addr> {
+        let target = || self.entry.saga.as_ref().map(|saga| saga.target.clone());
+        match &self.work {
+            Work::Promoting { sent, .. } if *sent == Some(id) => target(),
+            Work::Repairing { id: sent, .. } if *sent == id => target(),
+            Work::Repointing(work) => work
+                .active
+                .iter()
+                .find(|(_, active)| active.sent == Some(id))
+                .map(|(addr, _)| addr.clone()),
+            Work::Idle
+            | Work::Hearing { .. }
+            | Work::Vetting { .. }
+            | Work::Proposing { .. }
+            | Work::Promoting { .. }
+            | Work::Repairing { .. } => None,
         }
     }
 

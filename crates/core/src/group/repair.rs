@@ -44,7 +44,7 @@ impl Group {
         }
         let Some((addr, kind, why)) = chosen else { return because };
         // The master must have answered as one after the instance was seen; an older word may be from before a switch.
-        let seen_at = self.watches.get(&addr).and_then(Watch::facts).map(|facts| facts.asked_at)?;
+        let seen_at = self.watches.get(&addr).map(Watch::standing_since)?;
         if master_read_at < seen_at {
             if let Some(master) = self.watches.get_mut(&self.entry.master) {
                 master.ask(ctx.now, seen_at);

@@ -1,0 +1,48 @@
+# What people and CI type. Each target does one thing; `make check` never rewrites, `make fix` does.
+
+CARGO ?= cargo
+SEEDS ?= 3000
+
+.PHONY: build check fix test demo bench sim doc deny clean deps
+
+build:
+	$(CARGO) build --release
+
+# The quick gate: format, lints, and the tests of the crate that decides.
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test -p failover-core
+
+fix:
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all
+
+# Everything, on real Redis and Valkey servers.
+test: deps
+	$(CARGO) test --workspace
+
+# A failover to watch: real servers, a real `kill -9`.
+demo:
+	bash scripts/demo.sh
+
+# Prints a table, and writes target/bench.json. `make bench BENCH="kill9 idle"` runs these alone.
+bench: deps
+	$(CARGO) bench -p redis-failover --bench failover -- $(BENCH)
+
+# The decisions in a modelled world, from seeds: a failing one is printed and can be replayed.
+sim:
+	$(CARGO) run --release -p failover-sim -- --seeds $(SEEDS)
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace
+
+# Needs cargo-deny, which no other target does. Advisories are left to CI that can fetch them.
+deny:
+	$(CARGO) deny check bans licenses sources
+
+clean:
+	$(CARGO) clean
+
+deps:
+	bash scripts/install-deps.sh redis valkey

@@ -1,0 +1,62 @@
+//! `make bench`: what the program promises, measured on real servers.
+//!
+//! Prints one table and writes `target/bench.json` of the workspace. Names on the command line
+//! (`kill9 hang flicker idle`) run these alone. From the environment:
+//!
+//! - `BENCH_QUICK=1`: few runs, to try the benchmark itself;
+//! - `BENCH_KIND=valkey`: Valkey instead of Redis;
+//! - `BENCH_BINARY=path`: another build of the program.
+//!
+//! What the peers do was measured the same way and on the same machine; it stands beside each row.
+//! The machine is shared and noisy: read medians and ratios.
+
+#![allow(clippy::print_stdout, reason = "the table is what this program is for")]
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+mod fake;
+mod scenario;
+mod table;
+
+use std::path::PathBuf;
+
+use common::{Daemon, ServerKind};
+use scenario::Bench;
+use table::Row;
+
+/// A name on the command line and what it runs.
+type Scenario = (&'static str, fn(&Bench) -> Vec<Row>);
+
+const SCENARIOS: [Scenario; 4] = [
+    ("kill9", scenario::kill9),
+    ("hang", scenario::hang),
+    ("flicker", scenario::flicker),
+    ("idle", scenario::idle),
+];
+
+fn main() {
+    // Cargo adds a flag of its own.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    for name in &wanted {
+        let known = SCENARIOS.iter().any(|(known, _)| known == name);
+        assert!(known, "{name:?} is none of {:?}", SCENARIOS.map(|(name, _)| name));
+    }
+    let bench = Bench {
+        binary: std::env::var_os("BENCH_BINARY").map_or_else(Daemon::binary, PathBuf::from),
+        kind: match std::env::var("BENCH_KIND").as_deref() {
+            Err(_) | Ok("redis") => ServerKind::Redis,
+            Ok("valkey") => ServerKind::Valkey,
+            Ok(other) => panic!("BENCH_KIND is redis or valkey, not {other:?}"),
+        },
+        quick: std::env::var_os("BENCH_QUICK").is_some(),
+    };
+    let mut rows = Vec::new();
+    for (name, run) in SCENARIOS {
+        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+            rows.extend(run(&bench));
+            // After each, so that a scenario that fails does not take the others' figures along.
+            table::write_json(&rows);
+        }
+    }
+    table::print(&rows);
+}

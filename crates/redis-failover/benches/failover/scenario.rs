@@ -1,0 +1,264 @@
+//! What is measured, one function each.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::common::child::{cpu_time, memory_kb};
+use crate::common::{Daemon, Group, ServerKind, Told, Writer, now, wait_until};
+use crate::fake::Fleet;
+use crate::table::{Row, Target};
+
+/// A failover that takes longer than this is none.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(20);
+/// Time for the program to see a group as it is before the fault.
+const SETTLE: Duration = Duration::from_millis(300);
+
+pub(crate) struct Bench {
+    pub(crate) binary: PathBuf,
+    pub(crate) kind: ServerKind,
+    pub(crate) quick: bool,
+}
+
+impl Bench {
+    fn runs(&self, full: usize) -> usize {
+        if self.quick { 3 } else { full }
+    }
+
+    fn start(&self, args: &[&str]) -> Daemon {
+        Daemon::start_with(&self.binary, args, &[])
+    }
+
+    /// A row of this kind of server.
+    fn row(
+        &self,
+        name: &str,
+        unit: &'static str,
+        values: Vec<f64>,
+        target: Target,
+        peer: &'static str,
+    ) -> Row {
+        Row { name: format!("{:?}: {name}", self.kind), unit, values, target, peer }
+    }
+}
+
+/// A group in step, watched by the program, written to and asked about each millisecond.
+struct Stage {
+    group: Group,
+    daemon: Daemon,
+    writer: Writer,
+    told: Told,
+}
+
+impl Stage {
+    fn set(bench: &Bench, settings: &[&str], run: usize) -> Self {
+        let group = Group::start(bench.kind, 2);
+        let master = group.master.addr();
+        let masters = format!("-masters={master}");
+        let mut args = vec![masters.as_str()];
+        args.extend(settings);
+        let daemon = bench.start(&args);
+        daemon.wait_until_healthy(&master, &group.addrs());
+        group.wait_in_step();
+        let writer = Writer::start(&group);
+        let told = Told::start(daemon.http());
+        // The fault falls on another moment of the program's rhythm in each run.
+        let phase = Duration::from_millis(u64::try_from(run * 37 % 100).expect("below 100"));
+        std::thread::sleep(SETTLE + phase);
+        Self { group, daemon, writer, told }
+    }
+}
+
+/// What one failover cost, in milliseconds and writes.
+struct Cost {
+    gap: f64,
+    told: f64,
+    /// Told minus gap: negative when the program knew before a client could write.
+    told_after_write: f64,
+    lost: f64,
+}
+
+impl Cost {
+    fn of(stage: &mut Stage, fault_at: Instant) -> Self {
+        let old = stage.group.master.addr();
+        let gap = stage.writer.wait_for_gap(fault_at, &old, RECOVERY_LIMIT);
+        let told_at = stage.told.wait_for(&gap.addr, fault_at, RECOVERY_LIMIT);
+        stage.writer.stop();
+        stage.told.stop();
+        let told = told_at - fault_at;
+        let lost = stage.writer.lost(&old, stage.group.server(&gap.addr));
+        Self {
+            gap: ms(gap.length),
+            told: ms(told),
+            told_after_write: ms(told) - ms(gap.length),
+            lost: f64::from(u32::try_from(lost).expect("a run is short")),
+        }
+    }
+}
+
+pub(crate) fn kill9(bench: &Bench) -> Vec<Row> {
+    let settings = ["-check_interval=100", "-max_down_time=1", "-crash_down_time=0"];
+    let mut costs = Vec::new();
+    for run in 0..bench.runs(20) {
+        let mut stage = Stage::set(bench, &settings, run);
+        let fault_at = stage.group.master.kill9();
+        let cost = Cost::of(&mut stage, fault_at);
+        progress("kill -9", run, cost.gap);
+        costs.push(cost);
+    }
+    let all = |f: fn(&Cost) -> f64| costs.iter().map(f).collect::<Vec<_>>();
+    vec![
+        bench.row(
+            "kill -9, write gap",
+            "ms",
+            all(|c| c.gap),
+            Target::MedianBelow(20.0),
+            "Sentinel 1367 (down-after 1 s), 477 (0.1 s); Go original 951; perfect 2.5",
+        ),
+        bench.row(
+            "kill -9, GET /master names the new one",
+            "ms",
+            all(|c| c.told),
+            Target::None,
+            "Sentinel 2189, 1299; Go original 966",
+        ),
+        bench.row(
+            "kill -9, told after the first write",
+            "ms",
+            all(|c| c.told_after_write),
+            Target::MaxAtMost(10.0),
+            "Sentinel 822; Go original 15",
+        ),
+        bench.row(
+            "kill -9, acknowledged writes lost",
+            "writes",
+            all(|c| c.lost),
+            Target::None,
+            "Sentinel with down-after 0.1 s: up to 1400",
+        ),
+    ]
+}
+
+pub(crate) fn hang(bench: &Bench) -> Vec<Row> {
+    let settings = ["-check_interval=100", "-max_down_time=1"];
+    let mut gaps = Vec::new();
+    for run in 0..bench.runs(10) {
+        let mut stage = Stage::set(bench, &settings, run);
+        let fault_at = stage.group.master.stop();
+        let cost = Cost::of(&mut stage, fault_at);
+        progress("SIGSTOP", run, cost.gap);
+        gaps.push(cost.gap);
+    }
+    vec![bench.row(
+        "SIGSTOP, max_down_time 1, write gap",
+        "ms",
+        gaps,
+        Target::MaxBelow(1200.0),
+        "Sentinel 1579 (down-after 1 s); Go original never",
+    )]
+}
+
+/// A master that stops for less than `max_down_time` keeps its place.
+pub(crate) fn flicker(bench: &Bench) -> Vec<Row> {
+    const STOPPED: Duration = Duration::from_millis(800);
+    let mut stage = Stage::set(bench, &["-check_interval=100", "-max_down_time=1"], 0);
+    let master = stage.group.master.addr();
+    let mut failovers = Vec::new();
+    for run in 0..bench.runs(20) {
+        let stopped_at = stage.group.master.stop();
+        std::thread::sleep(STOPPED.saturating_sub(stopped_at.elapsed()));
+        stage.group.master.cont();
+        stage.writer.wait_for_write(&master);
+        // Longer than `max_down_time`: a late decision shows, too.
+        std::thread::sleep(Duration::from_millis(1200));
+        let replaced = stage.daemon.get("/master").body != master
+            || stage.writer.gap(stopped_at, &master).is_some();
+        failovers.push(if replaced { 1.0 } else { 0.0 });
+        progress("SIGSTOP for 800 ms", run, failovers[run]);
+        assert!(!replaced, "replaced after 800 ms:\n{}", stage.daemon.log());
+    }
+    vec![bench.row(
+        "SIGSTOP for 800 ms, max_down_time 1, failovers",
+        "count",
+        failovers,
+        Target::MaxAtMost(0.0),
+        "",
+    )]
+}
+
+/// What watching costs when nothing happens.
+pub(crate) fn idle(bench: &Bench) -> Vec<Row> {
+    const GROUPS: usize = 1000;
+    const WINDOW: Duration = Duration::from_secs(5);
+    const START_LIMIT: Duration = Duration::from_secs(120);
+    let fleet = Fleet::start(GROUPS);
+    let masters = format!("-masters={}", fleet.masters().join(","));
+    let started_at = now();
+    let daemon = bench.start(&[&masters, "-check_interval=1000", "-max_down_time=3"]);
+    wait_until("all 2000 instances are up", START_LIMIT, || {
+        // The answer is large; asking all the time would be what is measured.
+        std::thread::sleep(Duration::from_millis(250));
+        (instances_up(&daemon) == 2 * GROUPS).then_some(())
+    });
+    let ready_s = started_at.elapsed().as_secs_f64();
+    std::thread::sleep(Duration::from_secs(3));
+
+    let (mut cpu_percent, mut memory_mb) = (Vec::new(), Vec::new());
+    for run in 0..if bench.quick { 1 } else { 4 } {
+        let (before, from) = (cpu_time(daemon.pid()), now());
+        std::thread::sleep(WINDOW);
+        let used = cpu_time(daemon.pid()) - before;
+        cpu_percent.push(100.0 * used.as_secs_f64() / from.elapsed().as_secs_f64());
+        let (resident_kb, _) = memory_kb(daemon.pid());
+        memory_mb.push(f64::from(u32::try_from(resident_kb).expect("it fits")) / 1024.0);
+        progress("1000 idle groups, % of a core", run, cpu_percent[run]);
+    }
+    assert_eq!(instances_up(&daemon), 2 * GROUPS, "all are still up");
+    let history = daemon.get("/v1/history").json;
+    assert_eq!(history["history"], serde_json::json!([]), "nothing happened");
+
+    let row = |name: &str, unit, values, target, peer| Row {
+        name: format!("1000 idle groups, 2000 instances: {name}"),
+        unit,
+        values,
+        target,
+        peer,
+    };
+    vec![
+        row(
+            "CPU",
+            "% of a core",
+            cpu_percent,
+            Target::MedianBelow(6.0),
+            "Sentinel 10.3; Go original 3.1 (masters only)",
+        ),
+        row(
+            "memory",
+            "MB",
+            memory_mb,
+            Target::MaxBelow(40.0),
+            "Sentinel 51; Go original 33 (masters only)",
+        ),
+        row(
+            "start until all are up",
+            "s",
+            vec![ready_s],
+            Target::None,
+            "Sentinel over 120 (3 nodes)",
+        ),
+    ]
+}
+
+fn instances_up(daemon: &Daemon) -> usize {
+    let groups = daemon.get("/v1/groups").json;
+    let groups = groups["groups"].as_array().cloned().unwrap_or_default();
+    let instances = groups.iter().filter_map(|group| group["instances"].as_array()).flatten();
+    instances.filter(|instance| instance["state"] == "up").count()
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn progress(what: &str, run: usize, value: f64) {
+    eprintln!("{what}, run {}: {value:.1}", run + 1);
+}

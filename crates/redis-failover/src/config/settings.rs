@@ -1,0 +1,395 @@
+//! Every setting, once: its names, its help and how its value is understood. Flags, environment,
+//! file and `--help` are all made from this table.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use failover_core::addr::Addr;
+use failover_core::policy::{OnFailedFailover, Policy};
+use secrecy::SecretString;
+
+use super::draft::{Login, Password};
+use super::{BrokerKind, Config, ConfigError, LogFormat, LogLevel, Origin, SavedState};
+
+/// One setting.
+pub(crate) struct Setting {
+    /// The flag, and with `REDIS_FAILOVER_` before it in upper case the environment variable.
+    pub(crate) key: &'static str,
+    /// Its table in the file, empty at the top, and its key there.
+    pub(crate) table: &'static str,
+    pub(crate) name: &'static str,
+    /// What stands for the value in the help.
+    pub(crate) shown: &'static str,
+    pub(crate) help: &'static str,
+    /// A password on a command line is seen by everyone on that machine.
+    pub(crate) is_flag: bool,
+    pub(crate) set: Set,
+}
+
+/// What a setting changes.
+#[derive(Clone, Copy)]
+pub(crate) enum Set {
+    /// Something of the whole node.
+    Config(fn(&mut Config, &Value) -> Result<(), Fault>),
+    /// A rule, of all groups or of one.
+    Policy(fn(&mut Policy, &Value) -> Result<(), Fault>),
+    /// How to log in, to all groups or to one.
+    Login(fn(&mut Login, &Value) -> Result<(), Fault>),
+}
+
+/// A value as its source wrote it. It may be a password, so it cannot be printed.
+pub(crate) enum Value {
+    /// From a flag or the environment, which know no types.
+    Word(String),
+    /// From the file, in quotes.
+    Text(String),
+    Integer(i64),
+    Float(f64),
+    List(Vec<(Self, Origin)>),
+    /// What no setting takes, in words.
+    Other(&'static str),
+}
+
+/// Why a value is refused, and where if that is more exact than the place of the whole value.
+pub(crate) struct Fault {
+    message: String,
+    origin: Option<Origin>,
+}
+
+/// All settings in the order of the help, under its headings.
+// A table: one line each for the names, the help and the value where that is possible.
+#[rustfmt::skip]
+pub(crate) static SECTIONS: &[(&str, &[Setting])] = &[
+    ("This node", &[
+        Setting::new("addr", "ADDR", "HTTP listen address, \"\" for no HTTP [default: :11000]",
+            Set::Config(|config, value| {
+                let text = value.text()?;
+                config.addr = match text {
+                    "" => None,
+                    text => Some(parse_address(text)?),
+                };
+                Ok(())
+            })),
+        Setting::new("log_level", "LEVEL", "error, warn, info, debug or trace [default: info]",
+            Set::Config(|config, value| store(&mut config.log.level, value.choice(&[
+                ("error", LogLevel::Error), ("warn", LogLevel::Warn), ("info", LogLevel::Info),
+                ("debug", LogLevel::Debug), ("trace", LogLevel::Trace),
+            ])))),
+        Setting::new("log_format", "FORMAT", "text or json [default: text]",
+            Set::Config(|config, value| store(&mut config.log.format, value.choice(&[
+                ("text", LogFormat::Text), ("json", LogFormat::Json),
+            ])))),
+    ]),
+    ("What is guarded", &[
+        Setting::new("masters", "LIST", "masters to guard, separated by commas",
+            Set::Config(|config, value| store(&mut config.masters, value.addrs()))),
+        Setting::new("masters_state", "STATE",
+            "existing: keep the masters of an earlier run; new: forget them [default: existing]",
+            Set::Config(|config, value| store(&mut config.masters_state, value.saved_state()))),
+        Setting::new("redis_user", "USER", "ACL user of the instances",
+            Set::Login(|login, value| {
+                let user = value.text()?;
+                login.user = (!user.is_empty()).then(|| user.to_owned());
+                Ok(())
+            })),
+        Setting::new("redis_password", "PASSWORD", "password of the instances",
+            Set::Login(|login, value| {
+                let password = value.text()?;
+                login.password = match password {
+                    "" => Password::None,
+                    password => Password::Text(SecretString::from(password)),
+                };
+                Ok(())
+            })).not_a_flag(),
+        Setting::new("redis_password_file", "FILE", "file with the password of the instances",
+            Set::Login(|login, value| {
+                let path = value.text()?;
+                login.password = match path {
+                    "" => Password::None,
+                    path => Password::File(path.into()),
+                };
+                Ok(())
+            })),
+    ]),
+    ("When a master is down", &[
+        Setting::new("check_interval", "MS", "how often an instance is asked [default: 1000]",
+            Set::Policy(|policy, value| store(&mut policy.check_interval, value.millis()))),
+        Setting::new("max_down_time", "S",
+            "how long a master may be silent until it counts as down [default: 3]",
+            Set::Policy(|policy, value| store(&mut policy.max_down_time, value.seconds()))),
+        Setting::new("crash_down_time", "S",
+            "how long it must refuse connections until it counts as down [default: 0]",
+            Set::Policy(|policy, value| store(&mut policy.crash_down_time, value.seconds()))),
+        Setting::new("quorum", "N",
+            "how many nodes must see it down, 0 for a majority [default: 0]",
+            Set::Policy(|policy, value| store(&mut policy.quorum, value.count()))),
+    ]),
+    ("How it is replaced", &[
+        Setting::new("parallel_syncs", "N",
+            "how many replicas are repointed at a time [default: 1]",
+            Set::Policy(|policy, value| store(&mut policy.parallel_syncs, value.count()))),
+        Setting::new("max_lag_bytes", "BYTES",
+            "how far behind a promoted replica may be, 0 for no limit [default: 0]",
+            Set::Policy(|policy, value| store(&mut policy.max_lag_bytes, value.whole()))),
+        Setting::new("failover_timeout", "S",
+            "bound of one failover, and wait until the next try [default: 60]",
+            Set::Policy(|policy, value| store(&mut policy.failover_timeout, value.seconds()))),
+        Setting::new("on_failed_failover", "CHOICE",
+            "halt: wait for an operator; retry: try again [default: halt]",
+            Set::Policy(|policy, value| store(&mut policy.on_failed_failover, value.choice(&[
+                ("halt", OnFailedFailover::Halt), ("retry", OnFailedFailover::Retry),
+            ])))),
+        Setting::new("before_failover_timeout_ms", "MS",
+            "how long all before-failover handlers may take [default: 1000]",
+            Set::Policy(|policy, value| {
+                store(&mut policy.before_failover_timeout, value.millis())
+            })),
+    ]),
+    ("How nodes agree", &[
+        Setting::new("broker", "BROKER",
+            "none, raft, zk or etcd [default: by raft_addr or zk_addr, else none]",
+            Set::Config(|config, value| store(&mut config.broker, value.choice(&[
+                ("none", BrokerKind::None), ("raft", BrokerKind::Raft), ("zk", BrokerKind::Zk),
+                ("etcd", BrokerKind::Etcd),
+            ])))),
+        Setting::new("raft_addr", "ADDR", "address of this node for other nodes",
+            Set::Config(|config, value| store(&mut config.raft.addr, value.addr().map(Some))))
+            .in_table("raft", "addr"),
+        Setting::new("raft_data_dir", "DIR", "where the record is stored",
+            Set::Config(|config, value| store(&mut config.raft.data_dir, value.path())))
+            .in_table("raft", "data_dir"),
+        Setting::new("raft_log_dir", "DIR", "where Raft's own messages go",
+            Set::Config(|config, value| store(&mut config.raft.log_dir, value.path())))
+            .in_table("raft", "log_dir"),
+        Setting::new("raft_cluster", "LIST", "addresses of all nodes, separated by commas",
+            Set::Config(|config, value| store(&mut config.raft.cluster, value.addrs())))
+            .in_table("raft", "cluster"),
+        Setting::new("raft_cluster_state", "STATE",
+            "existing: keep the members of an earlier run; new: forget them [default: existing]",
+            Set::Config(|config, value| {
+                store(&mut config.raft.cluster_state, value.saved_state())
+            }))
+            .in_table("raft", "cluster_state"),
+        Setting::new("zk_addr", "LIST", "ZooKeeper servers, separated by commas",
+            Set::Config(|config, value| store(&mut config.zk.addr, value.texts())))
+            .in_table("zk", "addr"),
+        Setting::new("zk_path", "PATH", "base directory in ZooKeeper",
+            Set::Config(|config, value| {
+                store(&mut config.zk.base_dir, value.text().map(|text| Some(text.to_owned())))
+            }))
+            .in_table("zk", "base_dir"),
+    ]),
+];
+
+impl Setting {
+    const fn new(key: &'static str, shown: &'static str, help: &'static str, set: Set) -> Self {
+        Self { key, table: "", name: key, shown, help, is_flag: true, set }
+    }
+
+    const fn in_table(self, table: &'static str, name: &'static str) -> Self {
+        Self { table, name, ..self }
+    }
+
+    const fn not_a_flag(self) -> Self {
+        Self { is_flag: false, ..self }
+    }
+
+    /// All settings.
+    pub(crate) fn all() -> impl Iterator<Item = &'static Self> {
+        SECTIONS.iter().flat_map(|(_, settings)| *settings)
+    }
+
+    /// By the name of its flag.
+    pub(crate) fn of_key(key: &str) -> Option<&'static Self> {
+        Self::all().find(|setting| setting.key == key)
+    }
+
+    /// By its table and key in the file.
+    pub(crate) fn in_file(table: &str, name: &str) -> Option<&'static Self> {
+        // A later version of the original knows the password by this name.
+        let name = match (table, name) {
+            ("", "password") => "redis_password",
+            (_, name) => name,
+        };
+        Self::all().find(|setting| setting.table == table && setting.name == name)
+    }
+
+    /// Whether the file has a table of that name.
+    pub(crate) fn is_table(name: &str) -> bool {
+        Self::all().any(|setting| !setting.table.is_empty() && setting.table == name)
+    }
+
+    /// Whether a `[[group]]` can have its own.
+    pub(crate) fn is_per_group(&self) -> bool {
+        matches!(self.set, Set::Policy(_) | Set::Login(_))
+    }
+
+    /// Whether an empty text is a value (or a mistake to report), not the absence of one.
+    pub(crate) fn takes_empty(&self) -> bool {
+        self.key == "addr" || matches!(self.set, Set::Policy(_))
+    }
+
+    /// The name of the environment variable.
+    pub(crate) fn environment(&self) -> String {
+        format!("REDIS_FAILOVER_{}", self.key.to_ascii_uppercase())
+    }
+}
+
+impl Fault {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), origin: None }
+    }
+
+    /// As an error of the setting with that key, at its own place, else at that of the whole
+    /// value. A place in a file does not name the setting, so the sentence does.
+    pub(crate) fn of(self, key: &str, origin: &Origin) -> ConfigError {
+        let origin = self.origin.as_ref().unwrap_or(origin);
+        match origin {
+            Origin::File { .. } => origin.error(format!("{key}: {}", self.message)),
+            Origin::Environment { .. } | Origin::Flag { .. } => origin.error(self.message),
+        }
+    }
+}
+
+impl Value {
+    pub(crate) fn is_empty_text(&self) -> bool {
+        match self {
+            Self::Word(text) | Self::Text(text) => text.is_empty(),
+            Self::Integer(_) | Self::Float(_) | Self::List(_) | Self::Other(_) => false,
+        }
+    }
+
+    pub(crate) fn text(&self) -> Result<&str, Fault> {
+        match self {
+            Self::Word(text) | Self::Text(text) => Ok(text),
+            Self::Integer(_) | Self::Float(_) | Self::List(_) | Self::Other(_) => {
+                Err(self.expected("a text in quotes"))
+            }
+        }
+    }
+
+    pub(crate) fn addr(&self) -> Result<Addr, Fault> {
+        parse_address(self.text()?)
+    }
+
+    pub(crate) fn addrs(&self) -> Result<Vec<Addr>, Fault> {
+        self.list(parse_address)
+    }
+
+    fn texts(&self) -> Result<Vec<String>, Fault> {
+        self.list(|text| Ok(text.to_owned()))
+    }
+
+    fn path(&self) -> Result<Option<PathBuf>, Fault> {
+        self.text().map(|text| Some(text.into()))
+    }
+
+    /// An array of texts, or one text with commas.
+    fn list<T>(&self, one: impl Fn(&str) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
+        match self {
+            Self::Word(text) | Self::Text(text) => {
+                text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(one).collect()
+            }
+            Self::List(items) => items
+                .iter()
+                .map(|(item, origin)| {
+                    item.text()
+                        .and_then(|text| one(text.trim()))
+                        .map_err(|fault| Fault { origin: Some(origin.clone()), ..fault })
+                })
+                .collect(),
+            Self::Integer(_) | Self::Float(_) | Self::Other(_) => {
+                Err(self.expected("an array of texts"))
+            }
+        }
+    }
+
+    fn saved_state(&self) -> Result<SavedState, Fault> {
+        self.choice(&[("existing", SavedState::Existing), ("new", SavedState::New)])
+    }
+
+    fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, Fault> {
+        let text = self.text()?;
+        let chosen = choices.iter().find(|(name, _)| *name == text);
+        chosen.map(|(_, choice)| *choice).ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            let (last, others) = names.split_last().expect("no setting is without choices");
+            Fault::new(format!("\"{text}\" is unknown: it must be {} or {last}", others.join(", ")))
+        })
+    }
+
+    fn seconds(&self) -> Result<Duration, Fault> {
+        self.duration(1.0)
+    }
+
+    fn millis(&self) -> Result<Duration, Fault> {
+        self.duration(1000.0)
+    }
+
+    fn duration(&self, units_per_second: f64) -> Result<Duration, Fault> {
+        let number = self.number()?;
+        Duration::try_from_secs_f64(number / units_per_second)
+            .map_err(|_| Fault::new(format!("{number} is no time: it must be at least 0")))
+    }
+
+    fn number(&self) -> Result<f64, Fault> {
+        match self {
+            Self::Word(text) => {
+                text.parse().map_err(|_| Fault::new(format!("\"{text}\" is not a number")))
+            }
+            // Beyond 2^53 it is rounded, which no setting comes near.
+            Self::Integer(number) => Ok(*number as f64),
+            Self::Float(number) => Ok(*number),
+            Self::Text(_) | Self::List(_) | Self::Other(_) => {
+                Err(self.expected("a number without quotes"))
+            }
+        }
+    }
+
+    fn whole(&self) -> Result<u64, Fault> {
+        let refused = |number: &dyn std::fmt::Display| {
+            Fault::new(format!("\"{number}\" is not a whole number of at least 0"))
+        };
+        match self {
+            Self::Word(text) => text.parse().map_err(|_| refused(text)),
+            Self::Integer(number) => u64::try_from(*number).map_err(|_| refused(number)),
+            Self::Float(number) => Err(refused(number)),
+            Self::Text(_) | Self::List(_) | Self::Other(_) => {
+                Err(self.expected("a whole number without quotes"))
+            }
+        }
+    }
+
+    fn count(&self) -> Result<usize, Fault> {
+        let number = self.whole()?;
+        usize::try_from(number).map_err(|_| Fault::new(format!("{number} is too large")))
+    }
+
+    /// Says what a value is without repeating it.
+    fn expected(&self, what: &str) -> Fault {
+        let is = match self {
+            Self::Word(_) | Self::Text(_) => "a text",
+            Self::Integer(_) | Self::Float(_) => "a number",
+            Self::List(_) => "an array",
+            Self::Other(is) => is,
+        };
+        Fault::new(format!("this is {is}, but must be {what}"))
+    }
+}
+
+fn store<T>(place: &mut T, value: Result<T, Fault>) -> Result<(), Fault> {
+    *place = value?;
+    Ok(())
+}
+
+/// Refuses a URL with a login before it is repeated in a message.
+fn parse_address<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Fault> {
+    if text.contains('@') {
+        return Err(Fault::new(
+            "an address has no login in it: write host:port, and the login as redis_user and \
+             redis_password",
+        ));
+    }
+    text.parse().map_err(|error| Fault::new(format!("{error}")))
+}

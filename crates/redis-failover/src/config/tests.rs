@@ -1,0 +1,706 @@
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use failover_core::policy::OnFailedFailover;
+
+use super::*;
+use crate::cli::{Parsed, load};
+
+const ORIGINAL: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/original-failover.toml");
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../etc/failover.toml");
+
+/// A file that is deleted at the end of its test.
+struct TempFile(PathBuf);
+
+impl TempFile {
+    fn new(name: &str, text: &str) -> Self {
+        let id = format!("redis-failover-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(id);
+        std::fs::write(&path, text).expect("the temporary directory is writable");
+        Self(path)
+    }
+
+    fn flag(&self, name: &str) -> String {
+        format!("-{name}={}", self.0.display())
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn parse(flags: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let args = std::iter::once("redis-failover").chain(flags.iter().copied());
+    let environment = |name: &str| {
+        let found = environment.iter().find(|(key, _)| *key == name);
+        found.map(|(_, value)| OsString::from(value))
+    };
+    match load(args, environment)? {
+        Parsed::Run(config) => Ok(*config),
+        Parsed::Print(text) => panic!("printed {text}"),
+    }
+}
+
+fn flags(flags: &[&str]) -> Config {
+    parse(flags, &[]).unwrap_or_else(|error| panic!("{flags:?}: {error}"))
+}
+
+fn flags_error(flags: &[&str]) -> String {
+    match parse(flags, &[]) {
+        Ok(config) => panic!("{flags:?} gave {config:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn file(text: &str) -> Result<Config, ConfigError> {
+    let mut draft = Draft::default();
+    draft.add_file(file::parse(Path::new("f.toml"), text)?)?;
+    draft.finish()
+}
+
+fn file_ok(text: &str) -> Config {
+    file(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn file_error(text: &str) -> String {
+    match file(text) {
+        Ok(config) => panic!("{text} gave {config:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn addrs(texts: &[&str]) -> Vec<Addr> {
+    texts.iter().map(|text| text.parse().expect("an address")).collect()
+}
+
+fn password(credentials: &Credentials) -> Option<&str> {
+    credentials.password.as_ref().map(ExposeSecret::expose_secret)
+}
+
+fn printed(flags: &[&str]) -> String {
+    let args = std::iter::once("redis-failover").chain(flags.iter().copied());
+    match load(args, |_: &str| None).expect("nothing is wrong") {
+        Parsed::Run(config) => panic!("{flags:?} gave {config:?}"),
+        Parsed::Print(text) => text,
+    }
+}
+
+#[test]
+fn the_command_of_the_readme_is_understood() {
+    let config = flags(&["-addr=127.0.0.1:11000", "-masters=127.0.0.1:6379"]);
+    assert_eq!(config.addr.expect("an address").to_string(), "127.0.0.1:11000");
+    assert_eq!(config.masters, addrs(&["127.0.0.1:6379"]));
+    assert_eq!(config.broker, BrokerKind::None);
+}
+
+#[test]
+fn every_flag_is_read_in_every_form() {
+    let password = TempFile::new("forms", "secret");
+    let password = password.0.to_str().expect("a path in UTF-8").to_owned();
+    let values = [
+        ("addr", "127.0.0.1:1"),
+        ("log_level", "debug"),
+        ("log_format", "json"),
+        ("masters", "a:1,b:2"),
+        ("masters_state", "new"),
+        ("redis_user", "monitor"),
+        ("redis_password_file", &password),
+        ("check_interval", "12.5"),
+        ("max_down_time", "0.5"),
+        ("crash_down_time", "0.25"),
+        ("quorum", "1"),
+        ("parallel_syncs", "2"),
+        ("max_lag_bytes", "77"),
+        ("failover_timeout", "9"),
+        ("on_failed_failover", "retry"),
+        ("before_failover_timeout_ms", "50"),
+        ("broker", "none"),
+        ("raft_addr", "127.0.0.1:12000"),
+        ("raft_data_dir", "./var0"),
+        ("raft_log_dir", "./log0"),
+        ("raft_cluster", "127.0.0.1:12000,127.0.0.1:12001"),
+        ("raft_cluster_state", "new"),
+        ("zk_addr", "127.0.0.1:2181,zk2"),
+        ("zk_path", "/zk/redis/failover"),
+    ];
+    let named: Vec<_> = values.iter().map(|(name, _)| *name).collect();
+    let all: Vec<_> =
+        Setting::all().filter(|setting| setting.is_flag).map(|setting| setting.key).collect();
+    assert_eq!(named, all, "every flag is in this test");
+
+    let default = format!("{:?}", Config::default());
+    for (name, value) in values {
+        // Broker none keeps the addresses of the others from choosing one of them.
+        let forms: [Vec<String>; 4] = [
+            vec![format!("-{name}={value}")],
+            vec![format!("-{name}"), value.to_owned()],
+            vec![format!("--{name}={value}")],
+            vec![format!("--{name}"), value.to_owned()],
+        ];
+        let read = forms.map(|form| {
+            let mut args = vec!["-broker", "none"];
+            if name == "crash_down_time" {
+                args.push("-max_down_time=1");
+            }
+            args.extend(form.iter().map(String::as_str));
+            format!("{:?}", flags(&args))
+        });
+        assert!(read.iter().all(|one| *one == read[0]), "{name}: {read:?}");
+        let changes = !matches!(name, "broker");
+        assert_eq!(read[0] != default, changes, "{name} is stored");
+    }
+}
+
+#[test]
+fn values_and_units() {
+    let config = flags(&[
+        "-check_interval=12.5",
+        "-max_down_time=1.5",
+        "-crash_down_time=.25",
+        "-failover_timeout=9",
+        "-before_failover_timeout_ms=50",
+        "-on_failed_failover=retry",
+        "-quorum=1",
+        "-parallel_syncs=2",
+        "-max_lag_bytes=18446744073709551615",
+        "-masters= a:1 ,[::1]:2,Redis-3.Example:3,",
+    ]);
+    let policy = config.policy;
+    assert_eq!(policy.check_interval, Duration::from_micros(12_500));
+    assert_eq!(policy.max_down_time, Duration::from_millis(1500));
+    assert_eq!(policy.max_loading_time, Duration::from_millis(1500));
+    assert_eq!(policy.crash_down_time, Duration::from_millis(250));
+    assert_eq!(policy.failover_timeout, Duration::from_secs(9));
+    assert_eq!(policy.before_failover_timeout, Duration::from_millis(50));
+    assert_eq!(policy.on_failed_failover, OnFailedFailover::Retry);
+    assert_eq!((policy.quorum, policy.parallel_syncs), (1, 2));
+    assert_eq!(policy.max_lag_bytes, u64::MAX);
+    assert_eq!(config.masters, addrs(&["a:1", "[::1]:2", "redis-3.example:3"]));
+    let policy =
+        file_ok("check_interval = 12.5\nmax_down_time = 2\nmax_lag_bytes = 1_000\n").policy;
+    assert_eq!(policy.check_interval, Duration::from_micros(12_500));
+    assert_eq!(policy.max_down_time, Duration::from_secs(2));
+    assert_eq!(policy.max_lag_bytes, 1000);
+}
+
+#[test]
+fn listen_addresses() {
+    let of = |text: &str| flags(&["-addr", text]).addr;
+    assert_eq!(of(""), None, "no HTTP");
+    let any = of(":11000").expect("an address");
+    assert_eq!((any.host(), any.port()), (None, 11000));
+    assert_eq!(any.to_bind(), ["[::]:11000", "0.0.0.0:11000"]);
+    for text in ["127.0.0.1:0", "[::1]:11000", "localhost:11000", ":0"] {
+        assert_eq!(of(text).expect("an address").to_string(), text);
+    }
+    let v6 = of("[::1]:80").expect("an address");
+    assert_eq!((v6.host(), v6.port()), (Some("::1"), 80));
+    assert_eq!(v6.to_bind(), ["[::1]:80"]);
+    for text in ["11000", "::1:80", "host:", "host:65536", "a/b:1", ":x"] {
+        let error = flags_error(&["-addr", text]);
+        assert!(error.starts_with(&format!("flag -addr: \"{text}\"")), "{error}");
+    }
+}
+
+#[test]
+fn help_and_version() {
+    for form in ["-help", "--help", "-h"] {
+        let help = printed(&[form]);
+        for setting in Setting::all().filter(|setting| setting.is_flag) {
+            assert!(help.contains(&format!("--{} <", setting.key)), "{help}");
+        }
+        assert!(help.contains("--config <FILE>"), "{help}");
+        assert!(!help.contains("--redis_password <"), "{help}");
+        assert!(help.lines().all(|line| line.len() <= 130), "{help}");
+    }
+    for form in ["-version", "--version", "-V"] {
+        let expected = format!("redis-failover {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(printed(&[form]), expected);
+    }
+}
+
+#[test]
+fn what_is_no_flag_is_refused() {
+    for (args, expected) in [
+        (&["-adr=:1"][..], "there is no flag --adr, but there is --addr; "),
+        (&["-x"], "there is no flag -x; "),
+        (&["--quorums=1"], "there is no flag --quorums, but there is --quorum; "),
+        (&["start"], "\"start\" stands alone: "),
+        (&["--", "-addr=:1"], "\"-addr=:1\" stands alone: "),
+        (&["-masters"], "the flag --masters needs a value; "),
+        (&["-masters", "-addr=:1"], "the flag --masters needs a value; "),
+        (&["-quorum=two"], "flag -quorum: \"two\" is not a whole number of at least 0"),
+        (&["-quorum="], "flag -quorum: \"\" is not a whole number of at least 0"),
+        (&["-quorum=-1"], "flag -quorum: \"-1\" is not a whole number of at least 0"),
+        (
+            &["-crash_down_time", "-1"],
+            "flag -crash_down_time: -1 is no time: it must be at least 0",
+        ),
+        (&["-max_down_time=nan"], "flag -max_down_time: NaN is no time: it must be at least 0"),
+        (&["-max_down_time=inf"], "flag -max_down_time: inf is no time"),
+        (&["-max_down_time=3s"], "flag -max_down_time: \"3s\" is not a number"),
+        (&["-masters=a"], "flag -masters: \"a\" is not an address: expected host:port"),
+        (&["-masters=a:1,a:1"], "flag -masters: masters has a:1 twice"),
+        (
+            &["-masters_state=old"],
+            "flag -masters_state: \"old\" is unknown: it must be existing or new",
+        ),
+        (
+            &["-log_level=loud"],
+            "flag -log_level: \"loud\" is unknown: it must be error, warn, info, debug or trace",
+        ),
+        (&["-quorum=2"], "flag -quorum: quorum is 2, but the cluster has 1 voter"),
+        (&["-parallel_syncs=0"], "flag -parallel_syncs: parallel_syncs must be at least 1"),
+        (
+            &["-failover_timeout=86401"],
+            "flag -failover_timeout: failover_timeout must be at most one day",
+        ),
+        (
+            &["-config=/nonexistent/f.toml"],
+            "/nonexistent/f.toml: the config file cannot be read: No such file",
+        ),
+        (&["-config=/"], "/: the config file cannot be read: "),
+    ] {
+        let error = flags_error(args);
+        assert!(error.starts_with(expected), "{args:?}: {error}");
+        assert!(!error.contains('\n'), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn the_last_of_several_flags_wins() {
+    assert_eq!(flags(&["-quorum=0", "--quorum", "1"]).policy.quorum, 1);
+}
+
+#[test]
+fn later_sources_win() {
+    let text = "addr = ':1'\ncheck_interval = 101\nmax_down_time = 11\nparallel_syncs = 2\n\
+                masters = ['file:1']\n";
+    let file = TempFile::new("precedence", text);
+    let file = file.0.to_str().expect("a path in UTF-8");
+    let environment = [
+        ("REDIS_FAILOVER_CONFIG", file),
+        ("REDIS_FAILOVER_CHECK_INTERVAL", "102"),
+        ("REDIS_FAILOVER_MAX_DOWN_TIME", "12"),
+        ("REDIS_FAILOVER_ADDR", ""),
+        ("REDIS_FAILOVER_MASTERS", ""),
+        ("REDIS_FAILOVER_PARALLEL_SYNCS", ""),
+    ];
+    let config = parse(&["-check_interval=103", "-raft_addr="], &environment).expect("valid");
+    assert_eq!(config.policy.failover_timeout, Duration::from_secs(60), "default");
+    assert_eq!(config.policy.check_interval, Duration::from_millis(103), "flag");
+    assert_eq!(config.policy.max_down_time, Duration::from_secs(12), "environment");
+    assert_eq!(config.policy.parallel_syncs, 2, "an empty variable is none");
+    assert_eq!(config.masters, addrs(&["file:1"]), "an empty variable is none");
+    assert_eq!(config.addr, None, "an empty addr is no HTTP");
+
+    let error = parse(&["-config=/nonexistent"], &environment).expect_err("the flag wins");
+    assert!(error.to_string().starts_with("/nonexistent: "), "{error}");
+    let error = parse(&[], &[("REDIS_FAILOVER_QUORUM", "2")]).expect_err("too large");
+    assert_eq!(
+        error.to_string(),
+        "environment variable REDIS_FAILOVER_QUORUM: quorum is 2, but the cluster has 1 voter"
+    );
+}
+
+#[test]
+fn every_setting_is_read_from_the_environment() {
+    let config = parse(
+        &[],
+        &[
+            ("REDIS_FAILOVER_BROKER", "none"),
+            ("REDIS_FAILOVER_RAFT_CLUSTER", "a:1,b:2"),
+            ("REDIS_FAILOVER_ZK_PATH", "/zk"),
+            ("REDIS_FAILOVER_LOG_FORMAT", "json"),
+            ("REDIS_FAILOVER_REDIS_USER", "monitor"),
+            ("REDIS_FAILOVER_REDIS_PASSWORD", "s3cret"),
+        ],
+    )
+    .expect("valid");
+    assert_eq!(config.raft.cluster, addrs(&["a:1", "b:2"]));
+    assert_eq!(config.zk.base_dir.as_deref(), Some("/zk"));
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.credentials.user.as_deref(), Some("monitor"));
+    assert_eq!(password(&config.credentials), Some("s3cret"));
+}
+
+#[test]
+fn mistakes_in_the_file_have_a_position() {
+    for (text, expected) in [
+        ("addr = ':1'\n  qourum = 1", "f.toml:2:3: unknown key \"qourum\""),
+        ("addr = ", "f.toml:1:"),
+        ("addr = ':1'\naddr = ':2'", "f.toml:2:1: duplicate key"),
+        ("# é\n[raft]\nadr = ''", "f.toml:3:1: unknown key \"adr\" in [raft]"),
+        ("raft_addr = 'a:1'", "f.toml:1:1: unknown key \"raft_addr\"; write it as addr in [raft]"),
+        (
+            "[zk]\nquorum = 1",
+            "f.toml:2:1: unknown key \"quorum\" in [zk]; write it above all tables",
+        ),
+        ("[etcd]\naddr = ''", "f.toml:1:2: unknown key \"etcd\""),
+        ("fencing = 'none'", "f.toml:1:1: unknown key \"fencing\""),
+        ("raft = 1", "f.toml:1:1: \"raft\" is a table: write [raft]"),
+        (
+            "check_interval = '1000'",
+            "f.toml:1:18: check_interval: this is a text, but must be a number without quotes",
+        ),
+        ("quorum = 1.0", "f.toml:1:10: quorum: \"1\" is not a whole number"),
+        (
+            "quorum = true",
+            "f.toml:1:10: quorum: this is true or false, but must be a whole number without quotes",
+        ),
+        (
+            "quorum = 99999999999999999999",
+            "f.toml:1:10: quorum: this is a number that is too large",
+        ),
+        ("addr = 11000", "f.toml:1:8: addr: this is a number, but must be a text in quotes"),
+        ("masters = [\n  'a:1', 'b'\n]", "f.toml:2:10: masters: \"b\" is not an address"),
+        (
+            "masters = ['a:1', 2]",
+            "f.toml:1:19: masters: this is a number, but must be a text in quotes",
+        ),
+        ("masters = 'é:1'", "f.toml:1:11: masters: \"é:1\" is not an address"),
+        ("masters = ['a:1', 'A:1']", "f.toml:1:11: masters has a:1 twice"),
+        (
+            "broker = 'consul'",
+            "f.toml:1:10: broker: \"consul\" is unknown: it must be none, raft, zk or etcd",
+        ),
+        ("x = 'é' # \nquorum = 2", "f.toml:1:1: unknown key"),
+        ("# é\nquorum = 2", "f.toml:2:10: quorum is 2, but the cluster has 1 voter"),
+        (
+            "crash_down_time = 4",
+            "f.toml:1:19: crash_down_time (4 s) must not be longer than max_down_time (3 s)",
+        ),
+        ("check_interval = 1", "f.toml:1:18: check_interval is 1 ms, but must be at least 10 ms"),
+        ("group = 1", "f.toml:1:1: a group is written [[group]]"),
+        ("[group]\nmaster = 'a:1'", "f.toml:1:2: a group is written [[group]]"),
+        ("group = ['a:1']", "f.toml:1:10: a group is written [[group]]"),
+        ("[[group]]\nname = 'a'", "f.toml:1:1: this group has no master"),
+        ("[[group]]\nmaster = 'a'", "f.toml:2:10: master: \"a\" is not an address"),
+        (
+            "[[group]]\nmaster = 'a:1'\nreplicas = ['b']",
+            "f.toml:3:13: replicas: \"b\" is not an address",
+        ),
+        (
+            "[[group]]\nmaster = 'a:1'\ncooldown = 1",
+            "f.toml:3:1: unknown key \"cooldown\" in [[group]]",
+        ),
+        (
+            "[[group]]\nmaster = 'a:1'\naddr = ':1'",
+            "f.toml:3:1: unknown key \"addr\" in [[group]]; it is set for the whole node",
+        ),
+        (
+            "[[group]]\nmaster = 'a:1'\nname = 'b,c'",
+            "f.toml:3:8: group \"b,c\": the name has a comma",
+        ),
+        ("[[group]]\nmaster = 'a:1'\nname = ''", "f.toml:3:8: group \"\": the name is empty"),
+        ("[[group]]\nmaster = 'a:1'\nquorum = 2", "f.toml:3:10: group \"a:1\": quorum is 2, but"),
+        (
+            "[[group]]\nmaster = 'a:1'\nmax_down_time = 1\n[[group]]\nmaster = 'b:1'\ncrash_down_time = 5",
+            "f.toml:6:19: group \"b:1\": crash_down_time (5 s)",
+        ),
+        (
+            "crash_down_time = 2\n[[group]]\nmaster = 'a:1'\nmax_down_time = 1",
+            "f.toml:4:17: group \"a:1\": crash_down_time (2 s)",
+        ),
+        (
+            "[[group]]\nmaster = 'a:1'\nname = 'x'\n[[group]]\nmaster = 'b:1'\nname = 'x'",
+            "f.toml:6:8: group \"x\": there is another group of this name",
+        ),
+        (
+            "[[group]]\nmaster = 'a:1'\n[[group]]\nmaster = 'a:1'",
+            "f.toml:4:10: group \"a:1\": there is another group of this name",
+        ),
+        (
+            "[[group]]\nmaster = 'a:1'\nname = 'x'\n[[group]]\nmaster = 'b:1'\nreplicas = ['a:1']",
+            "f.toml:6:12: group \"b:1\": a:1 is already an instance of the group \"x\"",
+        ),
+        (
+            "[[group]]\nmaster = 'a:1'\nreplicas = ['a:1']",
+            "f.toml:3:12: group \"a:1\": a:1 is written twice",
+        ),
+        (
+            "masters = ['a:1']\n[[group]]\nname = 'x'\nmaster = 'a:1'",
+            "f.toml:4:10: group \"x\": a:1 is already an instance of the group \"a:1\"",
+        ),
+        (
+            "masters = ['a:1']\n[[group]]\nname = 'A:1'\nmaster = 'b:1'",
+            "f.toml:3:8: group \"A:1\": the name is the address of an instance of the group \"a:1\"",
+        ),
+    ] {
+        let error = file_error(text);
+        assert!(error.starts_with(expected), "{text}\n{error}");
+        assert!(!error.contains('\n'), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn group_names() {
+    let longest = "n".repeat(GROUP_NAME_BYTES_MAX);
+    for name in ["a", "cache-1", "größe", "127.0.0.1:6379", &longest] {
+        assert_eq!(check_group_name(name), Ok(()), "{name}");
+    }
+    let too_long = "n".repeat(GROUP_NAME_BYTES_MAX + 1);
+    for name in ["", "a,b", "a/b", "a b", "a\tb", "a\u{7f}", "a\u{a0}b", ".", "..", &too_long] {
+        assert!(check_group_name(name).is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn groups_override_what_holds_for_all() {
+    let text = "
+        masters = 'bare:1, bare:2'
+        max_down_time = 5
+        quorum = 1
+        redis_user = 'all'
+        redis_password = 'common'
+        [[group]]
+        name = 'own'
+        master = '[::1]:6379'
+        replicas = ['r.example:1', 'r.example:2']
+        check_interval = 50
+        max_down_time = 0.5
+        crash_down_time = 0.1
+        quorum = 0
+        parallel_syncs = 3
+        max_lag_bytes = 4
+        failover_timeout = 6
+        on_failed_failover = 'retry'
+        before_failover_timeout_ms = 7
+        redis_password = 'special'
+        [[group]]
+        master = 'open:1'
+        redis_user = ''
+        redis_password = ''
+    ";
+    let file_text = TempFile::new("groups", text);
+    let config = flags(&[&file_text.flag("config"), "-max_down_time=4"]);
+    let names: Vec<_> = config.all_groups().map(|group| group.name).collect();
+    assert_eq!(names, ["bare:1", "bare:2", "own", "open:1"]);
+    assert_eq!(config.groups[0].replicas, addrs(&["r.example:1", "r.example:2"]));
+
+    let own = config.policy_of("own");
+    let expected = Policy {
+        check_interval: Duration::from_millis(50),
+        max_down_time: Duration::from_millis(500),
+        max_loading_time: Duration::from_millis(500),
+        crash_down_time: Duration::from_millis(100),
+        quorum: 0,
+        parallel_syncs: 3,
+        max_lag_bytes: 4,
+        failover_timeout: Duration::from_secs(6),
+        on_failed_failover: OnFailedFailover::Retry,
+        before_failover_timeout: Duration::from_millis(7),
+        ..Policy::default()
+    };
+    assert_eq!(*own, expected);
+    for name in ["bare:1", "open:1", "registered later"] {
+        let policy = config.policy_of(name);
+        assert_eq!(policy.max_down_time, Duration::from_secs(4), "the flag wins");
+        assert_eq!(policy.max_loading_time, Duration::from_secs(4));
+        assert_eq!(policy.quorum, 1);
+    }
+
+    let own = config.credentials_of("own");
+    assert_eq!(own.user.as_deref(), Some("all"), "what is not overridden holds");
+    assert_eq!(password(own), Some("special"));
+    let open = config.credentials_of("open:1");
+    assert_eq!((open.user.as_deref(), password(open)), (None, None));
+    assert_eq!(password(config.credentials_of("bare:1")), Some("common"));
+}
+
+#[test]
+fn passwords_come_from_file_environment_or_their_own_file() {
+    let of = |config: &Config| password(&config.credentials).map(str::to_owned);
+    for (content, expected) in [
+        ("s3cret\n", "s3cret"),
+        ("s3cret\r\n", "s3cret"),
+        ("s3cret\n\n", "s3cret\n"),
+        (" s3cret ", " s3cret "),
+    ] {
+        let file = TempFile::new("password", content);
+        let config = flags(&[&file.flag("redis_password_file")]);
+        assert_eq!(of(&config).as_deref(), Some(expected));
+        let config = parse(
+            &[&file.flag("redis_password_file")],
+            &[("REDIS_FAILOVER_REDIS_PASSWORD", "other")],
+        );
+        assert_eq!(of(&config.expect("a later source wins")).as_deref(), Some(expected));
+    }
+    assert_eq!(of(&file_ok("redis_password = 's3cret'")).as_deref(), Some("s3cret"));
+    // The name that a later version of the original gives it.
+    assert_eq!(of(&file_ok("password = 's3cret'")).as_deref(), Some("s3cret"));
+    assert_eq!(of(&file_ok("password = ''")), None);
+
+    for (text, expected) in [
+        (
+            "redis_password = 'x'\nredis_password_file = 'y'",
+            "f.toml:2:23: redis_password and redis_password_file are both given",
+        ),
+        (
+            "[[group]]\nmaster='a:1'\nredis_password = 'x'\nredis_password_file = 'y'",
+            "f.toml:4:23: redis_password and redis_password_file are both given",
+        ),
+        (
+            "redis_password_file = '/nonexistent'",
+            "f.toml:1:23: the password file /nonexistent cannot be read: No such file",
+        ),
+        (
+            "[[group]]\nmaster='a:1'\nredis_password_file = '/nonexistent'",
+            "f.toml:3:23: the password file /nonexistent cannot be read: No such file",
+        ),
+        ("redis_password_file = '/dev/null'", "f.toml:1:23: the password file /dev/null is empty"),
+        (
+            "redis_password_file = '/dev/zero'",
+            "f.toml:1:23: the password file /dev/zero is longer than 64 KiB",
+        ),
+    ] {
+        let error = file_error(text);
+        assert!(error.starts_with(expected), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn passwords_are_never_shown() {
+    let config = file_ok(
+        "redis_password = 'hunter2'\n[[group]]\nmaster = 'a:1'\nredis_password = 'hunter2'",
+    );
+    assert_eq!(password(config.credentials_of("a:1")), Some("hunter2"));
+    assert!(!format!("{config:?} {config:#?}").contains("hunter2"));
+    assert!(!format!("{:?}", Parsed::Run(Box::new(config))).contains("hunter2"));
+
+    let mut errors = Vec::new();
+    for text in [
+        "redis_password = \"hunter2",
+        "redis_password = 'hunter2' 'hunter2'",
+        "redis_password = hunter2",
+        "redis_password = 'hunter2'\nredis_password = 'hunter2'",
+        "redis_password = ['hunter2']",
+        "redis_password = { hunter2 = 1 }",
+        "redis_pasword = 'hunter2'",
+        "redis_password = 'hunter2'\nredis_password_file = 'y'",
+        "redis_password = 'hunter2'\nquorum = 7",
+        "masters = 'redis://:hunter2@a:1'",
+        "addr = 'redis://:hunter2@a:1'",
+    ] {
+        let error = file(text).expect_err(text);
+        errors.push(format!("{text}\n{error} {error:?}"));
+    }
+    let error = file("redis_password = 40440\nquorum = 7").expect_err("a number");
+    assert!(!format!("{error} {error:?}").contains("40440"), "{error}");
+    for args in [
+        &["-redis_password=hunter2"][..],
+        &["--redis_password", "hunter2"],
+        &["-redis_pasword=hunter2"],
+        &["-redis_pasword", "hunter2"],
+        &["-masters=redis://u:hunter2@a:1"],
+    ] {
+        let error = parse(args, &[]).expect_err("refused");
+        errors.push(format!("{args:?}\n{error} {error:?}"));
+    }
+    for error in errors {
+        let said = error.rsplit('\n').next().expect("a line");
+        assert!(!said.contains("hunter2"), "{error}");
+    }
+    let error = flags_error(&["-redis_password=hunter2"]);
+    assert!(error.starts_with("redis_password is no flag"), "{error}");
+}
+
+#[test]
+fn the_broker_is_inferred_and_never_a_silent_single_node() {
+    let not_built = |kind| format!("the broker \"{kind}\" is not built yet");
+    for (args, kind, place) in [
+        (&["-broker=raft"][..], "raft", "flag -broker: "),
+        (&["-broker=zk"], "zk", "flag -broker: "),
+        (&["-broker=etcd"], "etcd", "flag -broker: "),
+        (&["-raft_addr=a:1", "-raft_data_dir=./var0"], "raft", "flag -raft_addr: "),
+        (&["-raft_addr=a:1", "-broker="], "raft", "flag -raft_addr: "),
+        (&["-zk_addr=a:1", "-raft_addr="], "zk", "flag -zk_addr: "),
+        (&["-zk_addr=a:1", "-raft_addr=b:1", "-broker=raft"], "raft", "flag -broker: "),
+    ] {
+        let error = flags_error(args);
+        assert!(error.starts_with(&(place.to_owned() + &not_built(kind))), "{args:?}: {error}");
+    }
+    let error = flags_error(&["-raft_addr=a:1", "-zk_addr=b:1"]);
+    assert!(error.starts_with("flag -zk_addr: raft_addr and zk_addr are both given"), "{error}");
+    let error = flags_error(&["-broker=consul"]);
+    assert!(error.starts_with("flag -broker: \"consul\" is unknown"), "{error}");
+
+    let both = ["-raft_addr=a:1", "-zk_addr=b:1", "-broker=none"];
+    assert_eq!(flags(&both).broker, BrokerKind::None);
+    let empty = file_ok("broker = ''\n[raft]\naddr = ''\n[zk]\naddr = []\n");
+    assert_eq!(empty.broker, BrokerKind::None);
+
+    let config = Config { broker: BrokerKind::Raft, ..Config::default() };
+    let error = config.validate().expect_err("not built").to_string();
+    assert!(error.starts_with(&not_built("raft")), "{error}");
+}
+
+#[test]
+fn the_originals_file_is_understood() {
+    let error = flags_error(&["-config", ORIGINAL]);
+    let expected = format!("{ORIGINAL}:8:10: the broker \"raft\" is not built yet");
+    assert!(error.starts_with(&expected), "{error}");
+
+    let config = flags(&["-config", ORIGINAL, "-broker=none"]);
+    assert_eq!(config.addr.expect("an address").to_string(), "127.0.0.1:11000");
+    assert_eq!(config.masters, addrs(&["127.0.0.1:6379"]));
+    assert_eq!(config.masters_state, SavedState::Existing);
+    assert_eq!(config.policy, Policy::default());
+    assert_eq!(config.raft.addr, Some("127.0.0.1:12000".parse().expect("an address")));
+    assert_eq!(config.raft.data_dir.as_deref(), Some(Path::new("./var")));
+    assert_eq!(config.raft.log_dir, None);
+    assert_eq!(config.raft.cluster, addrs(&["127.0.0.1:12000"]));
+    assert_eq!(config.raft.cluster_state, SavedState::Existing);
+    assert_eq!(config.zk.addr, ["127.0.0.1:2181"]);
+    assert_eq!(config.zk.base_dir.as_deref(), Some("/zk/redis-failover"));
+}
+
+#[test]
+fn the_shipped_file_starts_as_it_is_and_has_every_default() {
+    let config = flags(&["-config", SHIPPED]);
+    assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+    let config = Config::from_file(Path::new(SHIPPED)).expect("valid");
+    assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+
+    let shipped = read_file(Path::new(SHIPPED)).expect("readable");
+    for setting in Setting::all() {
+        let written = shipped.given.iter().any(|given| given.setting.key == setting.key);
+        assert!(written, "{} is in etc/failover.toml", setting.key);
+    }
+}
+
+#[test]
+fn a_config_built_in_code_is_checked_the_same() {
+    assert!(Config::default().validate().is_ok());
+    let mut config = Config {
+        masters: addrs(&["a:1"]),
+        groups: vec![GroupConfig::new("cache", addrs(&["b:1"]).remove(0))],
+        ..Config::default()
+    };
+    config.validate().expect("valid");
+    config.groups[0].policy = Some(Policy { quorum: 3, ..Policy::default() });
+    let error = config.validate().expect_err("too large").to_string();
+    assert_eq!(error, "group \"cache\": quorum is 3, but the cluster has 1 voter");
+    config.groups[0].policy = None;
+    config.groups[0].master = config.masters[0].clone();
+    let error = config.validate().expect_err("twice").to_string();
+    assert_eq!(error, "group \"cache\": a:1 is already an instance of the group \"a:1\"");
+}
+
+#[test]
+fn the_most_groups_are_read_and_one_more_is_refused() {
+    let groups = |count: usize| {
+        let group = |n| format!("[[group]]\nname = 'g{n}'\nmaster = 'host-{n}:6379'\nquorum = 1\n");
+        (0..count).map(group).collect::<String>()
+    };
+    assert_eq!(file_ok(&groups(GROUPS_MAX)).groups.len(), GROUPS_MAX);
+    let error = file_error(&("masters = 'a:1'\n".to_owned() + &groups(GROUPS_MAX)));
+    assert_eq!(
+        error,
+        "f.toml:1:11: masters and groups are 20001, but one node guards at most 20000"
+    );
+}

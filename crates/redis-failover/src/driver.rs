@@ -1,0 +1,277 @@
+//! The loop: events in, fleet, actions out.
+//!
+//! One task owns all decision state; there is no mutex around any of it. The loop never waits for what it asks: an
+//! action leaves through a slot of its instance, a spawned task or the broker, and its end comes back as an event.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use failover_core::action::Action;
+use failover_core::addr::Addr;
+use failover_core::event::{Answer, Event, ProposalId, RequestId};
+use failover_core::fleet::Fleet;
+use failover_core::node::{GroupName, Token};
+use failover_core::notice::{Notice, Weight, What};
+use failover_core::record::{Change, Kind, Phase};
+use failover_core::time::Time;
+use std::sync::Arc;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::broker::Broker;
+use crate::clock::Clock;
+use crate::events::{Events, Lanes};
+use crate::fault;
+use crate::hooks::{FailoverPlan, Hooks, MasterChange};
+use crate::redis::{Instance, Login, Order};
+use crate::requests::Waiting;
+use crate::resolve::Resolver;
+use crate::shown::Shown;
+
+/// Most events that are handled between two looks at the clock.
+const BATCH_EVENTS_MAX: usize = 256;
+/// How often some of the shown groups get new ages and offsets, without anything having changed.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
+/// Most groups that are refreshed at once.
+const REFRESH_GROUPS_MAX: usize = 100;
+
+/// Everything the loop owns.
+pub(crate) struct Driver {
+    pub(crate) fleet: Fleet,
+    pub(crate) clock: Clock,
+    pub(crate) broker: Broker,
+    pub(crate) logins: Logins,
+    pub(crate) resolver: Resolver,
+    pub(crate) events: Events,
+    pub(crate) lanes: Lanes,
+    pub(crate) requests: mpsc::Receiver<Waiting>,
+    pub(crate) shown: Arc<Shown>,
+    pub(crate) hooks: Hooks,
+    pub(crate) notices: broadcast::Sender<Notice>,
+}
+
+/// How to log in, by group.
+#[derive(Debug, Default)]
+pub(crate) struct Logins {
+    pub(crate) default: Login,
+    pub(crate) by_group: BTreeMap<GroupName, Login>,
+}
+
+/// What the loop keeps between two rounds.
+struct Round {
+    instances: BTreeMap<Addr, Instance>,
+    /// Events that need no way round through a channel.
+    at_once: VecDeque<Event>,
+    waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    next_request: RequestId,
+    refreshed: Option<GroupName>,
+}
+
+impl Driver {
+    /// Runs until it is told to stop. `first` is handled before anything else.
+    pub(crate) async fn run(mut self, first: Vec<Event>, mut stop: watch::Receiver<bool>) {
+        let mut round = Round {
+            instances: BTreeMap::new(),
+            at_once: first.into(),
+            waiting: BTreeMap::new(),
+            next_request: 0,
+            refreshed: None,
+        };
+        let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
+        refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(timer);
+        loop {
+            self.settle(&mut round).await;
+            if let Some(at) = self.fleet.poll_timeout() {
+                timer.as_mut().reset(self.clock.instant(at));
+            }
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                Some(event) = self.lanes.urgent.recv() => round.at_once.push_back(event),
+                Some(waiting) = self.requests.recv() => round.request(waiting),
+                Some(event) = self.lanes.routine.recv() => round.at_once.push_back(event),
+                () = &mut timer => {}
+                _ = refresh.tick() => self.refresh(&mut round),
+            }
+            self.gather(&mut round);
+        }
+    }
+
+    /// Takes what else is there already, the urgent first.
+    fn gather(&mut self, round: &mut Round) {
+        while round.at_once.len() < BATCH_EVENTS_MAX {
+            let next = self.lanes.urgent.try_recv().or_else(|_| self.lanes.routine.try_recv());
+            let Ok(event) = next else { return };
+            round.at_once.push_back(event);
+        }
+    }
+
+    /// Handles every event that is there, lets time pass, carries out every action, and publishes what changed.
+    async fn settle(&mut self, round: &mut Round) {
+        loop {
+            while let Some(event) = round.at_once.pop_front() {
+                self.fleet.handle(self.clock.now(), event);
+                self.drain(round).await;
+            }
+            self.fleet.handle_timeout(self.clock.now());
+            self.drain(round).await;
+            if round.at_once.is_empty() {
+                break;
+            }
+        }
+        self.shown.set_leadership(self.fleet.leadership());
+        self.publish_changed();
+    }
+
+    fn publish_changed(&mut self) {
+        let now = self.clock.now();
+        for name in self.fleet.take_changed() {
+            self.shown.publish(&name, self.fleet.view(now, &name));
+        }
+    }
+
+    /// Gives a few groups new ages and offsets, going round through all of them.
+    fn refresh(&self, round: &mut Round) {
+        let now = self.clock.now();
+        let after = round.refreshed.take();
+        let names: Vec<GroupName> =
+            self.fleet.names_after(after.as_ref()).take(REFRESH_GROUPS_MAX).cloned().collect();
+        for name in &names {
+            self.shown.publish(name, self.fleet.view(now, name));
+        }
+        round.refreshed = names.last().cloned();
+    }
+
+    async fn drain(&mut self, round: &mut Round) {
+        while let Some(action) = self.fleet.poll() {
+            match action {
+                Action::Probe { group, addr, seq, fresh } => {
+                    self.instance(round, &group, &addr).probe(seq, fresh);
+                }
+                Action::Forget { addr } => {
+                    round.instances.remove(&addr);
+                }
+                Action::Propose { id, token, changes } => {
+                    self.propose(round, id, token, changes).await;
+                }
+                Action::Command { group, id, addr, command, token, deadline } => {
+                    let order = Order { group: group.clone(), id, command, token, deadline };
+                    self.instance(round, &group, &addr).order(order);
+                }
+                Action::Vet { group, id, old_master, candidate, reason, deadline } => {
+                    let plan = FailoverPlan { group, old_master, candidate, reason };
+                    self.vet(round, id, plan, deadline);
+                }
+                Action::Publish(notice) => self.tell(notice),
+                Action::Answer { id, answer } => {
+                    // What was changed is to be seen by whoever gets the answer.
+                    self.publish_changed();
+                    if let Some(waiting) = round.waiting.remove(&id) {
+                        let _ = waiting.send(answer);
+                    }
+                }
+            }
+        }
+    }
+
+    fn instance<'a>(&self, round: &'a mut Round, group: &GroupName, addr: &Addr) -> &'a Instance {
+        round.instances.entry(addr.clone()).or_insert_with(|| {
+            let login = self.logins.by_group.get(group).unwrap_or(&self.logins.default);
+            Instance::start(
+                addr.clone(),
+                login.clone(),
+                self.clock,
+                self.events.clone(),
+                self.broker.fence(),
+                self.resolver.clone(),
+            )
+        })
+    }
+
+    async fn propose(
+        &mut self,
+        round: &mut Round,
+        id: ProposalId,
+        token: Token,
+        changes: Vec<Change>,
+    ) {
+        let points = fault_points(&changes);
+        for change in &changes {
+            tracing::debug!(group = %change.group, "proposing: {}", change.what);
+        }
+        if let Some((before, _)) = points
+            && let Err(why) = fault::point(before).await
+        {
+            round.at_once.push_back(Event::NotCommitted { id, why });
+            return;
+        }
+        let answer = self.broker.propose(id.clone(), token, changes);
+        if let Some((_, Some(after))) = points
+            && let Err(why) = fault::point(after).await
+        {
+            round.at_once.push_back(Event::NotCommitted { id, why });
+            return;
+        }
+        round.at_once.extend(answer);
+    }
+
+    fn vet(&self, round: &mut Round, id: u64, plan: FailoverPlan, deadline: Time) {
+        let group = plan.group.clone();
+        if self.hooks.nobody_to_ask() {
+            round.at_once.push_back(Event::Vetted { group, id, veto: None });
+            return;
+        }
+        let (hooks, events) = (self.hooks.clone(), self.events.clone());
+        let deadline = self.clock.instant(deadline);
+        tokio::spawn(async move {
+            let veto = hooks.ask(plan, deadline).await;
+            events.send(Event::Vetted { group, id, veto }).await;
+        });
+    }
+
+    fn tell(&mut self, notice: Notice) {
+        let Notice { group, sentence, .. } = &notice;
+        match notice.what.weight() {
+            Weight::Info => tracing::info!(%group, "{sentence}"),
+            Weight::Warning => tracing::warn!(%group, "{sentence}"),
+            Weight::Error => tracing::error!(%group, "{sentence}"),
+        }
+        if let What::MasterChanged { old_master, new_master, epoch } = &notice.what {
+            // Whoever is told must find the new master when it asks.
+            self.publish_changed();
+            self.hooks.tell(&MasterChange {
+                group: group.clone(),
+                old_master: old_master.clone(),
+                new_master: new_master.clone(),
+                epoch: *epoch,
+            });
+        }
+        // Nobody listening is fine.
+        let _ = self.notices.send(notice);
+    }
+}
+
+impl Round {
+    fn request(&mut self, (request, answer): Waiting) {
+        self.next_request += 1;
+        self.waiting.insert(self.next_request, answer);
+        self.at_once.push_back(Event::Request { id: self.next_request, request });
+    }
+}
+
+/// The fault points around the commit of a failover's steps.
+fn fault_points(changes: &[Change]) -> Option<(&'static str, Option<&'static str>)> {
+    let change = changes.first()?;
+    if let Some(history) = &change.history {
+        return (history.kind == Kind::Failover).then_some(("before-done-commit", None));
+    }
+    let saga = change.entry.as_ref()?.saga.as_ref()?;
+    if saga.history.kind != Kind::Failover {
+        return None;
+    }
+    Some(match saga.phase {
+        Phase::Decided => ("before-decision-commit", Some("after-decision-commit")),
+        Phase::Promoted => ("before-result-commit", Some("after-result-commit")),
+    })
+}

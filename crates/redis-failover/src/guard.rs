@@ -1,0 +1,309 @@
+//! The embedding API: everything the daemon does, inside another program.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use failover_core::addr::Addr;
+use failover_core::event::{Answer, Event, GroupSpec, RefusalCode, Request};
+use failover_core::fleet::{Fleet, Policies};
+use failover_core::node::{GroupName, NodeId};
+use failover_core::notice::Notice;
+use failover_core::view::GroupView;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+
+use crate::broker::Broker;
+use crate::clock::Clock;
+use crate::config::{BrokerKind, Config, ConfigError, Credentials, ListenAddr};
+use crate::driver::{Driver, Logins};
+use crate::events::Events;
+use crate::hooks::{FailoverPlan, HandlerError, Hooks, MasterChange, Verdict};
+use crate::http;
+use crate::redis::Login;
+use crate::requests::Requests;
+use crate::resolve::Resolver;
+use crate::shown::Shown;
+
+/// Notices that a slow subscriber may be behind before it loses the oldest.
+const NOTICES_MAX: usize = 1024;
+
+/// Why the program could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The settings do not fit together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address for HTTP cannot be listened on.
+    #[error("cannot listen on {addr}: {error}")]
+    Listen {
+        /// The address that was asked for.
+        addr: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The configured groups were refused.
+    #[error("the configured groups were refused: {0}")]
+    Groups(String),
+}
+
+/// Why a request was refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// The kind, for programs.
+    pub code: RefusalCode,
+    /// The sentence, for people.
+    pub message: String,
+}
+
+/// Collects settings and handlers before the start.
+///
+/// ```no_run
+/// use redis_failover::{Guard, Verdict, config::Config};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = Config { addr: None, ..Config::default() };
+/// let guard = Guard::builder(config)
+///     .before_failover(|plan| async move {
+///         println!("{} would replace {}", plan.candidate, plan.old_master);
+///         Ok(Verdict::Allow)
+///     })
+///     .after_failover(|change| async move {
+///         println!("{} is the master of {} now", change.new_master, change.group);
+///         Ok(())
+///     })
+///     .start()
+///     .await?;
+/// guard.add_masters(vec!["127.0.0.1:6379".parse()?]).await?;
+/// println!("{:?}", guard.masters());
+/// guard.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Builder {
+    config: Config,
+    hooks: Hooks,
+}
+
+impl Builder {
+    /// Registers a handler that is asked on the leader before a failover is decided. Handlers are asked in the order of
+    /// their registration, all together within `before_failover_timeout`. Only an explicit veto stops the failover; an
+    /// error, a panic or a time-out is logged and passed over.
+    #[must_use]
+    pub fn before_failover<F, Fut>(mut self, handler: F) -> Self
+    where
+        F: Fn(FailoverPlan) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Verdict, HandlerError>> + Send + 'static,
+    {
+        self.hooks.add_before(handler);
+        self
+    }
+
+    /// Registers a handler that is told when a master was replaced: verified, recorded, and already shown to whoever
+    /// asks.
+    #[must_use]
+    pub fn after_failover<F, Fut>(mut self, handler: F) -> Self
+    where
+        F: Fn(MasterChange) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.hooks.add_after(handler);
+        self
+    }
+
+    /// Starts to guard, inside the runtime of the caller.
+    ///
+    /// # Errors
+    /// When the settings do not fit together, or the address for HTTP cannot be listened on.
+    pub async fn start(self) -> Result<Guard, StartError> {
+        let Self { config, hooks } = self;
+        config.validate()?;
+        let listener = match &config.addr {
+            Some(addr) => Some(listen(addr).await?),
+            None => None,
+        };
+        let clock = Clock::start();
+        let node = NodeId::new(&config.node);
+        let broker = match config.broker {
+            // `validate` lets no other through.
+            BrokerKind::None | BrokerKind::Raft | BrokerKind::Zk | BrokerKind::Etcd => {
+                Broker::Solo { node: node.clone() }
+            }
+        };
+        let (events, lanes) = Events::lanes();
+        let (requests, requests_end) = Requests::channel();
+        let (notices, _) = broadcast::channel(NOTICES_MAX);
+        let (stop, stopped) = watch::channel(false);
+        let shown = Arc::new(Shown::new(node.clone(), broker.name(), clock));
+        let mut first = broker.first_events();
+        let specs = specs(&config)?;
+        if !specs.is_empty() {
+            first.push(Event::Request { id: 0, request: Request::Add(specs) });
+        }
+        let driver = Driver {
+            fleet: Fleet::new(node, policies(&config)?),
+            clock,
+            broker,
+            logins: logins(&config)?,
+            resolver: Resolver::new(),
+            events,
+            lanes,
+            requests: requests_end,
+            shown: Arc::clone(&shown),
+            hooks,
+            notices: notices.clone(),
+        };
+        let mut tasks = vec![tokio::spawn(driver.run(first, stopped.clone()))];
+        let http_addr = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let Some(listener) = listener {
+            let state = http::Context::new(Arc::clone(&shown), requests.clone());
+            let mut stopped = stopped;
+            tasks.push(tokio::spawn(http::serve(listener, state, async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            })));
+        }
+        Ok(Guard { requests, shown, notices, stop, tasks, http_addr })
+    }
+}
+
+/// A running guard.
+#[derive(Debug)]
+pub struct Guard {
+    requests: Requests,
+    shown: Arc<Shown>,
+    notices: broadcast::Sender<Notice>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    http_addr: Option<SocketAddr>,
+}
+
+impl Guard {
+    /// Begins to set one up.
+    pub fn builder(config: Config) -> Builder {
+        Builder { config, hooks: Hooks::default() }
+    }
+
+    /// Guards these masters too; returns when that is agreed. An address that is known already, in whatever role, adds
+    /// and changes nothing.
+    ///
+    /// # Errors
+    /// When it was refused; nothing was changed.
+    pub async fn add_masters(&self, masters: Vec<Addr>) -> Result<(), Refused> {
+        let spec = |master| GroupSpec { name: None, master, replicas: Vec::new() };
+        self.ask(Request::Add(masters.into_iter().map(spec).collect())).await
+    }
+
+    /// Stops to guard the groups of these masters; each may also be a group's name. An unknown one is ignored.
+    ///
+    /// # Errors
+    /// When it was refused, for example during a failover; nothing was changed.
+    pub async fn remove_masters(&self, which: Vec<String>) -> Result<(), Refused> {
+        self.ask(Request::Remove(which)).await
+    }
+
+    /// Acts again on a group that was halted after a failed failover.
+    ///
+    /// # Errors
+    /// When there is no such group.
+    pub async fn resume(&self, group: &GroupName) -> Result<(), Refused> {
+        self.ask(Request::Resume(group.clone())).await
+    }
+
+    /// The recorded masters of all groups, in the order of the groups' names.
+    pub fn masters(&self) -> Vec<Addr> {
+        self.shown.groups().iter().map(|group| group.master.clone()).collect()
+    }
+
+    /// All groups as they are now; cheap, nothing is asked.
+    pub fn groups(&self) -> Vec<Arc<GroupView>> {
+        self.shown.groups()
+    }
+
+    /// One group, by its name or its master's address.
+    pub fn group(&self, name_or_master: &str) -> Option<Arc<GroupView>> {
+        self.shown.group(name_or_master)
+    }
+
+    /// Everything that is told from now on. A receiver that is too slow loses the oldest and is told how many.
+    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+
+    /// Where HTTP is served, with the real port.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http_addr
+    }
+
+    /// Stops, and returns when everything has ended. The servers stay as they are.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(true);
+        for task in self.tasks.drain(..) {
+            let _ = task.await;
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), Refused> {
+        match self.requests.ask(request).await {
+            Answer::Done => Ok(()),
+            Answer::Refused { code, message } => Err(Refused { code, message }),
+        }
+    }
+}
+
+impl Drop for Guard {
+    /// A guard that is dropped without `stop` ends as well, a moment later.
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+    }
+}
+
+async fn listen(addr: &ListenAddr) -> Result<TcpListener, StartError> {
+    let mut failed = None;
+    for candidate in addr.to_bind() {
+        match TcpListener::bind(&candidate).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = Some(error),
+        }
+    }
+    let error = failed.unwrap_or_else(|| std::io::Error::other("it names no address"));
+    Err(StartError::Listen { addr: addr.to_string(), error })
+}
+
+fn specs(config: &Config) -> Result<Vec<GroupSpec>, StartError> {
+    config
+        .all_groups()
+        .map(|group| {
+            let name = GroupName::new(&group.name).map_err(StartError::Groups)?;
+            Ok(GroupSpec { name: Some(name), master: group.master, replicas: group.replicas })
+        })
+        .collect()
+}
+
+fn policies(config: &Config) -> Result<Policies, StartError> {
+    let mut policies = Policies { default: config.policy.clone(), ..Policies::default() };
+    for group in &config.groups {
+        if let Some(policy) = &group.policy {
+            let name = GroupName::new(&group.name).map_err(StartError::Groups)?;
+            policies.by_group.insert(name, policy.clone());
+        }
+    }
+    Ok(policies)
+}
+
+fn logins(config: &Config) -> Result<Logins, StartError> {
+    let login = |credentials: &Credentials| Login {
+        user: credentials.user.clone(),
+        password: credentials.password.clone(),
+    };
+    let mut logins = Logins { default: login(&config.credentials), ..Logins::default() };
+    for group in &config.groups {
+        if let Some(credentials) = &group.credentials {
+            let name = GroupName::new(&group.name).map_err(StartError::Groups)?;
+            logins.by_group.insert(name, login(credentials));
+        }
+    }
+    Ok(logins)
+}

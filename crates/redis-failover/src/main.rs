@@ -1,0 +1,117 @@
+//! The daemon: settings in, guard, exit code out.
+
+use std::process::ExitCode;
+
+use redis_failover::cli::{self, Parsed};
+use redis_failover::config::{BrokerKind, Config, LogFormat, LogLevel};
+use redis_failover::{Guard, StartError, fault};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+
+/// Bad flag, file or environment; nothing was started.
+const EXIT_USAGE: u8 = 2;
+/// It failed at run time.
+const EXIT_FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    let config = match cli::load(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(Parsed::Run(config)) => *config,
+        Ok(Parsed::Print(text)) => return print(&text),
+        Err(error) => return fail(EXIT_USAGE, &error.to_string()),
+    };
+    let fault = match fault::arm() {
+        Ok(fault) => fault,
+        Err(error) => return fail(EXIT_USAGE, &error),
+    };
+    start_log(&config);
+    if let Some(warning) = fault {
+        tracing::error!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("redis-failover")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(EXIT_FAILED, &format!("cannot start threads: {error}")),
+    };
+    match runtime.block_on(run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(StartError::Config(error)) => fail(EXIT_USAGE, &error.to_string()),
+        Err(error) => fail(EXIT_FAILED, &error.to_string()),
+    }
+}
+
+async fn run(config: Config) -> Result<(), StartError> {
+    let (alone, groups) = (config.broker == BrokerKind::None, config.all_groups().count());
+    let guard = Guard::builder(config).start().await?;
+    match guard.http_addr() {
+        Some(addr) => tracing::info!("listening on {addr}"),
+        None => tracing::info!("started without HTTP"),
+    }
+    if alone {
+        tracing::warn!(
+            "this node is alone (broker none) and keeps nothing on disk: after a restart it knows the {groups} configured \
+             groups only and asks their servers who is master; a failover that was half done is not resumed"
+        );
+    }
+    wait_for_signal().await;
+    guard.stop().await;
+    tracing::info!("stopped; the servers stay as they are");
+    Ok(())
+}
+
+/// SIGINT, SIGTERM, SIGQUIT and SIGHUP stop cleanly.
+async fn wait_for_signal() {
+    let kinds = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::quit(),
+        SignalKind::hangup(),
+    ];
+    let mut waiting = tokio::task::JoinSet::new();
+    for kind in kinds {
+        if let Ok(mut signal) = signal(kind) {
+            waiting.spawn(async move {
+                signal.recv().await;
+                kind
+            });
+        }
+    }
+    if let Some(Ok(kind)) = waiting.join_next().await {
+        tracing::info!("signal {} received, stopping", kind.as_raw_value());
+    }
+}
+
+fn start_log(config: &Config) {
+    let level = match config.log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    match config.log.format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+/// A reader that went away is none of our business.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+    ExitCode::SUCCESS
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "redis-failover: {message}");
+    ExitCode::from(code)
+}

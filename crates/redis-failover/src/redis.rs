@@ -1,0 +1,16 @@
+//! How this program talks with Redis, Valkey and LedisDB servers.
+//!
+//! What is here decides nothing: it turns bytes into facts and decisions into commands. `probe` is the task of one
+//! instance, which owns its connections; `connection` is one of them, `command` what is written on it to change the
+//! server. `resp` knows frames, `info` knows what servers say of themselves, `flavor` knows which words each kind of
+//! server understands.
+
+mod command;
+mod connection;
+pub mod flavor;
+pub mod info;
+mod probe;
+pub mod resp;
+
+pub(crate) use connection::Login;
+pub(crate) use probe::{Instance, Order};

@@ -1,0 +1,188 @@
+//! Changing a server: what is written, and what its replies mean.
+//!
+//! A command goes only over a connection that answered a moment ago, and only while this node may still act. Before the
+//! write everything that goes wrong is a refusal, after it everything is unknown.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use failover_core::action::Command;
+use failover_core::event::CommandResult;
+use failover_core::instance::{Facts, Flavor};
+use failover_core::time::Time;
+
+use super::connection::{Broken, Connection, Taken};
+use super::flavor::{self, Version, Words};
+use super::info;
+use super::resp::Frame;
+use crate::clock::Clock;
+use crate::fault;
+
+/// A connection whose last valid reply is older than this is asked again before anything is changed over it.
+pub(super) const WARM: Duration = Duration::from_millis(200);
+
+/// Replies to probes that came in between.
+pub(super) type Answered = Vec<Taken>;
+
+/// Writes the command and reads what became of it. The caller keeps the deadline.
+pub(super) async fn carry_out(
+    connection: &mut Connection,
+    command: &Command,
+    clock: &Clock,
+    answered: &mut Answered,
+) -> CommandResult {
+    let Some(server) = connection.server().cloned() else {
+        return CommandResult::Refused(
+            "the server does not say what it is (INFO server), so no command was sent".to_owned(),
+        );
+    };
+    let (flavor, version) = (server.flavor, server.number());
+    let mut talk = Talk { connection, clock, answered };
+    let done = match command {
+        Command::Promote => talk.promote(flavor, version).await,
+        Command::Follow { master } => {
+            talk.follow(flavor, version, &flavor::follow(flavor, version, master)).await
+        }
+    };
+    match done {
+        Ok(Ok((facts, warnings))) => CommandResult::Done { facts: Box::new(facts), warnings },
+        Ok(Err(refused)) => CommandResult::Refused(refused),
+        Err(Broken::Ended | Broken::TurnedAway(_)) => {
+            CommandResult::Unknown("the connection ended after the command was sent".to_owned())
+        }
+        Err(Broken::Garbage(what)) => {
+            CommandResult::Unknown(format!("the reply to the command cannot be read: {what}"))
+        }
+    }
+}
+
+type Done = Result<Result<(Facts, Vec<String>), String>, Broken>;
+
+struct Talk<'a> {
+    connection: &'a mut Connection,
+    clock: &'a Clock,
+    answered: &'a mut Answered,
+}
+
+impl Talk<'_> {
+    async fn promote(&mut self, flavor: Flavor, version: Version) -> Done {
+        let asked_at = self.clock.now();
+        let commands = [flavor::promote(flavor, version), words(&["INFO", "replication"])];
+        self.connection.command(&commands).await?;
+        fault::point("after-promote-send").await.map_err(Broken::Garbage)?;
+        let replies = self.collect(commands.len()).await?;
+        if let Some(refusal) = refusal(&replies[0]) {
+            return Ok(Err(refusal));
+        }
+        let facts = self.facts(&replies[1], asked_at)?;
+        fault::point("after-promote-verify").await.map_err(Broken::Garbage)?;
+        if Words::of(flavor, version).config_rewrite {
+            // Not waited for: the file is written to disk, and the group waits for its master.
+            self.connection.rewrite().await?;
+        }
+        Ok(Ok((facts, Vec::new())))
+    }
+
+    async fn follow(&mut self, flavor: Flavor, version: Version, follow: &[Bytes]) -> Done {
+        let known = Words::of(flavor, version);
+        let mut warnings = Vec::new();
+        let mut done = false;
+        if known.multi {
+            done = self.follow_at_once(follow, &known, &mut warnings).await?;
+        }
+        if !done {
+            // The transaction was refused as a whole, or there is none: the roles first, the rest as far as it goes.
+            let replies = self.exchange(&[follow.to_vec()]).await?;
+            if let Some(refusal) = refusal(&replies[0]) {
+                return Ok(Err(refusal));
+            }
+            let rest = beside(&known);
+            let replies = self.exchange(&rest).await?;
+            warnings = warnings_of(&rest, &replies);
+        }
+        let asked_at = self.clock.now();
+        let replies = self.exchange(&[words(&["INFO", "replication"])]).await?;
+        Ok(Ok((self.facts(&replies[0], asked_at)?, warnings)))
+    }
+
+    /// One transaction: the new master, the file, and the clients that believe in the old role.
+    async fn follow_at_once(
+        &mut self,
+        follow: &[Bytes],
+        known: &Words,
+        warnings: &mut Vec<String>,
+    ) -> Result<bool, Broken> {
+        let mut body = vec![follow.to_vec()];
+        body.extend(beside(known));
+        let mut commands = vec![words(&["MULTI"])];
+        commands.extend(body.iter().cloned());
+        commands.push(words(&["EXEC"]));
+        let replies = self.exchange(&commands).await?;
+        let Some(Frame::Array(results)) = replies.last() else { return Ok(false) };
+        if results.first().is_none_or(|first| matches!(first, Frame::Error(_))) {
+            return Ok(false);
+        }
+        *warnings = warnings_of(&body, results);
+        Ok(true)
+    }
+
+    async fn exchange(&mut self, commands: &[Vec<Bytes>]) -> Result<Vec<Frame>, Broken> {
+        self.connection.command(commands).await?;
+        self.collect(commands.len()).await
+    }
+
+    async fn collect(&mut self, count: usize) -> Result<Vec<Frame>, Broken> {
+        let mut replies = Vec::with_capacity(count);
+        while replies.len() < count {
+            let frame = self.connection.receive().await?;
+            match self.connection.take(frame, self.clock.now())? {
+                Taken::Nothing => {}
+                Taken::Command(frame) => replies.push(frame),
+                probe @ Taken::Probe(..) => self.answered.push(probe),
+            }
+        }
+        Ok(replies)
+    }
+
+    fn facts(&self, reply: &Frame, asked_at: Time) -> Result<Facts, Broken> {
+        let (Some(server), Some(text)) = (self.connection.server(), reply.text()) else {
+            return Err(Broken::Garbage("INFO was refused after the command".to_owned()));
+        };
+        info::replication(text, server, asked_at)
+            .map_err(|error| Broken::Garbage(error.to_string()))
+    }
+}
+
+/// What is done beside a change of master: remember it, and cut the clients off so that they look again.
+fn beside(known: &Words) -> Vec<Vec<Bytes>> {
+    let mut commands = Vec::new();
+    if known.config_rewrite {
+        commands.push(words(&["CONFIG", "REWRITE"]));
+    }
+    for kind in known.client_kill_types {
+        commands.push(words(&["CLIENT", "KILL", "TYPE", kind]));
+    }
+    commands
+}
+
+fn words(words: &[&str]) -> Vec<Bytes> {
+    words.iter().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
+}
+
+fn refusal(reply: &Frame) -> Option<String> {
+    reply.refusal().map(|refusal| refusal.to_string())
+}
+
+fn warnings_of(commands: &[Vec<Bytes>], replies: &[Frame]) -> Vec<String> {
+    let named = |command: &Vec<Bytes>| {
+        let words: Vec<_> = command.iter().map(|word| String::from_utf8_lossy(word)).collect();
+        words.join(" ")
+    };
+    commands
+        .iter()
+        .zip(replies)
+        .filter_map(|(command, reply)| {
+            refusal(reply).map(|why| format!("{} was refused: {why}", named(command)))
+        })
+        .collect()
+}

@@ -1,0 +1,349 @@
+//! One connection to one server: what was asked on it, in order, and what came back.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use failover_core::event::{Health, ProbeSeq, Probed};
+use failover_core::instance::Flavor;
+use failover_core::time::Time;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::flavor::{ErrorKind, ServerError};
+use super::info::{self, ServerInfo};
+use super::resp::{Decoder, Frame, Limits, encode_command};
+
+/// How the name of this program appears in `CLIENT LIST`.
+const CLIENT_NAME: &str = "redis-failover";
+/// Unacknowledged bytes older than this mean that the host is gone.
+const USER_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a read may add to the buffer at a time.
+const READ_BYTES: usize = 4 * 1024;
+/// A write of a few hundred bytes that takes longer is not going to end.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Most replies that may be outstanding on one connection.
+const EXPECTED_MAX: usize = 64;
+
+/// How to log in to a server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Login {
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<SecretString>,
+}
+
+/// Why a connection cannot be used any more.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The other side closed it, or the network did.
+    Ended,
+    /// What came is not the protocol.
+    Garbage(String),
+    /// It said why it turns every client away, unasked, and closes the connection.
+    TurnedAway(Health),
+}
+
+/// What the next reply on the connection answers.
+#[derive(Debug)]
+enum Expect {
+    Login,
+    Name,
+    Server,
+    Ping,
+    Replication { seq: ProbeSeq, asked_at: Time },
+    Role,
+    Command,
+    Rewrite,
+}
+
+/// What a frame amounted to.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// Part of something that is not complete yet.
+    Nothing,
+    /// A probe is answered.
+    Probe(ProbeSeq, Probed),
+    /// A reply to a command.
+    Command(Frame),
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    socket: SocketAddr,
+    input: BytesMut,
+    decoder: Decoder,
+    expected: VecDeque<Expect>,
+    server: Option<ServerInfo>,
+    last_reply: Option<Time>,
+    login_error: Option<String>,
+    /// The answer to `PING` of the probe that is being answered.
+    health: Option<Result<Health, String>>,
+    /// The facts of a LedisDB probe that waits for its `ROLE`.
+    waiting: Option<(ProbeSeq, Probed)>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, socket: SocketAddr) -> Self {
+        let raw = socket2::SockRef::from(&stream);
+        // Without these a probe still works, only a vanished host is noticed later.
+        let _ = raw.set_tcp_nodelay(true);
+        let _ = raw.set_tcp_user_timeout(Some(USER_TIMEOUT));
+        Self {
+            stream,
+            socket,
+            input: BytesMut::new(),
+            decoder: Decoder::new(),
+            expected: VecDeque::new(),
+            server: None,
+            last_reply: None,
+            login_error: None,
+            health: None,
+            waiting: None,
+        }
+    }
+
+    /// Who the server is, once it said so.
+    pub(super) fn server(&self) -> Option<&ServerInfo> {
+        self.server.as_ref()
+    }
+
+    /// When the last valid reply came.
+    pub(super) fn last_reply(&self) -> Option<Time> {
+        self.last_reply
+    }
+
+    /// Logs in and asks the first question, all in one write.
+    pub(super) async fn greet(
+        &mut self,
+        login: &Login,
+        seq: ProbeSeq,
+        now: Time,
+    ) -> Result<(), Broken> {
+        let mut out = BytesMut::new();
+        if let Some(password) = &login.password {
+            let password = password.expose_secret();
+            match &login.user {
+                Some(user) => encode_command(&mut out, &["AUTH", user, password]),
+                None => encode_command(&mut out, &["AUTH", password]),
+            }
+            self.expected.push_back(Expect::Login);
+        }
+        encode_command(&mut out, &["CLIENT", "SETNAME", CLIENT_NAME]);
+        self.expected.push_back(Expect::Name);
+        self.write_question(&mut out, seq, now);
+        self.write(&out).await
+    }
+
+    /// Asks how it is.
+    pub(super) async fn ask(&mut self, seq: ProbeSeq, now: Time) -> Result<(), Broken> {
+        if self.expected.len() >= EXPECTED_MAX {
+            // It owes so many answers that one more question tells nothing.
+            return Ok(());
+        }
+        let mut out = BytesMut::with_capacity(128);
+        self.write_question(&mut out, seq, now);
+        self.write(&out).await
+    }
+
+    fn write_question(&mut self, out: &mut BytesMut, seq: ProbeSeq, asked_at: Time) {
+        if self.server.is_none() {
+            encode_command(out, &["INFO", "server"]);
+            self.expected.push_back(Expect::Server);
+        }
+        encode_command(out, &["PING"]);
+        self.expected.push_back(Expect::Ping);
+        encode_command(out, &["INFO", "replication"]);
+        self.expected.push_back(Expect::Replication { seq, asked_at });
+        if self.server.as_ref().is_some_and(|server| server.flavor == Flavor::Ledisdb) {
+            encode_command(out, &["ROLE"]);
+            self.expected.push_back(Expect::Role);
+        }
+    }
+
+    /// Writes commands, each of which is answered as [`Taken::Command`].
+    pub(super) async fn command(&mut self, commands: &[Vec<Bytes>]) -> Result<(), Broken> {
+        let mut out = BytesMut::new();
+        for command in commands {
+            encode_command(&mut out, command);
+            self.expected.push_back(Expect::Command);
+        }
+        self.write(&out).await
+    }
+
+    /// Has the server write its new role into its configuration file; a refusal is only logged.
+    pub(super) async fn rewrite(&mut self) -> Result<(), Broken> {
+        let mut out = BytesMut::new();
+        encode_command(&mut out, &["CONFIG", "REWRITE"]);
+        self.expected.push_back(Expect::Rewrite);
+        self.write(&out).await
+    }
+
+    async fn write(&mut self, out: &[u8]) -> Result<(), Broken> {
+        match tokio::time::timeout(WRITE_TIMEOUT, self.stream.write_all(out)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Broken::Ended),
+        }
+    }
+
+    /// The next reply. Nothing is lost when the future is dropped.
+    pub(super) async fn receive(&mut self) -> Result<Frame, Broken> {
+        loop {
+            match self.decoder.decode(&mut self.input, &Limits::DEFAULT) {
+                Ok(Some(frame)) => {
+                    if self.input.is_empty() {
+                        // Thousands of idle connections should not keep their buffers.
+                        self.input = BytesMut::new();
+                    }
+                    return Ok(frame);
+                }
+                Ok(None) => {}
+                Err(error) => return Err(Broken::Garbage(error.to_string())),
+            }
+            // The buffer is made when there is something to read.
+            if self.stream.readable().await.is_err() {
+                return Err(Broken::Ended);
+            }
+            self.input.reserve(READ_BYTES);
+            match self.stream.try_read_buf(&mut self.input) {
+                Ok(0) => return Err(Broken::Ended),
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    if self.input.is_empty() {
+                        self.input = BytesMut::new();
+                    }
+                }
+                Err(_) => return Err(Broken::Ended),
+            }
+        }
+    }
+
+    /// Finds out what a reply answers.
+    pub(super) fn take(&mut self, frame: Frame, now: Time) -> Result<Taken, Broken> {
+        let Some(expect) = self.expected.pop_front() else {
+            // A server that refuses a client says why before it is asked anything.
+            return Err(Broken::Garbage(match frame.refusal() {
+                Some(refusal) => refusal.to_string(),
+                None => "it says something that was not asked".to_owned(),
+            }));
+        };
+        if let (Expect::Login | Expect::Name, Frame::Error(text)) = (&expect, &frame) {
+            let error = ServerError::new(text);
+            // These come before the server reads anything, so they answer no question.
+            if error.kind() == ErrorKind::TooManyClients || error.sentence().starts_with("DENIED") {
+                let health = self.health_of_error(&error).map_err(Broken::Garbage)?;
+                return Err(Broken::TurnedAway(health));
+            }
+        }
+        match expect {
+            Expect::Login => {
+                if let Frame::Error(text) = &frame {
+                    self.login_error = Some(ServerError::new(text).sentence().to_owned());
+                }
+                Ok(Taken::Nothing)
+            }
+            Expect::Name => Ok(Taken::Nothing),
+            Expect::Server => {
+                if let Some(text) = frame.text() {
+                    let server = ServerInfo::parse(text)
+                        .map_err(|error| Broken::Garbage(error.to_string()))?;
+                    self.server = Some(server);
+                }
+                Ok(Taken::Nothing)
+            }
+            Expect::Ping => {
+                self.health = Some(self.health_of(&frame));
+                Ok(Taken::Nothing)
+            }
+            Expect::Replication { seq, asked_at } => {
+                let probed = self.probed(&frame, asked_at)?;
+                self.last_reply = Some(now);
+                if matches!(self.expected.front(), Some(Expect::Role)) {
+                    self.waiting = Some((seq, probed));
+                    return Ok(Taken::Nothing);
+                }
+                Ok(Taken::Probe(seq, probed))
+            }
+            Expect::Role => {
+                let Some((seq, mut probed)) = self.waiting.take() else {
+                    return Ok(Taken::Nothing);
+                };
+                if let Probed::Replied { facts: Some(facts), .. } = &mut probed {
+                    info::settle(facts, &frame);
+                }
+                Ok(Taken::Probe(seq, probed))
+            }
+            Expect::Command => {
+                self.last_reply = Some(now);
+                Ok(Taken::Command(frame))
+            }
+            Expect::Rewrite => {
+                if let Frame::Error(text) = &frame {
+                    let sentence = ServerError::new(text);
+                    tracing::warn!(
+                        addr = %self.socket,
+                        "CONFIG REWRITE failed, {sentence}: after a restart the server will not remember its new role"
+                    );
+                }
+                Ok(Taken::Nothing)
+            }
+        }
+    }
+
+    fn health_of(&self, frame: &Frame) -> Result<Health, String> {
+        if let Some(refusal) = frame.refusal() {
+            return self.health_of_error(&refusal);
+        }
+        if frame.text().is_some_and(|text| text.eq_ignore_ascii_case(b"PONG")) {
+            return Ok(Health::Fine);
+        }
+        Err("it answers PING with something that no server answers".to_owned())
+    }
+
+    fn health_of_error(&self, error: &ServerError) -> Result<Health, String> {
+        let sentence = || error.to_string();
+        match error.kind() {
+            ErrorKind::Loading => Ok(Health::Loading),
+            ErrorKind::MasterDown => Ok(Health::Fine),
+            ErrorKind::Misconf => Ok(Health::Misconfigured(sentence())),
+            ErrorKind::Busy | ErrorKind::TooManyClients => Ok(Health::Busy(sentence())),
+            ErrorKind::Auth => Ok(Health::Auth(match &self.login_error {
+                Some(login) => format!("the login failed: {login}"),
+                None => sentence(),
+            })),
+            ErrorKind::Other => Err(sentence()),
+        }
+    }
+
+    fn probed(&mut self, frame: &Frame, asked_at: Time) -> Result<Probed, Broken> {
+        let health = self
+            .health
+            .take()
+            .unwrap_or_else(|| Err("it skipped an answer".to_owned()))
+            .map_err(Broken::Garbage)?;
+        let socket = Some(self.socket.into());
+        if let Frame::Error(text) = frame {
+            // A server that is busy or does not let us in says so here as well; one that only hides its facts is as
+            // good as one that does not let us in.
+            let health = match (health, self.health_of_error(&ServerError::new(text))) {
+                (Health::Fine, Ok(health)) => health,
+                (Health::Fine, Err(sentence)) => Health::Auth(sentence),
+                (health, _) => health,
+            };
+            return Ok(Probed::Replied { health, facts: None, socket });
+        }
+        let facts = match (&self.server, frame.text()) {
+            (Some(server), Some(text)) => {
+                let facts = info::replication(text, server, asked_at)
+                    .map_err(|error| Broken::Garbage(error.to_string()))?;
+                Some(Box::new(facts))
+            }
+            (None, Some(_)) => None,
+            (_, None) => return Err(Broken::Garbage("it answers INFO without a text".to_owned())),
+        };
+        Ok(Probed::Replied { health, facts, socket })
+    }
+}

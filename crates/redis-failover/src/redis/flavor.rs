@@ -1,0 +1,257 @@
+//! Where servers differ in words: the commands of each flavor and version, and what their refusals mean.
+//!
+//! Everything else in this program speaks of promoting and following; only this module knows how a given server is
+//! told. It sends nothing and decides nothing.
+
+use bytes::Bytes;
+use failover_core::addr::Addr;
+use failover_core::instance::Flavor;
+
+/// The number of a server's release, as far as it decides which words the server understands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// The first number.
+    pub major: u16,
+    /// The second.
+    pub minor: u16,
+    /// The third.
+    pub patch: u16,
+}
+
+impl Version {
+    /// Of these three numbers.
+    #[must_use]
+    pub const fn new(major: u16, minor: u16, patch: u16) -> Self {
+        Self { major, minor, patch }
+    }
+
+    /// Reads as many numbers as the text begins with (`8.0.1`, `8.0.0-rc1`, `0.5`). What cannot be read is 0, the
+    /// oldest: old words are understood by new servers too.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut numbers = text.splitn(3, '.').map(|part| {
+            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+            part[..digits].parse().unwrap_or(0)
+        });
+        let mut next = || numbers.next().unwrap_or(0);
+        Self::new(next(), next(), next())
+    }
+}
+
+/// What a server of one flavor and version understands. Fields are the commands that not all servers have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Words {
+    /// The command that changes whom a server follows.
+    pub replicaof: &'static str,
+    /// `MULTI` and `EXEC`.
+    pub multi: bool,
+    /// The types of clients that `CLIENT KILL TYPE` is asked to cut off after a change of roles; none without it.
+    pub client_kill_types: &'static [&'static str],
+    /// `CLIENT PAUSE ms WRITE`: writes wait, reads go on.
+    pub client_pause_write: bool,
+    /// `CONFIG REWRITE` makes a change outlast a restart.
+    pub config_rewrite: bool,
+    /// `ROLE`.
+    pub role: bool,
+    /// `AUTH` takes a user name.
+    pub auth_user: bool,
+    /// The settings `min-…-to-write` and `min-…-max-lag`, which stop a master that nobody follows from taking writes.
+    pub min_replicas: Option<[&'static str; 2]>,
+}
+
+const ALL_REDIS: Words = Words {
+    replicaof: "REPLICAOF",
+    multi: true,
+    client_kill_types: &["normal", "pubsub"],
+    client_pause_write: true,
+    config_rewrite: true,
+    role: true,
+    auth_user: true,
+    min_replicas: Some(["min-replicas-to-write", "min-replicas-max-lag"]),
+};
+
+const LEDISDB: Words = Words {
+    replicaof: "SLAVEOF",
+    multi: false,
+    client_kill_types: &[],
+    client_pause_write: false,
+    // It has the command, but roles are no part of what it writes.
+    config_rewrite: false,
+    role: true,
+    auth_user: false,
+    min_replicas: None,
+};
+
+impl Words {
+    /// Of a server that reported this.
+    #[must_use]
+    pub fn of(flavor: Flavor, version: Version) -> Self {
+        match flavor {
+            Flavor::Valkey => ALL_REDIS,
+            Flavor::Redis => Self::of_redis(version),
+            Flavor::Ledisdb => LEDISDB,
+        }
+    }
+
+    fn of_redis(version: Version) -> Self {
+        let mut words = ALL_REDIS;
+        if version < Version::new(6, 2, 0) {
+            words.client_pause_write = false;
+        }
+        if version < Version::new(6, 0, 0) {
+            words.auth_user = false;
+        }
+        if version < Version::new(5, 0, 0) {
+            words.replicaof = "SLAVEOF";
+            words.min_replicas = Some(["min-slaves-to-write", "min-slaves-max-lag"]);
+        }
+        if version < Version::new(2, 8, 12) {
+            words.client_kill_types = &[];
+            words.role = false;
+        }
+        words
+    }
+}
+
+/// Makes a server a master.
+#[must_use]
+pub fn promote(flavor: Flavor, version: Version) -> Vec<Bytes> {
+    let word = Words::of(flavor, version).replicaof;
+    command(&[word, "NO", "ONE"])
+}
+
+/// Makes a server follow `master` and keep what it has in common with it.
+#[must_use]
+pub fn follow(flavor: Flavor, version: Version, master: &Addr) -> Vec<Bytes> {
+    let word = Words::of(flavor, version).replicaof;
+    command(&[word, master.host(), &master.port().to_string()])
+}
+
+/// Makes a server follow `master` with a full copy of its data. Only LedisDB must be told: it does not notice that its
+/// history differs from its master's. Redis and Valkey do, and copy what they have to.
+#[must_use]
+pub fn follow_afresh(flavor: Flavor, version: Version, master: &Addr) -> Vec<Bytes> {
+    let mut words = follow(flavor, version, master);
+    match flavor {
+        Flavor::Redis | Flavor::Valkey => {}
+        Flavor::Ledisdb => words.push(Bytes::from_static(b"RESTART")),
+    }
+    words
+}
+
+/// Makes a master refuse writes at once, without a change of roles; `None` where the flavor has no such command.
+#[must_use]
+pub fn fence(flavor: Flavor) -> Option<Vec<Bytes>> {
+    match flavor {
+        Flavor::Redis | Flavor::Valkey => None,
+        Flavor::Ledisdb => Some(command(&["SLAVEOF", "NO", "ONE", "READONLY"])),
+    }
+}
+
+fn command(words: &[&str]) -> Vec<Bytes> {
+    words.iter().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
+}
+
+/// What a refusal says of the server that sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// It lives and reads its data from disk.
+    Loading,
+    /// It lives, is a replica without its master and was set up not to answer with old data. Answers `PING` too.
+    MasterDown,
+    /// It lives and refuses writes because it cannot save.
+    Misconf,
+    /// It lives and runs a script that takes long.
+    Busy,
+    /// It lives and does not let us in, or not do this.
+    Auth,
+    /// It lives and has as many clients as it may have.
+    TooManyClients,
+    /// Anything else.
+    Other,
+}
+
+/// The longest sentence of a server that is kept.
+pub const SENTENCE_BYTES_MAX: usize = 200;
+
+/// A refusal: its kind and the server's own words, safe to be shown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server answered \"{sentence}\"")]
+pub struct ServerError {
+    kind: ErrorKind,
+    sentence: Box<str>,
+}
+
+impl ServerError {
+    /// Of the text of an error reply.
+    #[must_use]
+    pub fn new(error: &[u8]) -> Self {
+        Self { kind: classify(error), sentence: sentence(error) }
+    }
+
+    /// What it means.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The server's words, shortened.
+    #[must_use]
+    pub fn sentence(&self) -> &str {
+        &self.sentence
+    }
+}
+
+/// What the text of an error reply means.
+#[must_use]
+pub fn classify(error: &[u8]) -> ErrorKind {
+    let code = error.split(|byte| *byte == b' ').next().unwrap_or(error);
+    match code {
+        b"LOADING" => return ErrorKind::Loading,
+        b"MASTERDOWN" => return ErrorKind::MasterDown,
+        b"MISCONF" => return ErrorKind::Misconf,
+        b"BUSY" => return ErrorKind::Busy,
+        b"NOAUTH" | b"WRONGPASS" | b"NOPERM" | b"DENIED" => return ErrorKind::Auth,
+        _ => {}
+    }
+    PHRASES
+        .iter()
+        .find(|(phrase, _)| error.starts_with(phrase.as_bytes()))
+        .map_or(ErrorKind::Other, |(_, kind)| *kind)
+}
+
+/// Refusals without a code of their own. The first two stand for several endings each.
+const PHRASES: [(&str, ErrorKind); 7] = [
+    ("ERR max number of clients", ErrorKind::TooManyClients),
+    ("ERR AUTH <password> called without any password", ErrorKind::Auth),
+    ("ERR Client sent AUTH, but no password is set", ErrorKind::Auth),
+    ("ERR invalid password", ErrorKind::Auth),
+    ("ERR operation not permitted", ErrorKind::Auth),
+    ("not authenticated", ErrorKind::Auth),
+    ("authentication failure", ErrorKind::Auth),
+];
+
+/// Servers repeat the arguments of a command they do not know. When `AUTH` was renamed, these are the password.
+const REPEATS_ARGUMENTS: &[u8] = b", with args beginning with";
+
+fn sentence(error: &[u8]) -> Box<str> {
+    let looked_at = &error[..error.len().min(SENTENCE_BYTES_MAX)];
+    let cut =
+        looked_at.windows(REPEATS_ARGUMENTS.len()).position(|window| window == REPEATS_ARGUMENTS);
+    let text = String::from_utf8_lossy(&looked_at[..cut.unwrap_or(looked_at.len())])
+        .replace(char::is_control, " ");
+    // A byte that is no text became three bytes.
+    shortened(text.trim(), SENTENCE_BYTES_MAX).into()
+}
+
+/// The beginning of a text, cut between characters.
+pub(super) fn shortened(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests;

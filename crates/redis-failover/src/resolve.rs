@@ -1,0 +1,86 @@
+//! Host names to addresses, without ever holding up anything but the one connection that needs it.
+//!
+//! Each name is asked once at a time, off the loop, and its last answer is kept: a name server that is slow or gone
+//! delays nobody who was reached before.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use failover_core::addr::Addr;
+use tokio::sync::Semaphore;
+
+/// A name server that takes longer is treated as gone; the last answer is used.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Most names that are being resolved at once.
+const RESOLVING_MAX: usize = 64;
+
+/// Resolves and remembers.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolver {
+    known: Arc<Mutex<BTreeMap<Addr, Known>>>,
+    permits: Arc<Semaphore>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    socket: SocketAddr,
+    /// A connection to it failed: ask again before it is used, but fall back on it.
+    doubted: bool,
+}
+
+impl Resolver {
+    pub(crate) fn new() -> Self {
+        Self { known: Arc::default(), permits: Arc::new(Semaphore::new(RESOLVING_MAX)) }
+    }
+
+    /// The socket address of an instance.
+    pub(crate) async fn resolve(&self, addr: &Addr) -> Result<SocketAddr, String> {
+        let known = self.lock().get(addr).copied();
+        if let Some(Known { socket, doubted: false }) = known {
+            return Ok(socket);
+        }
+        match (self.look_up(addr).await, known) {
+            (Ok(socket), _) => {
+                self.lock().insert(addr.clone(), Known { socket, doubted: false });
+                Ok(socket)
+            }
+            (Err(_), Some(known)) => Ok(known.socket),
+            (Err(why), None) => Err(why),
+        }
+    }
+
+    /// A connection to the last answer failed.
+    pub(crate) fn forget(&self, addr: &Addr) {
+        if let Some(known) = self.lock().get_mut(addr) {
+            known.doubted = true;
+        }
+    }
+
+    async fn look_up(&self, addr: &Addr) -> Result<SocketAddr, String> {
+        let name = addr.host().to_owned();
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let target = (name.clone(), addr.port());
+        // The question is asked in a task of its own, which keeps the permit until the name server has answered:
+        // a time-out must not let more questions pile up behind those that hang.
+        let asked = tokio::spawn(async move {
+            let _permit = permit;
+            tokio::net::lookup_host(target).await.map(|mut sockets| sockets.next())
+        });
+        match tokio::time::timeout(RESOLVE_TIMEOUT, asked).await {
+            Ok(Ok(Ok(Some(socket)))) => Ok(socket),
+            Ok(Ok(Ok(None))) => Err(format!("the name {name} has no address")),
+            Ok(Ok(Err(error))) => Err(format!("the name {name} cannot be resolved: {error}")),
+            Ok(Err(_)) => Err(format!("the name {name} was not resolved: the program is stopping")),
+            Err(_) => Err(format!(
+                "the name {name} was not resolved within {} ms",
+                RESOLVE_TIMEOUT.as_millis()
+            )),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Addr, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

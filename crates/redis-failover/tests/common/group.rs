@@ -1,0 +1,72 @@
+//! A replication group of real servers.
+
+use super::server::{Options, Server, ServerKind};
+use super::{PATIENCE, wait_until};
+
+/// A master and its replicas, in step.
+#[derive(Debug)]
+pub struct Group {
+    pub master: Server,
+    pub replicas: Vec<Server>,
+}
+
+impl Group {
+    /// Returns when every link is up and every offset is equal and above 0. A replica whose link
+    /// has just come up can still be at offset 0, and a failover then measures luck.
+    pub fn start(kind: ServerKind, replicas: usize) -> Self {
+        Self::start_with(kind, replicas, &Options::new())
+    }
+
+    /// The same with options that hold for each of the servers.
+    pub fn start_with(kind: ServerKind, replicas: usize, options: &Options) -> Self {
+        Self::start_each(kind, options, &vec![options.clone(); replicas])
+    }
+
+    /// The same with options of its own for each replica.
+    pub fn start_each(kind: ServerKind, master: &Options, replicas: &[Options]) -> Self {
+        let master = Server::start(kind, master);
+        let port = master.port();
+        let replicas = replicas
+            .iter()
+            .map(|o| Server::start(kind, &o.clone().set("replicaof", &format!("127.0.0.1 {port}"))))
+            .collect();
+        let group = Self { master, replicas };
+        for replica in &group.replicas {
+            replica.wait_for_link(&group.master);
+        }
+        group.master.cmd(&["SET", "rig:ready", "1"]);
+        group.wait_in_step();
+        group
+    }
+
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        std::iter::once(&self.master).chain(&self.replicas)
+    }
+
+    pub fn addrs(&self) -> Vec<String> {
+        self.servers().map(Server::addr).collect()
+    }
+
+    /// The server with this address.
+    #[track_caller]
+    pub fn server(&self, addr: &str) -> &Server {
+        self.servers().find(|s| s.addr() == addr).expect("the address is of this group")
+    }
+
+    #[track_caller]
+    pub fn server_mut(&mut self, addr: &str) -> &mut Server {
+        std::iter::once(&mut self.master)
+            .chain(&mut self.replicas)
+            .find(|s| s.addr() == addr)
+            .expect("the address is of this group")
+    }
+
+    /// Waits until the offsets of all servers are equal and above 0.
+    #[track_caller]
+    pub fn wait_in_step(&self) {
+        wait_until("all offsets are equal and above 0", PATIENCE, || {
+            let first = self.master.offset();
+            (first > 0 && self.replicas.iter().all(|r| r.offset() == first)).then_some(())
+        });
+    }
+}

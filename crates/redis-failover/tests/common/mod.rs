@@ -1,0 +1,63 @@
+//! The rig of the integration tests and of the benchmark: real servers, the real program, and the
+//! witnesses that measure what happens between them.
+//!
+//! - [`server`]: one Redis or Valkey server; [`group`]: a master and its replicas;
+//! - [`daemon`]: the program itself, and a small HTTP client for it in [`http`];
+//! - [`witness`]: a [`Writer`] that writes to every server each millisecond, and [`Told`], which
+//!   asks `GET /master` each millisecond;
+//! - [`ports`] and [`child`]: free ports, and children that never outlive the test.
+//!
+//! Everything waits by asking, with a bound; nothing sleeps and hopes. Each child is ended by the
+//! value that owns it, also when the test panics, and by the kernel when the test itself is killed.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    unused_imports,
+    reason = "every test file and the benchmark includes this module and uses its own part of it"
+)]
+
+pub mod child;
+pub mod daemon;
+pub mod group;
+pub mod http;
+pub mod ports;
+pub mod server;
+pub mod witness;
+
+use std::time::{Duration, Instant};
+
+pub use daemon::Daemon;
+pub use group::Group;
+pub use server::{Options, Server, ServerKind};
+pub use witness::{Told, Writer};
+
+/// How long the rig waits for something that takes milliseconds on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The one clock of the rig.
+#[expect(clippy::disallowed_methods, reason = "the rig measures real time; it decides nothing")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Asks every 2 ms until `ask` gives a value, and panics with `what` when it takes too long.
+#[track_caller]
+pub fn wait_until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let started_at = now();
+    loop {
+        if let Some(found) = ask() {
+            return found;
+        }
+        assert!(started_at.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A directory that goes with the value, and whose name says whose it was if this process is
+/// killed.
+pub fn temporary_dir() -> tempfile::TempDir {
+    let dir = tempfile::Builder::new().prefix("redis-failover-test-").tempdir();
+    dir.expect("the temporary directory is writable")
+}
