@@ -85,7 +85,7 @@ pub(crate) enum Message {
     /// The node asks how it is.
     Ask { conn: Conn, connect: bool, seq: ProbeSeq, asked_at: Time },
     /// The node wants it changed.
-    Order { conn: Conn, connect: bool, id: CommandId, command: Command, epoch: u64 },
+    Order { conn: Conn, id: CommandId, command: Command, epoch: u64 },
     /// A client writes.
     Write { value: Value },
     /// A replica wants the stream.
@@ -314,9 +314,7 @@ impl Server {
 
     /// The host's part: connections are accepted whether the server runs or hangs.
     fn accept(&mut self, message: &Message, out: &mut Vec<Effect>) {
-        if let Message::Ask { conn, connect: true, .. }
-        | Message::Order { conn, connect: true, .. } = message
-        {
+        if let Message::Ask { conn, connect: true, .. } = message {
             self.conns.insert(*conn);
             out.push(Effect::Reply(Reply::Accepted { conn: *conn }));
         }
@@ -618,7 +616,7 @@ impl Server {
 /// The answer of a host on which no process listens.
 fn refuse(message: &Message, out: &mut Vec<Effect>) {
     match message {
-        Message::Ask { conn, connect: true, .. } | Message::Order { conn, connect: true, .. } => {
+        Message::Ask { conn, connect: true, .. } => {
             out.push(Effect::Reply(Reply::Refused { conn: *conn }));
         }
         Message::Psync { from, link, .. } => {

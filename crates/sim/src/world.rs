@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use failover_core::action::{Action, Command};
 use failover_core::addr::Addr;
-use failover_core::event::{CommandId, Event, GroupSpec, ProposalId, Request};
+use failover_core::event::{CommandId, Event, GroupSpec, Probed, ProposalId, Request};
 use failover_core::fleet::{Fleet, Policies};
 use failover_core::node::{GroupName, Leadership, NodeId, Token};
 use failover_core::policy::Policy;
@@ -23,7 +23,7 @@ use crate::journal::{self, Journal};
 use crate::model_broker::{Fate, ModelBroker};
 use crate::model_redis::{Effect, Message, Reply, Running, Server, Value};
 use crate::network::{Network, Way};
-use crate::shell::{Shell, Wrong};
+use crate::shell::{Order, Shell, Wish, Wrong};
 use crate::{Options, SERVERS};
 
 /// How often in a row the core may ask to be woken at once before that counts as a loop.
@@ -40,11 +40,11 @@ enum Happening {
     /// A message reaches a server.
     Reach { server: usize, message: Message },
     /// A reply reaches the node.
-    Hear { reply: Reply },
+    Hear { server: usize, reply: Reply },
     /// A proposal ends.
     Settle { id: ProposalId, changes: Vec<Change>, fate: Fate },
     /// A command's deadline passes.
-    Overdue { id: CommandId },
+    Overdue { server: usize, id: CommandId },
     /// A server's own turn, of one of its lives.
     Cron { server: usize, life: u32 },
     /// Clients write.
@@ -123,6 +123,8 @@ pub struct World {
     troubles: bool,
     /// Faults of an earlier round do not happen any more.
     round: u32,
+    /// Until when the routine lane is behind.
+    routine_until: Time,
     wakes_at_once: u32,
 }
 
@@ -167,7 +169,7 @@ impl World {
             rng,
             heap: BinaryHeap::new(),
             next_seq: 0,
-            shell: Shell::new(fleet, group.clone(), addrs.clone()),
+            shell: Shell::new(fleet, group.clone(), &addrs),
             group: group.clone(),
             servers,
             broker: ModelBroker::new(token),
@@ -179,6 +181,7 @@ impl World {
             counts: Counts::default(),
             troubles: false,
             round: 0,
+            routine_until: started,
             wakes_at_once: 0,
             addrs,
         };
@@ -381,12 +384,11 @@ impl World {
                 self.servers[server].receive(self.now, message, fresh_id, &mut out);
                 self.effects(server, out);
             }
-            Happening::Hear { reply } => self.hear(reply),
+            Happening::Hear { server, reply } => self.hear(server, reply),
             Happening::Settle { id, changes, fate } => self.settle(id, changes, fate),
-            Happening::Overdue { id } => {
-                if let Some(event) = self.shell.overdue(id) {
-                    self.tell(event);
-                }
+            Happening::Overdue { server, id } => {
+                let wishes = self.shell.overdue(self.now, server, id);
+                self.grant(server, wishes);
             }
             Happening::Cron { server, life } => {
                 if self.servers[server].life() == life {
@@ -466,8 +468,8 @@ impl World {
                 for _ in 0..times {
                     self.observe(&Seen::Asked { server });
                 }
-                let (conn, message) = self.shell.ask(self.now, server, seq, fresh);
-                self.send(server, conn, message);
+                let wishes = self.shell.probe(self.now, server, seq, fresh);
+                self.grant(server, wishes);
             }
             Action::Forget { addr } => {
                 if let Some(server) = self.index(&addr) {
@@ -515,13 +517,50 @@ impl World {
         if self.wrong == Some(Wrong::PromoteTwice) && command == Command::Promote {
             let other = (0..SERVERS).find(|index| *index != server && *index != self.recorded());
             if let Some(other) = other {
-                let order = self.shell.order(other, u64::MAX - id, Command::Promote, epoch);
-                self.send(other, order.0, order.1);
+                self.order(
+                    other,
+                    Order { id: u64::MAX - id, command: command.clone(), epoch, deadline },
+                );
             }
         }
-        let (conn, message) = self.shell.order(server, id, command, epoch);
-        self.send(server, conn, message);
-        self.at(deadline, Happening::Overdue { id });
+        self.order(server, Order { id, command, epoch, deadline });
+    }
+
+    fn order(&mut self, server: usize, order: Order) {
+        self.at(order.deadline, Happening::Overdue { server, id: order.id });
+        let wishes = self.shell.order(self.now, server, order);
+        self.grant(server, wishes);
+    }
+
+    /// Does for the shell what it cannot do itself.
+    fn grant(&mut self, server: usize, wishes: Vec<Wish>) {
+        for wish in wishes {
+            match wish {
+                Wish::Send { conn, message } => {
+                    let way = Way::Out(conn);
+                    let at = self.network.arrival(&mut self.rng, self.now, way, Duration::ZERO);
+                    self.at(at, Happening::Reach { server, message });
+                }
+                Wish::Tell(event) => self.tell_in_lanes(event),
+            }
+        }
+    }
+
+    /// What decides has a lane of its own and overtakes what is routine.
+    fn tell_in_lanes(&mut self, event: Event) {
+        let routine = matches!(
+            event,
+            Event::Accepted { .. } | Event::Probed { outcome: Probed::Replied { .. }, .. }
+        );
+        let mut at = self.now;
+        if routine {
+            if self.rng.u8(..20) == 0 {
+                at = at + Duration::from_micros(self.rng.u64(1..500));
+            }
+            at = at.max(self.routine_until);
+            self.routine_until = at;
+        }
+        self.at(at, Happening::Tell(event));
     }
 
     fn settle(&mut self, id: ProposalId, changes: Vec<Change>, fate: Fate) {
@@ -569,16 +608,15 @@ impl World {
         }
     }
 
-    fn hear(&mut self, mut reply: Reply) {
+    fn hear(&mut self, server: usize, mut reply: Reply) {
         if self.wrong == Some(Wrong::TurnOffsets)
             && let Reply::Answer { facts, .. } = &mut reply
             && !facts.is_master()
         {
             facts.offset = 1_000_000_000 - facts.offset;
         }
-        for event in self.shell.hear(reply) {
-            self.tell(event);
-        }
+        let wishes = self.shell.hear(self.now, server, reply);
+        self.grant(server, wishes);
     }
 
     /// Delivers what a server wants sent.
@@ -596,7 +634,7 @@ impl World {
                     };
                     let way = Way::Back(conn);
                     let at = self.network.arrival(&mut self.rng, self.now, way, Duration::ZERO);
-                    self.at(at, Happening::Hear { reply });
+                    self.at(at, Happening::Hear { server, reply });
                 }
                 Effect::Acknowledge { value } => self.acknowledge(server, value),
                 Effect::Promoted { epoch } => {
@@ -614,11 +652,6 @@ impl World {
             self.clients.acknowledge(value);
             self.counts.acknowledged += 1;
         }
-    }
-
-    fn send(&mut self, server: usize, conn: u64, message: Message) {
-        let at = self.network.arrival(&mut self.rng, self.now, Way::Out(conn), Duration::ZERO);
-        self.at(at, Happening::Reach { server, message });
     }
 
     fn send_between(&mut self, from: usize, to: usize, message: Message) {
