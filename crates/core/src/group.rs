@@ -63,8 +63,8 @@ pub struct Group {
     veto: Option<String>,
     /// Nothing is begun before this moment.
     hold: Option<Hold>,
-    /// When an instance's repair may be tried again, and how often it failed in a row.
-    repairs: BTreeMap<Addr, (Time, u32)>,
+    /// Instances whose repair ended a short while ago, or failed.
+    repairs: BTreeMap<Addr, repair::Pause>,
     /// Steps that no proposal has carried into the record yet.
     steps: Vec<Step>,
     next_id: u64,
@@ -340,6 +340,9 @@ impl Group {
     /// The one decision table.
     fn step(&mut self, ctx: &Context<'_>) {
         self.hold.take_if(|hold| hold.until <= ctx.now);
+        for pause in self.repairs.values_mut() {
+            pause.end(ctx.now);
+        }
         self.idle_because = None;
         let because = self.decide(ctx);
         self.conclude(ctx);

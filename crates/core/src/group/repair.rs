@@ -17,6 +17,22 @@ use crate::watch::Watch;
 /// A failed repair waits twice as long each time, up to 2^6 times the first pause.
 const PAUSE_DOUBLINGS_MAX: u32 = 6;
 
+/// The time that is given to an instance after a repair of it ended.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    /// Until when, while it lasts.
+    until: Option<Time>,
+    /// How often its repair failed in a row.
+    failures: u32,
+}
+
+impl Pause {
+    /// Ends it when its time has come. A timer that stayed due would wake the loop for ever.
+    pub(super) fn end(&mut self, now: Time) {
+        self.until.take_if(|until| *until <= now);
+    }
+}
+
 impl Group {
     /// Repairs one instance, if one needs it; the sentence says why one that looks wrong is left alone.
     pub(super) fn consider_repair(&mut self, ctx: &Context<'_>, token: Token) -> Option<String> {
@@ -31,10 +47,9 @@ impl Group {
                 Wrong::Nothing => {}
                 Wrong::LeaveAlone(why) => because = Some(why),
                 Wrong::Repair(kind, why) => {
-                    let paused = self.repairs.get(addr).is_some_and(|(until, _)| ctx.now < *until);
-                    if paused {
+                    if self.repairs.get(addr).is_some_and(|pause| pause.until.is_some()) {
                         because = Some(format!(
-                            "the last repair of {addr} failed, the next one waits: {why}"
+                            "{addr} was repaired or tried a short while ago, the next attempt waits: {why}"
                         ));
                     } else if chosen.is_none() {
                         chosen = Some((addr.clone(), kind, why));
@@ -221,11 +236,12 @@ impl Group {
         let step = if kind == Some(Kind::Repair) && end.is_ok() { "repointed" } else { step };
         self.mark(ctx, step, Some(target), note);
         let Some((mut entry, mut history)) = self.close_saga(ctx.now, outcome) else { return };
-        let failures = self.repairs.get(target).map_or(0, |(_, failures)| *failures);
+        let failures = self.repairs.get(target).map_or(0, |pause| pause.failures);
         // Also one that worked is given time until its effect is read.
         let failures = if end.is_ok() { 0 } else { failures + 1 };
         let pause = self.policy.repair_interval * 2_u32.pow(failures.min(PAUSE_DOUBLINGS_MAX));
-        self.repairs.insert(target.clone(), (ctx.now + pause, failures));
+        let until = Some(ctx.now + pause);
+        self.repairs.insert(target.clone(), Pause { until, failures });
         if let Err(why) = &end {
             history.reason = format!("{}; it failed: {why}", history.reason);
         } else if let Some(known) = entry.instances.get_mut(target) {
@@ -239,7 +255,7 @@ impl Group {
 
     /// When a paused repair may be tried again.
     pub(super) fn next_repair(&self) -> Option<Time> {
-        self.repairs.values().filter(|(_, failures)| *failures > 0).map(|(until, _)| *until).min()
+        self.repairs.values().filter_map(|pause| pause.until).min()
     }
 }
 
