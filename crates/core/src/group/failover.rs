@@ -4,6 +4,7 @@
 //! is *unknown*, never *failed*.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::corroborate::{Hearing, Verdict, hear};
 use super::diagnose::death_in_words;
@@ -36,6 +37,19 @@ struct Active {
     /// The command, until it ended.
     sent: Option<CommandId>,
     since: Time,
+}
+
+/// The pause until a replica that was told to follow is asked for its link again: a partial resync takes milliseconds,
+/// and a full one is not hurried by asking.
+fn link_pause(policy: &Policy, age: Duration) -> Duration {
+    let step = policy.corroboration_interval;
+    if age < step * 20 {
+        step
+    } else if age < policy.promote_timeout {
+        step * 20
+    } else {
+        policy.check_interval
+    }
 }
 
 impl Repointing {
@@ -562,11 +576,7 @@ impl Group {
         self.verify_links(ctx);
         self.start_repoints(ctx, token);
         let Work::Repointing(work) = &mut self.work else { return };
-        // The first answers come within a millisecond; a full sync is not hurried by asking.
-        let young = ctx.now.since(work.since) < self.policy.promote_timeout;
-        let pause =
-            if young { self.policy.corroboration_interval * 5 } else { self.policy.check_interval };
-        work.again_at = ctx.now + pause;
+        work.again_at = ctx.now + link_pause(&self.policy, ctx.now.since(work.since));
         let over = ctx.now >= work.since + self.policy.failover_timeout;
         if over || (work.waiting.is_empty() && work.active.is_empty()) {
             let note = over.then_some("failover_timeout passed before every replica was verified");
@@ -594,7 +604,8 @@ impl Group {
                 let secs = self.policy.link_timeout.as_secs();
                 failed.push((addr.clone(), format!("its link was not up within {secs} s")));
             } else {
-                watch.ask(ctx.now + self.policy.corroboration_interval, active.since);
+                let pause = link_pause(&self.policy, ctx.now.since(active.since));
+                watch.ask(ctx.now + pause, active.since);
             }
         }
         for addr in &verified {
