@@ -388,8 +388,30 @@ impl Group {
                     .to_owned(),
             );
         }
-        match self.death(ctx.now) {
-            Some((death, sign, down)) => self.consider_failover(ctx, token, death, sign, down),
+        match self.dying() {
+            Some((death, sign, down)) if ctx.now >= down => {
+                self.consider_failover(ctx, token, death, sign, down)
+            }
+            Some((death, _, down)) => {
+                let seen = match &self.work {
+                    Work::Hearing { seen, .. } => *seen,
+                    Work::Idle
+                    | Work::Vetting { .. }
+                    | Work::Proposing { .. }
+                    | Work::Promoting { .. }
+                    | Work::Repointing(_)
+                    | Work::Repairing { .. } => ctx.now,
+                };
+                self.work = Work::Hearing { seen, again_at: down };
+                Some(match death {
+                    Death::Loading => {
+                        "the master is loading its data, and has time for it".to_owned()
+                    }
+                    Death::Refusing | Death::Hung | Death::Unreachable => {
+                        "the master's host accepts connections again; it may be starting".to_owned()
+                    }
+                })
+            }
             None => {
                 self.work = Work::Idle;
                 self.veto = None;
@@ -401,8 +423,10 @@ impl Group {
         }
     }
 
-    /// How, since when, and from when on the master counts as down for this node.
-    fn death(&self, now: Time) -> Option<(Death, Time, Time)> {
+    /// How, since when, and from when on the master counts as down for this node. That moment may lie ahead: a host that
+    /// refused connections and accepts them again may be starting its server, which has the time of a silent or a
+    /// loading one.
+    fn dying(&self) -> Option<(Death, Time, Time)> {
         let watch = self.watches.get(&self.entry.master)?;
         let policy = &self.policy;
         if let Some(death) = watch.death() {
@@ -411,11 +435,15 @@ impl Group {
                 Death::Refusing => sign + policy.crash_down_time,
                 Death::Hung | Death::Unreachable | Death::Loading => sign + policy.max_down_time,
             };
-            return Some((death, sign, down.min(now)));
+            return Some((death, sign, down));
         }
         let since = watch.loading_since()?;
-        let down = since + policy.max_loading_time;
-        (now >= down).then_some((Death::Loading, since, down))
+        Some((Death::Loading, since, since + policy.max_loading_time))
+    }
+
+    /// The same, once it counts.
+    fn death(&self, now: Time) -> Option<(Death, Time, Time)> {
+        self.dying().filter(|(_, _, down)| now >= *down)
     }
 
     fn conclude(&mut self, ctx: &Context<'_>) {
