@@ -63,6 +63,8 @@ pub struct Group {
     veto: Option<String>,
     /// Nothing is begun before this moment.
     hold: Option<Hold>,
+    /// A proposal was not committed: nothing at all is proposed or commanded before this moment.
+    again: Option<(Time, String)>,
     /// Instances whose repair ended a short while ago, or failed.
     repairs: BTreeMap<Addr, repair::Pause>,
     /// Steps that no proposal has carried into the record yet.
@@ -127,6 +129,7 @@ impl Group {
             idle_because: None,
             veto: None,
             hold: None,
+            again: None,
             repairs: BTreeMap::new(),
             steps: Vec::new(),
             next_id: 0,
@@ -256,10 +259,8 @@ impl Group {
     pub fn not_committed(&mut self, ctx: &Context<'_>, id: u64, why: &str) {
         if matches!(&self.work, Work::Proposing { id: waiting } if *waiting == id) {
             self.work = Work::Idle;
-            self.hold(
-                ctx.now + self.policy.check_interval,
-                format!("a decision was not committed: {why}"),
-            );
+            let why = format!("a decision was not committed: {why}");
+            self.again = Some((ctx.now + self.policy.check_interval, why));
             self.step(ctx);
         }
     }
@@ -268,6 +269,7 @@ impl Group {
     pub fn standing_changed(&mut self, ctx: &Context<'_>) {
         // Whatever was on its way belonged to the old term; the record says where to go on.
         self.work = Work::Idle;
+        self.again = None;
         self.changed = true;
         self.step(ctx);
     }
@@ -326,6 +328,7 @@ impl Group {
 
     fn work_timeout(&self) -> Option<Time> {
         let hold = self.hold.as_ref().map(|hold| hold.until);
+        let again = self.again.as_ref().map(|(until, _)| *until);
         let work = match &self.work {
             Work::Idle | Work::Proposing { .. } => None,
             Work::Hearing { again_at, .. } => Some(*again_at),
@@ -334,12 +337,13 @@ impl Group {
             Work::Repointing(work) => work.timeout(&self.policy),
         };
         let repair = self.next_repair();
-        [hold, work, repair].into_iter().flatten().min()
+        [hold, again, work, repair].into_iter().flatten().min()
     }
 
     /// The one decision table.
     fn step(&mut self, ctx: &Context<'_>) {
         self.hold.take_if(|hold| hold.until <= ctx.now);
+        self.again.take_if(|(until, _)| *until <= ctx.now);
         for pause in self.repairs.values_mut() {
             pause.end(ctx.now);
         }
@@ -360,6 +364,9 @@ impl Group {
         };
         if let Status::Halted { reason, .. } = &self.entry.status {
             return Some(format!("the group is halted until it is resumed: {reason}"));
+        }
+        if let Some((_, why)) = &self.again {
+            return Some(why.clone());
         }
         match &self.work {
             Work::Proposing { .. } => return None,
