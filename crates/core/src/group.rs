@@ -61,8 +61,10 @@ pub struct Group {
     idle_because: Option<String>,
     /// A replica has news of an unreachable master.
     veto: Option<String>,
-    /// Nothing is begun before this moment.
+    /// No failover is begun before this moment.
     hold: Option<Hold>,
+    /// A proposal was not committed: nothing at all is proposed or commanded before this moment.
+    again: Option<(Time, String)>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
     repairs: BTreeMap<Addr, (Time, u32)>,
     /// Steps that no proposal has carried into the record yet.
@@ -127,6 +129,7 @@ impl Group {
             idle_because: None,
             veto: None,
             hold: None,
+            again: None,
             repairs: BTreeMap::new(),
             steps: Vec::new(),
             next_id: 0,
@@ -192,6 +195,10 @@ impl Group {
     pub fn accepted(&mut self, ctx: &Context<'_>, addr: &Addr) {
         let Some(watch) = self.watches.get_mut(addr) else { return };
         watch.accepted();
+        // What was down by a refusal is not, now that somebody listens.
+        let before = (watch.state(), watch.since());
+        self.changed |= watch.update(ctx.now, &self.policy);
+        self.tell_state(ctx.now, addr, before);
         self.step(ctx);
     }
 
@@ -256,10 +263,8 @@ impl Group {
     pub fn not_committed(&mut self, ctx: &Context<'_>, id: u64, why: &str) {
         if matches!(&self.work, Work::Proposing { id: waiting } if *waiting == id) {
             self.work = Work::Idle;
-            self.hold(
-                ctx.now + self.policy.check_interval,
-                format!("a decision was not committed: {why}"),
-            );
+            let why = format!("a decision was not committed: {why}");
+            self.again = Some((ctx.now + self.policy.check_interval, why));
             self.step(ctx);
         }
     }
@@ -268,6 +273,7 @@ impl Group {
     pub fn standing_changed(&mut self, ctx: &Context<'_>) {
         // Whatever was on its way belonged to the old term; the record says where to go on.
         self.work = Work::Idle;
+        self.again = None;
         self.changed = true;
         self.step(ctx);
     }
@@ -326,6 +332,7 @@ impl Group {
 
     fn work_timeout(&self) -> Option<Time> {
         let hold = self.hold.as_ref().map(|hold| hold.until);
+        let again = self.again.as_ref().map(|(until, _)| *until);
         let work = match &self.work {
             Work::Idle | Work::Proposing { .. } => None,
             Work::Hearing { again_at, .. } => Some(*again_at),
@@ -333,13 +340,13 @@ impl Group {
             Work::Promoting { since, .. } => Some(*since + self.policy.promote_timeout),
             Work::Repointing(work) => work.timeout(&self.policy),
         };
-        let repair = self.next_repair();
-        [hold, work, repair].into_iter().flatten().min()
+        [hold, again, work].into_iter().flatten().min()
     }
 
     /// The one decision table.
     fn step(&mut self, ctx: &Context<'_>) {
         self.hold.take_if(|hold| hold.until <= ctx.now);
+        self.again.take_if(|(until, _)| *until <= ctx.now);
         self.idle_because = None;
         let because = self.decide(ctx);
         self.conclude(ctx);
@@ -357,6 +364,9 @@ impl Group {
         };
         if let Status::Halted { reason, .. } = &self.entry.status {
             return Some(format!("the group is halted until it is resumed: {reason}"));
+        }
+        if let Some((_, why)) = &self.again {
+            return Some(why.clone());
         }
         match &self.work {
             Work::Proposing { .. } => return None,
@@ -390,6 +400,8 @@ impl Group {
             None => {
                 self.work = Work::Idle;
                 self.veto = None;
+                // It lives: what held up its replacement is over.
+                self.hold = None;
                 if !self.learn(ctx, token) {
                     return self.consider_repair(ctx, token);
                 }

@@ -288,8 +288,9 @@ impl Watch {
         }
         let state = match self.trouble {
             Some(trouble) if down_at(&trouble, policy).is_some_and(|at| now >= at) => State::Down,
-            // In doubt it stays what it was: an ended connection that comes back was never down.
-            Some(_) if self.last_reply.is_some() => self.state,
+            // In doubt it stays up: an ended connection that comes back was never down. What was down by a refusal and
+            // accepts connections again is neither, until it replies or its silence is long enough.
+            Some(_) if self.last_reply.is_some() && self.state == State::Up => State::Up,
             None if self.last_reply.is_some() && self.how != How::Auth => State::Up,
             Some(_) | None => State::Unknown,
         };
@@ -355,6 +356,9 @@ impl Watch {
         let was_away = trouble.is_some_and(|trouble| trouble.away);
         let mut changed = trouble.is_some() || self.last_reply.is_none();
         self.last_reply = Some(now);
+        // Whatever was asked on other connections before is answered by this: the server lives.
+        let deadline = reply_deadline(policy);
+        self.unanswered.retain(|(_, asked_at)| now < *asked_at + deadline);
         self.reconnect = Duration::from_millis(1);
         if trouble.is_some() || self.next_probe <= now {
             self.next_probe = self.next_regular(now, policy);
@@ -511,3 +515,6 @@ fn same_standing(a: &Facts, b: &Facts) -> bool {
         && a.priority == b.priority
         && a.flavor == b.flavor
 }
+
+#[cfg(test)]
+mod tests;

@@ -243,3 +243,6 @@ pub(crate) fn ago(now: Time, then: Time) -> String {
         format!("{:.0} ms", millis(since))
     }
 }
+
+#[cfg(test)]
+mod tests;

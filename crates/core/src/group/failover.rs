@@ -4,6 +4,7 @@
 //! is *unknown*, never *failed*.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::corroborate::{Hearing, Verdict, hear};
 use super::diagnose::death_in_words;
@@ -36,6 +37,19 @@ struct Active {
     /// The command, until it ended.
     sent: Option<CommandId>,
     since: Time,
+}
+
+/// The pause until a replica that was told to follow is asked for its link again: a partial resync takes milliseconds,
+/// and a full one is not hurried by asking.
+fn link_pause(policy: &Policy, age: Duration) -> Duration {
+    let step = policy.corroboration_interval;
+    if age < step * 20 {
+        step
+    } else if age < policy.promote_timeout {
+        step * 20
+    } else {
+        policy.check_interval
+    }
 }
 
 impl Repointing {
@@ -300,7 +314,7 @@ impl Group {
         let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
         let Work::Promoting { sent, since, unknown_at } = &self.work else {
             self.mark(ctx, "promote_sent", Some(&target), None);
-            let id = self.command(ctx.now, token, &target, Command::Promote);
+            let id = self.command_promote(ctx.now, token, &target);
             self.work = Work::Promoting { sent: Some(id), since: ctx.now, unknown_at: None };
             return;
         };
@@ -314,7 +328,7 @@ impl Group {
                 }
                 Some(_) if sent.is_none() => {
                     // It was read after the command and is a replica still: sending again is safe, and needed.
-                    let id = self.command(ctx.now, token, &target, Command::Promote);
+                    let id = self.command_promote(ctx.now, token, &target);
                     self.work =
                         Work::Promoting { sent: Some(id), since, unknown_at: Some(ctx.now) };
                     return;
@@ -334,6 +348,13 @@ impl Group {
             );
             self.abandon(ctx, token, &target, true, why);
         }
+    }
+
+    /// The candidate must be the process that was elected: one that restarted since may have lost its data.
+    fn command_promote(&mut self, now: Time, token: Token, target: &Addr) -> CommandId {
+        let facts = self.watches.get(target).and_then(Watch::facts);
+        let run_id = facts.and_then(|facts| facts.run_id.clone());
+        self.command(now, token, target, Command::Promote { run_id })
     }
 
     /// A command of this group ended.
@@ -500,7 +521,6 @@ impl Group {
         let mut history = saga.history;
         history.outcome = Outcome::Failed;
         history.finished_at = Some(ctx.now);
-        history.ranking.retain(|place| place.refused.is_none());
         let master = self.entry.master.clone();
         history.reason = format!(
             "{}; no candidate could be verified as the new master, the last was {why}",
@@ -549,6 +569,10 @@ impl Group {
                 .iter()
                 .filter(|(addr, watch)| **addr != self.entry.master && watch.state() != State::Down)
                 .filter(|(_, watch)| watch.last_reply().is_some())
+                // One that was never seen attached may be somebody else's master.
+                .filter(|(addr, _)| {
+                    self.entry.instances.get(*addr).is_some_and(|known| known.attached)
+                })
                 .map(|(addr, _)| addr.clone())
                 .rev()
                 .collect();
@@ -562,11 +586,7 @@ impl Group {
         self.verify_links(ctx);
         self.start_repoints(ctx, token);
         let Work::Repointing(work) = &mut self.work else { return };
-        // The first answers come within a millisecond; a full sync is not hurried by asking.
-        let young = ctx.now.since(work.since) < self.policy.promote_timeout;
-        let pause =
-            if young { self.policy.corroboration_interval * 5 } else { self.policy.check_interval };
-        work.again_at = ctx.now + pause;
+        work.again_at = ctx.now + link_pause(&self.policy, ctx.now.since(work.since));
         let over = ctx.now >= work.since + self.policy.failover_timeout;
         if over || (work.waiting.is_empty() && work.active.is_empty()) {
             let note = over.then_some("failover_timeout passed before every replica was verified");
@@ -594,7 +614,8 @@ impl Group {
                 let secs = self.policy.link_timeout.as_secs();
                 failed.push((addr.clone(), format!("its link was not up within {secs} s")));
             } else {
-                watch.ask(ctx.now + self.policy.corroboration_interval, active.since);
+                let pause = link_pause(&self.policy, ctx.now.since(active.since));
+                watch.ask(ctx.now + pause, active.since);
             }
         }
         for addr in &verified {

@@ -10,7 +10,6 @@ use crate::event::CommandResult;
 use crate::instance::{Facts, Role};
 use crate::node::Token;
 use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Step};
-use crate::time::Time;
 use crate::view::State;
 use crate::watch::Watch;
 
@@ -221,11 +220,13 @@ impl Group {
         let step = if kind == Some(Kind::Repair) && end.is_ok() { "repointed" } else { step };
         self.mark(ctx, step, Some(target), note);
         let Some((mut entry, mut history)) = self.close_saga(ctx.now, outcome) else { return };
-        let failures = self.repairs.get(target).map_or(0, |(_, failures)| *failures);
-        // Also one that worked is given time until its effect is read.
-        let failures = if end.is_ok() { 0 } else { failures + 1 };
-        let pause = self.policy.repair_interval * 2_u32.pow(failures.min(PAUSE_DOUBLINGS_MAX));
-        self.repairs.insert(target.clone(), (ctx.now + pause, failures));
+        if end.is_ok() {
+            self.repairs.remove(target);
+        } else {
+            let failures = self.repairs.get(target).map_or(0, |(_, failures)| *failures);
+            let pause = self.policy.repair_interval * 2_u32.pow(failures.min(PAUSE_DOUBLINGS_MAX));
+            self.repairs.insert(target.clone(), (ctx.now + pause, failures + 1));
+        }
         if let Err(why) = &end {
             history.reason = format!("{}; it failed: {why}", history.reason);
         } else if let Some(known) = entry.instances.get_mut(target) {
@@ -235,11 +236,6 @@ impl Group {
             watch.ask(ctx.now, ctx.now);
         }
         self.propose(token, format!("repair in {} ended", self.name), entry, Some(history));
-    }
-
-    /// When a paused repair may be tried again.
-    pub(super) fn next_repair(&self) -> Option<Time> {
-        self.repairs.values().filter(|(_, failures)| *failures > 0).map(|(until, _)| *until).min()
     }
 }
 

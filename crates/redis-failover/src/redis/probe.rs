@@ -294,7 +294,7 @@ impl Task {
         if let Err(why) = self.warm(answered).await {
             return CommandResult::Refused(format!("{why}; the command was not sent"));
         }
-        let promotes = matches!(order.command, Command::Promote);
+        let promotes = matches!(order.command, Command::Promote { .. });
         let point = if promotes { "before-promote-send" } else { "before-repoint" };
         if let Err(why) = fault::point(point).await {
             return CommandResult::Refused(why);
