@@ -231,6 +231,8 @@ impl Driver {
     }
 
     fn tell(&mut self, notice: Notice) {
+        // Whoever is told of something must find it when it asks.
+        self.publish_changed();
         let Notice { group, sentence, .. } = &notice;
         match notice.what.weight() {
             Weight::Info => tracing::info!(%group, "{sentence}"),
@@ -238,8 +240,6 @@ impl Driver {
             Weight::Error => tracing::error!(%group, "{sentence}"),
         }
         if let What::MasterChanged { old_master, new_master, epoch } = &notice.what {
-            // Whoever is told must find the new master when it asks.
-            self.publish_changed();
             self.hooks.tell(&MasterChange {
                 group: group.clone(),
                 old_master: old_master.clone(),
