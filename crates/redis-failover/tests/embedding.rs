@@ -36,7 +36,7 @@ fn config(masters: &[&Server]) -> Config {
             check_interval: Duration::from_millis(100),
             max_down_time: Duration::from_secs(1),
             failover_timeout: Duration::from_secs(1),
-            before_failover_timeout: Duration::from_millis(300),
+            before_failover_timeout: Duration::from_secs(10),
             ..Policy::default()
         },
         ..Config::default()
@@ -273,14 +273,18 @@ async fn a_handler_that_breaks_is_passed_over() {
     {
         let mut group = Group::start(ServerKind::Redis, 1);
         let (asked, mut questions) = mpsc::unbounded_channel();
-        let guard = Guard::builder(config(&[&group.master]))
+        let mut settings = config(&[&group.master]);
+        // Generous where it must not run out: a panic takes its time to print where it came from.
+        let limit = Duration::from_millis(if how == "too late" { 300 } else { 10_000 });
+        settings.policy.before_failover_timeout = limit;
+        let guard = Guard::builder(settings)
             .before_failover(move |_plan| {
                 assert!(number != 2, "this handler panics before its first await");
                 async move {
                     match number {
                         0 => return Err("no connection to the inventory".into()),
                         1 => panic!("this handler panics"),
-                        _ => tokio::time::sleep(PATIENCE).await,
+                        _ => tokio::time::sleep(PATIENCE * 2).await,
                     }
                     Ok(Verdict::Veto("never said in time".to_owned()))
                 }
@@ -304,9 +308,8 @@ async fn a_handler_that_breaks_is_passed_over() {
             how != "too late",
             "{how}: was the next one asked?"
         );
-        let late = Duration::from_millis(300);
-        assert!(took >= late || how != "too late", "{how}: {took:?}");
-        assert!(took < late + Duration::from_secs(5), "{how}: {took:?}");
+        assert_eq!(took >= limit, how == "too late", "{how}: {took:?}");
+        assert!(took < PATIENCE, "{how}: {took:?}");
         guard.stop().await;
     }
 }
@@ -447,8 +450,9 @@ fn the_example_guards_and_prints() {
     command.arg(group.master.addr()).stdout(std::process::Stdio::piped());
     let mut process = common::child::Owned::start(command).expect("the example can be started");
     let stdout = process.child().stdout.take().expect("it is piped");
-    let healthy =
-        BufReader::new(stdout).lines().map_while(Result::ok).any(|l| l.contains("Healthy"));
+    // Kept open: the example goes on printing.
+    let mut lines = BufReader::new(stdout).lines();
+    let healthy = lines.by_ref().map_while(Result::ok).any(|line| line.contains("Healthy"));
     assert!(healthy, "it ended without having seen the group healthy");
     process.signal(rustix::process::Signal::INT);
     assert_eq!(process.wait(PATIENCE).code(), Some(0));
