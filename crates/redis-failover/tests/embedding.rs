@@ -327,6 +327,8 @@ async fn two_guards_live_in_one_process() {
     };
     let second = Guard::builder(settings).start().await.expect("it starts");
     assert_ne!(first.http_addr().expect("HTTP").port(), second.http_addr().expect("HTTP").port());
+    // What is configured is guarded when `start` returns.
+    assert_eq!(first.masters(), [addr(&one.master.addr())]);
     wait_until_healthy(&first, &one);
     wait_until_healthy(&second, &two);
     assert_eq!(second.group("two").expect("by its name").master, addr(&two.master.addr()));
