@@ -67,6 +67,8 @@ pub struct Group {
     again: Option<(Time, String)>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
     repairs: BTreeMap<Addr, (Time, u32)>,
+    /// The master names a replica that another group owns, perhaps not for long.
+    stranger: bool,
     /// Steps that no proposal has carried into the record yet.
     steps: Vec<Step>,
     next_id: u64,
@@ -131,6 +133,7 @@ impl Group {
             hold: None,
             again: None,
             repairs: BTreeMap::new(),
+            stranger: false,
             steps: Vec::new(),
             next_id: 0,
             actions: VecDeque::new(),
@@ -184,6 +187,7 @@ impl Group {
         }
         let quiet = matches!(self.work, Work::Idle)
             && self.entry.saga.is_none()
+            && !self.stranger
             && self.diagnosis == Diagnosis::Healthy;
         if changed || !quiet {
             self.changed |= changed;
