@@ -2,7 +2,7 @@
 //!
 //! `step` is the one decision table. It runs after every event and every timer, on every node; only the leader's proposes
 //! and commands. What is being changed is in the record (the saga); what is on its way right now, and would simply be
-//! done again by the next leader, is in [`Work`].
+//! done again by the next leader, is in `Work`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
