@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::corroborate::{Hearing, Verdict, hear};
 use super::diagnose::death_in_words;
 use super::elect::{Contest, Election, elect};
-use super::{Context, Group, Hold, Work};
+use super::{Context, Diagnosis, Group, Hold, Work};
 use crate::action::{Action, Command};
 use crate::addr::Addr;
 use crate::event::{CommandId, CommandResult};
@@ -223,7 +223,8 @@ impl Group {
             epoch: self.entry.epoch + 1,
             old_master: master.clone(),
             new_master: None,
-            cause: self.diagnosis.name().to_owned(),
+            // The diagnosis that is shown may be from before the death, or be about the replicas.
+            cause: Diagnosis::of_death(death).name().to_owned(),
             reason,
             outcome: Outcome::Running,
             started_at: sign,
