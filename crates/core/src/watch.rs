@@ -254,10 +254,11 @@ impl Watch {
         self.next_fresh = true;
     }
 
-    /// Asks for a probe at a moment or earlier, unless one that was sent at `since` or later has no answer yet.
+    /// Asks for a probe at a moment or earlier, unless one that was sent at `since` or later has no answer yet. An
+    /// instance in trouble is asked at its own pace already, and refusals come back as fast as they are asked for.
     pub fn ask(&mut self, at: Time, since: Time) {
         let asked = self.unanswered.iter().any(|(_, asked_at)| *asked_at >= since);
-        if !asked {
+        if !asked && self.trouble.is_none() {
             self.next_probe = self.next_probe.min(at);
         }
     }
