@@ -4,7 +4,7 @@
 //! and commands. What is being changed is in the record (the saga); what is on its way right now, and would simply be
 //! done again by the next leader, is in [`Work`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::action::{Action, Command};
@@ -65,6 +65,8 @@ pub struct Group {
     hold: Option<Hold>,
     /// A proposal was not committed: nothing at all is proposed or commanded before this moment.
     again: Option<(Time, String)>,
+    /// Instances that were seen to follow the recorded master, and were not away since.
+    settled: BTreeSet<Addr>,
     /// Instances whose repair ended a short while ago, or failed.
     repairs: BTreeMap<Addr, repair::Pause>,
     /// Steps that no proposal has carried into the record yet.
@@ -130,6 +132,7 @@ impl Group {
             veto: None,
             hold: None,
             again: None,
+            settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
             steps: Vec::new(),
             next_id: 0,
@@ -249,6 +252,9 @@ impl Group {
         if self.entry.saga.is_none() {
             self.steps.clear();
         }
+        if self.entry.master != before.master {
+            self.settled.clear();
+        }
         self.follow_entry(ctx);
         self.tell_commit(ctx.now, &before, history);
         self.changed = true;
@@ -347,6 +353,7 @@ impl Group {
         for pause in self.repairs.values_mut() {
             pause.end(ctx.now);
         }
+        self.note_settled();
         self.idle_because = None;
         let because = self.decide(ctx);
         self.conclude(ctx);

@@ -149,6 +149,11 @@ impl Watch {
         self.trouble.map(|trouble| trouble.since)
     }
 
+    /// Whether it is away now: it refuses, or let a question go unanswered past its deadline.
+    pub fn away(&self) -> bool {
+        self.trouble.is_some_and(|trouble| trouble.away)
+    }
+
     /// Whether it was away since it was last seen as a replica.
     pub fn returned(&self) -> bool {
         self.returned

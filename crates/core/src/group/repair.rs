@@ -107,7 +107,7 @@ impl Group {
                             .and_then(|of| self.entry.instance_of(of))
                             == Some(master)
                 });
-                if chained {
+                if chained && (self.settled.contains(addr) || !known.attached) {
                     Wrong::LeaveAlone(format!(
                         "{addr} follows {of}, itself a replica: a chain is reported, not changed"
                     ))
@@ -119,6 +119,21 @@ impl Group {
                         ),
                     )
                 }
+            }
+        }
+    }
+
+    /// Notes who is where it belongs. One that follows another from there on was told to by hand; one that was away,
+    /// or was never there, was left behind by a failover.
+    pub(super) fn note_settled(&mut self) {
+        for (addr, watch) in &self.watches {
+            if watch.away() {
+                self.settled.remove(addr);
+            } else if watch.serves()
+                && let Some(of) = watch.facts().and_then(Facts::follows)
+                && self.entry.instance_of(of) == Some(&self.entry.master)
+            {
+                self.settled.insert(addr.clone());
             }
         }
     }
