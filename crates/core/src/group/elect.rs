@@ -39,10 +39,12 @@ pub(crate) struct Election {
     pub(crate) behind_bytes: Option<u64>,
 }
 
-/// Ranks all instances but the master: lower priority first, then larger offset, then run id. The most advanced is
-/// chosen, and the best ranked among equally advanced ones: a replica that is ahead of the promoted one would be wiped
-/// by a full resync, and acknowledged writes with it. (A replica without a master cannot feed another one: Redis
-/// answers `NOMASTERLINK`, so a preferred candidate that is behind cannot be fed before it is promoted.)
+/// Ranks all instances but the master: the newest history first, since offsets of two histories cannot be compared and
+/// the older one has nothing of what the last master acknowledged; in one history lower priority first, then larger
+/// offset, then run id. The most advanced is chosen, and the best ranked among equally advanced ones: a replica that is
+/// ahead of the promoted one would be wiped by a full resync, and acknowledged writes with it. (A replica without a
+/// master cannot feed another one: Redis answers `NOMASTERLINK`, so a preferred candidate that is behind cannot be fed
+/// before it is promoted.)
 pub(crate) fn elect(contest: &Contest<'_>) -> Election {
     let mut eligible: Vec<(&Addr, &Facts)> = Vec::new();
     let mut refused = Vec::new();
@@ -61,11 +63,15 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
             }
         }
     }
+    let age = |facts: &Facts| history_age(contest.entry, facts);
     eligible.sort_by_key(|(addr, facts)| {
-        (facts.priority, Reverse(facts.offset), facts.run_id.as_deref(), *addr)
+        (age(facts), facts.priority, Reverse(facts.offset), facts.run_id.as_deref(), *addr)
     });
-    let most = eligible.iter().map(|(_, facts)| facts.offset).max();
-    let chosen = eligible.iter().find(|(_, facts)| Some(facts.offset) == most).copied();
+    let most = eligible.iter().map(|(_, facts)| (Reverse(age(facts)), facts.offset)).max();
+    let chosen = eligible
+        .iter()
+        .find(|(_, facts)| Some((Reverse(age(facts)), facts.offset)) == most)
+        .copied();
     let note = match (eligible.first(), chosen) {
         (Some((first, behind)), Some((addr, ahead))) if *first != addr => Some(format!(
             "{addr} is promoted before {first}, which has the better priority ({} against {}) but is {} bytes behind it \
@@ -93,6 +99,7 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
         chosen: chosen.map(|(addr, _)| addr.clone()),
         note,
         behind_bytes: chosen
+            .filter(|(_, facts)| age(facts) == 0)
             .and_then(|(_, facts)| known.map(|known| known.saturating_sub(facts.offset))),
     }
 }
@@ -204,6 +211,17 @@ fn judge_history(entry: &GroupEntry, facts: &Facts) -> Result<(), String> {
     }
 }
 
+/// How many masters ago its history was the group's: 0 is the newest.
+fn history_age(entry: &GroupEntry, facts: &Facts) -> usize {
+    let age = |id| entry.lineage.iter().position(|known| known == id);
+    match &facts.replication_id {
+        None => 0,
+        Some(own) => age(own)
+            .or_else(|| facts.second_replication_id.as_ref().and_then(age))
+            .unwrap_or(entry.lineage.len()),
+    }
+}
+
 fn judge_link(policy: &Policy, dead_since: Time, now: Time, facts: &Facts) -> Result<(), String> {
     let link = match &facts.role {
         Role::Master { .. } => return Ok(()),
@@ -241,5 +259,78 @@ pub(crate) fn ago(now: Time, then: Time) -> String {
         format!("{} s", since.as_secs())
     } else {
         format!("{:.0} ms", millis(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::event::{Health, Probed};
+    use crate::instance::{Flavor, ReplicationId};
+    use crate::record::Known;
+
+    const NOW: Time = Time::from_millis(100_000);
+
+    fn id(text: &str) -> ReplicationId {
+        ReplicationId(text.into())
+    }
+
+    /// A replica of `a:1` whose link was just lost.
+    fn replica(watches: &mut BTreeMap<Addr, Watch>, addr: &str, history: &str, offset: u64) {
+        let policy = Policy::default();
+        let addr: Addr = addr.parse().expect("address");
+        let mut watch = Watch::new(NOW, &addr, &policy);
+        let facts = Facts {
+            asked_at: NOW,
+            flavor: Flavor::Redis,
+            version: "7".into(),
+            run_id: None,
+            role: Role::Replica {
+                master: "a:1".parse().expect("address"),
+                link: Link::Down { since_secs: Some(0) },
+            },
+            replication_id: Some(id(history)),
+            second_replication_id: None,
+            offset,
+            priority: 100,
+        };
+        let facts = Some(Box::new(facts));
+        watch.probed(
+            NOW,
+            1,
+            Probed::Replied { health: Health::Fine, facts, socket: None },
+            &policy,
+        );
+        watch.update(NOW, &policy);
+        watches.insert(addr, watch);
+    }
+
+    #[test]
+    fn the_newest_history_comes_before_a_larger_offset_in_an_older_one() {
+        let mut entry = GroupEntry::new("a:1".parse().expect("address"));
+        entry.lineage = vec![id("new"), id("old")];
+        let mut watches = BTreeMap::new();
+        for (addr, history, offset) in
+            [("b:1", "old", 9_000), ("c:1", "new", 50), ("d:1", "new", 70)]
+        {
+            replica(&mut watches, addr, history, offset);
+            entry.instances.insert(addr.parse().expect("address"), Known::default());
+        }
+        let contest = Contest {
+            entry: &entry,
+            watches: &watches,
+            policy: &Policy::default(),
+            tried: &[],
+            dead_since: NOW - Duration::from_secs(1),
+            read_after: None,
+            now: NOW,
+        };
+        let election = elect(&contest);
+        assert_eq!(election.chosen.map(|addr| addr.to_string()).as_deref(), Some("d:1"));
+        let order: Vec<String> =
+            election.ranking.iter().map(|place| place.addr.to_string()).collect();
+        assert_eq!(order, ["d:1", "c:1", "b:1"]);
     }
 }
