@@ -123,12 +123,14 @@ impl Group {
         }
     }
 
-    /// Notes who is where it belongs. One that follows another from there on was told to by hand; one that was away,
+    /// Notes who is where it belongs, and who is away. One that follows another from there on was told to by hand; one that was away,
     /// or was never there, was left behind by a failover.
     pub(super) fn note_settled(&mut self) {
         for (addr, watch) in &self.watches {
             if watch.away() {
                 self.settled.remove(addr);
+                // Whatever made its last repair fail may be gone when it comes back.
+                self.repairs.remove(addr);
             } else if watch.serves()
                 && let Some(of) = watch.facts().and_then(Facts::follows)
                 && self.entry.instance_of(of) == Some(&self.entry.master)
