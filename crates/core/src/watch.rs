@@ -365,6 +365,12 @@ impl Watch {
         if trouble.is_some() || self.next_probe <= now {
             self.next_probe = self.next_regular(now, policy);
         }
+        if trouble.is_some() && !self.unanswered.is_empty() {
+            // They were asked during the silence that is over, some on connections that were given up: that they have
+            // no answer says nothing of now.
+            self.unanswered.clear();
+            self.next_probe = now;
+        }
         let (how, detail) = match health {
             Health::Fine => (How::Replied, None),
             Health::Loading => (How::Loading, None),
@@ -516,4 +522,40 @@ fn same_standing(a: &Facts, b: &Facts) -> bool {
         && a.replication_id == b.replication_id
         && a.priority == b.priority
         && a.flavor == b.flavor
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(1_000_000 + millis)
+    }
+
+    fn reply() -> Probed {
+        Probed::Replied { health: Health::Fine, facts: None, socket: None }
+    }
+
+    #[test]
+    fn the_silence_before_a_reply_says_nothing_of_now() {
+        let policy = Policy::default();
+        let addr = "a:1".parse().expect("address");
+        let mut watch = Watch::new(at(0), &addr, &policy);
+        let (seq, _) = watch.due(at(0), &policy).expect("the first probe");
+        watch.probed(at(1), seq, reply(), &policy);
+        watch.update(at(1), &policy);
+        let (unanswered, _) = watch.due(at(1_600), &policy).expect("a regular probe");
+        for now in (1_600..6_000).step_by(100) {
+            watch.update(at(now), &policy);
+            let _ = watch.due(at(now), &policy);
+        }
+        assert_eq!(watch.state(), State::Down);
+        // It wakes up, and answers what was asked first; the others were on connections that are gone.
+        watch.probed(at(6_000), unanswered, reply(), &policy);
+        watch.update(at(6_000), &policy);
+        assert_eq!(watch.state(), State::Up);
+        assert!(watch.due(at(6_000), &policy).is_some(), "it is asked again at once");
+        watch.update(at(6_000), &policy);
+        assert_eq!((watch.state(), watch.trouble_since()), (State::Up, None));
+    }
 }
