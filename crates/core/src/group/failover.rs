@@ -563,6 +563,7 @@ impl Group {
                 .iter()
                 .filter(|(addr, watch)| **addr != self.entry.master && watch.state() != State::Down)
                 .filter(|(_, watch)| watch.last_reply().is_some())
+                .filter(|(addr, _)| self.entry.instances.get(*addr).is_some_and(|it| it.attached))
                 .map(|(addr, _)| addr.clone())
                 .rev()
                 .collect();
