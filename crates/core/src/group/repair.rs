@@ -14,7 +14,7 @@ use crate::time::Time;
 use crate::view::State;
 use crate::watch::Watch;
 
-/// A failed repair waits twice as long each time, up to 2^6 times the first pause.
+/// From the third failure on a repair waits twice as long each time, up to 2^6 times `repair_interval`.
 const PAUSE_DOUBLINGS_MAX: u32 = 6;
 
 /// The time that is given to an instance after a repair of it ended.
@@ -256,7 +256,12 @@ impl Group {
         let failures = self.repairs.get(target).map_or(0, |pause| pause.failures);
         // Also one that worked is given time until its effect is read.
         let failures = if end.is_ok() { 0 } else { failures + 1 };
-        let pause = self.policy.repair_interval * 2_u32.pow(failures.min(PAUSE_DOUBLINGS_MAX));
+        let pause = match failures {
+            0 => self.policy.repair_interval,
+            // It may have been a moment's weakness, and a second master must not wait for long.
+            1 => self.policy.check_interval,
+            2.. => self.policy.repair_interval * 2_u32.pow((failures - 2).min(PAUSE_DOUBLINGS_MAX)),
+        };
         let until = Some(ctx.now + pause);
         self.repairs.insert(target.clone(), Pause { until, failures });
         if let Err(why) = &end {
