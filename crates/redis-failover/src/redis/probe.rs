@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use failover_core::action::Command;
 use failover_core::addr::Addr;
-use failover_core::event::{CommandId, CommandResult, Event, ProbeSeq, Probed};
+use failover_core::event::{CommandId, CommandResult, Event, Health, ProbeSeq, Probed};
 use failover_core::node::{GroupName, Token};
 use failover_core::time::Time;
 use tokio::net::TcpStream;
@@ -194,6 +194,9 @@ impl Task {
         match taken {
             Ok(Taken::Probe(seq, outcome)) => {
                 self.fresh = None;
+                if !lets_us_in(&outcome) {
+                    self.main = None;
+                }
                 self.probed(seq, outcome).await;
             }
             Ok(Taken::Nothing | Taken::Command(_)) => {}
@@ -237,7 +240,7 @@ impl Task {
                         if let Some(Fresh { state: FreshState::Open(connection), .. }) =
                             self.fresh.take()
                         {
-                            self.main = Some(connection);
+                            self.main = Some(connection).filter(|_| lets_us_in(&outcome));
                         }
                         self.probed(seq, outcome).await;
                         return;
@@ -362,6 +365,12 @@ impl Task {
     async fn send(&mut self, event: Event) {
         self.events.send(event).await;
     }
+}
+
+/// A login holds for a connection: one that failed is tried again on another, or a password that was set right later
+/// would never be noticed.
+fn lets_us_in(outcome: &Probed) -> bool {
+    !matches!(outcome, Probed::Replied { health: Health::Auth(_), .. })
 }
 
 async fn receive(main: &mut Option<Box<Connection>>) -> Result<super::resp::Frame, Broken> {
