@@ -130,15 +130,14 @@ impl Fleet {
     /// Lets time pass. `poll` must be called until it returns `None` afterwards.
     pub fn handle_timeout(&mut self, now: Time) {
         self.guard_stall(now);
-        // Each group once: should one want to be called again at once, the others and the driver come first.
-        let due: Vec<GroupName> = self
-            .timers
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .map(|(_, name)| name.clone())
-            .collect();
-        for name in due {
-            self.with_group(now, &name, Group::handle_timeout);
+        // Each group once: one that wants to be woken again at once is, after the actions were taken.
+        let due: Vec<(Time, GroupName)> =
+            self.timers.iter().take_while(|(at, _)| *at <= now).cloned().collect();
+        for (at, name) in due {
+            if self.timers.remove(&(at, name.clone())) {
+                self.armed.remove(&name);
+                self.with_group(now, &name, Group::handle_timeout);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `step` is the one decision table. It runs after every event and every timer, on every node; only the leader's proposes
 //! and commands. What is being changed is in the record (the saga); what is on its way right now, and would simply be
-//! done again by the next leader, is in [`Work`].
+//! done again by the next leader, is in `Work`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -63,10 +63,12 @@ pub struct Group {
     veto: Option<String>,
     /// No failover is begun before this moment.
     hold: Option<Hold>,
-    /// Nothing is proposed before this moment, since the broker refused a moment ago.
-    broker_paused: Option<(Time, String)>,
+    /// A proposal was not committed: nothing at all is proposed or commanded before this moment.
+    again: Option<(Time, String)>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
     repairs: BTreeMap<Addr, (Time, u32)>,
+    /// The master names a replica that another group owns, perhaps not for long.
+    stranger: bool,
     /// Steps that no proposal has carried into the record yet.
     steps: Vec<Step>,
     next_id: u64,
@@ -129,8 +131,9 @@ impl Group {
             idle_because: None,
             veto: None,
             hold: None,
-            broker_paused: None,
+            again: None,
             repairs: BTreeMap::new(),
+            stranger: false,
             steps: Vec::new(),
             next_id: 0,
             actions: VecDeque::new(),
@@ -184,6 +187,7 @@ impl Group {
         }
         let quiet = matches!(self.work, Work::Idle)
             && self.entry.saga.is_none()
+            && !self.stranger
             && self.diagnosis == Diagnosis::Healthy;
         if changed || !quiet {
             self.changed |= changed;
@@ -195,6 +199,10 @@ impl Group {
     pub fn accepted(&mut self, ctx: &Context<'_>, addr: &Addr) {
         let Some(watch) = self.watches.get_mut(addr) else { return };
         watch.accepted();
+        // What was down by a refusal is not, now that somebody listens.
+        let before = (watch.state(), watch.since());
+        self.changed |= watch.update(ctx.now, &self.policy);
+        self.tell_state(ctx.now, addr, before);
         self.step(ctx);
     }
 
@@ -259,8 +267,8 @@ impl Group {
     pub fn not_committed(&mut self, ctx: &Context<'_>, id: u64, why: &str) {
         if matches!(&self.work, Work::Proposing { id: waiting } if *waiting == id) {
             self.work = Work::Idle;
-            let until = ctx.now + self.policy.check_interval;
-            self.broker_paused = Some((until, format!("a decision was not committed: {why}")));
+            let why = format!("a decision was not committed: {why}");
+            self.again = Some((ctx.now + self.policy.check_interval, why));
             self.step(ctx);
         }
     }
@@ -269,6 +277,7 @@ impl Group {
     pub fn standing_changed(&mut self, ctx: &Context<'_>) {
         // Whatever was on its way belonged to the old term; the record says where to go on.
         self.work = Work::Idle;
+        self.again = None;
         self.changed = true;
         self.step(ctx);
     }
@@ -327,6 +336,7 @@ impl Group {
 
     fn work_timeout(&self) -> Option<Time> {
         let hold = self.hold.as_ref().map(|hold| hold.until);
+        let again = self.again.as_ref().map(|(until, _)| *until);
         let work = match &self.work {
             Work::Idle | Work::Proposing { .. } => None,
             Work::Hearing { again_at, .. } => Some(*again_at),
@@ -334,14 +344,13 @@ impl Group {
             Work::Promoting { since, .. } => Some(*since + self.policy.promote_timeout),
             Work::Repointing(work) => work.timeout(&self.policy),
         };
-        let broker = self.broker_paused.as_ref().map(|(until, _)| *until);
-        [hold, work, broker].into_iter().flatten().min()
+        [hold, again, work].into_iter().flatten().min()
     }
 
     /// The one decision table.
     fn step(&mut self, ctx: &Context<'_>) {
         self.hold.take_if(|hold| hold.until <= ctx.now);
-        self.broker_paused.take_if(|(until, _)| *until <= ctx.now);
+        self.again.take_if(|(until, _)| *until <= ctx.now);
         self.idle_because = None;
         let because = self.decide(ctx);
         self.conclude(ctx);
@@ -360,7 +369,7 @@ impl Group {
         if let Status::Halted { reason, .. } = &self.entry.status {
             return Some(format!("the group is halted until it is resumed: {reason}"));
         }
-        if let Some((_, why)) = &self.broker_paused {
+        if let Some((_, why)) = &self.again {
             return Some(why.clone());
         }
         match &self.work {

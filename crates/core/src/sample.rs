@@ -29,6 +29,7 @@ pub(crate) fn master(asked_at: Time) -> Facts {
         second_replication_id: None,
         offset: 100,
         priority: 100,
+        ping_period_secs: None,
     }
 }
 

@@ -1,1 +1,92 @@
-//! Simulator.
+//! Runs the decisions of redis-failover in a modelled world, from a seed, and checks what must always be so.
+//!
+//! This is the second driver of `failover-core`: it keeps the contract that the core documents with a heap of virtual
+//! time in the place of tokio, a model in the place of Redis and another in the place of the broker. A seed is a whole
+//! run: the same seed gives the same run, line by line.
+//!
+//! A run has two phases. First faults (kill, hang, return) are drawn from the seed while clients write; then all faults
+//! end, and the group must be whole again within a bound. After everything that happens the invariants are checked
+//! against what is really so, not against what the core believes.
+//!
+//! - [`world`]: the loop, and what it makes happen
+//! - [`model_redis`]: one server
+//! - [`invariants`]: what must be so, one file each
+//! - [`faults`], [`clients`]: what goes wrong, and who notices
+
+use std::time::Duration;
+
+use failover_core::policy::Policy;
+
+pub mod clients;
+pub mod faults;
+pub mod invariants;
+mod journal;
+mod model_broker;
+pub mod model_redis;
+mod network;
+mod shell;
+pub mod world;
+
+pub use shell::Wrong;
+
+use invariants::Violation;
+use world::{Counts, World};
+
+/// How many servers the group has.
+pub const SERVERS: usize = 3;
+
+/// How long the group is healthy before the first fault.
+const PEACE: Duration = Duration::from_secs(5);
+
+/// What a run is like.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// For how many virtual minutes faults happen.
+    pub minutes: u64,
+    /// Whether the readable lines are kept.
+    pub journal: bool,
+    /// The rules for the group; absent: drawn from the seed, or the defaults.
+    pub policy: Option<Policy>,
+    /// Whether rules, priorities and the habits of clients are drawn from the seed.
+    pub draw: bool,
+    /// A mistake that the driver makes on purpose.
+    pub wrong: Option<Wrong>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { minutes: 10, journal: false, policy: None, draw: true, wrong: None }
+    }
+}
+
+/// What came out of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The seed that it came from.
+    pub seed: u64,
+    /// The first invariant that did not hold.
+    pub violation: Option<Violation>,
+    /// What was counted.
+    pub counts: Counts,
+    /// How much virtual time passed.
+    pub time: Duration,
+    /// The readable lines, when they were wanted.
+    pub journal: Vec<String>,
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, options: &Options) -> Outcome {
+    let mut world = World::new(seed, options);
+    world.run_for(PEACE);
+    world.begin_troubles();
+    world.run_for(Duration::from_secs(options.minutes * 60));
+    world.end_troubles();
+    world.require_settled();
+    Outcome {
+        seed,
+        violation: world.violation().cloned(),
+        counts: world.counts(),
+        time: world.age(),
+        journal: world.into_journal(),
+    }
+}

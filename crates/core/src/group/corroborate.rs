@@ -60,6 +60,11 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
     let Hearing { entry, watches, policy, death, sign, down, now } = *hearing;
     let mut ask = Vec::new();
     let mut veto: Option<(String, Time)> = None;
+    let ping_period = watches
+        .get(&entry.master)
+        .and_then(Watch::facts)
+        .and_then(|facts| facts.ping_period_secs)
+        .map_or(policy.ping_period, |secs| Duration::from_secs(secs.into()));
     for (addr, watch) in watches.iter().filter(|(addr, _)| **addr != entry.master) {
         if watch.state() != State::Up {
             continue;
@@ -103,7 +108,7 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
                         now + policy.check_interval,
                     ),
                     Some(_) | None => {
-                        let silent_enough = sign + policy.ping_period + Duration::from_secs(2);
+                        let silent_enough = sign + ping_period + Duration::from_secs(2);
                         if now >= silent_enough {
                             continue;
                         }

@@ -39,13 +39,20 @@ struct Active {
     since: Time,
 }
 
-impl Repointing {
-    /// How long to wait between two looks: a partial resync takes a millisecond, and a full one is not hurried by asking.
-    fn pause(&self, now: Time, policy: &Policy) -> Duration {
-        let young = now.since(self.since) < policy.promote_timeout;
-        if young { policy.corroboration_interval } else { policy.check_interval }
+/// The pause until a replica that was told to follow is asked for its link again: a partial resync takes milliseconds,
+/// and a full one is not hurried by asking.
+fn link_pause(policy: &Policy, age: Duration) -> Duration {
+    let step = policy.corroboration_interval;
+    if age < step * 20 {
+        step
+    } else if age < policy.promote_timeout {
+        step * 20
+    } else {
+        policy.check_interval
     }
+}
 
+impl Repointing {
     /// When something is to be done about it without a new event.
     pub(super) fn timeout(&self, policy: &Policy) -> Option<Time> {
         let overdue = self.active.values().map(|active| active.since + policy.link_timeout).min();
@@ -580,7 +587,7 @@ impl Group {
         self.verify_links(ctx);
         self.start_repoints(ctx, token);
         let Work::Repointing(work) = &mut self.work else { return };
-        work.again_at = ctx.now + work.pause(ctx.now, &self.policy);
+        work.again_at = ctx.now + link_pause(&self.policy, ctx.now.since(work.since));
         let over = ctx.now >= work.since + self.policy.failover_timeout;
         if over || (work.waiting.is_empty() && work.active.is_empty()) {
             let note = over.then_some("failover_timeout passed before every replica was verified");
@@ -590,7 +597,6 @@ impl Group {
 
     fn verify_links(&mut self, ctx: &Context<'_>) {
         let Work::Repointing(work) = &mut self.work else { return };
-        let pause = work.pause(ctx.now, &self.policy);
         let mut verified = Vec::new();
         let mut failed = Vec::new();
         for (addr, active) in work.active.iter().filter(|(_, active)| active.sent.is_none()) {
@@ -609,6 +615,7 @@ impl Group {
                 let secs = self.policy.link_timeout.as_secs();
                 failed.push((addr.clone(), format!("its link was not up within {secs} s")));
             } else {
+                let pause = link_pause(&self.policy, ctx.now.since(active.since));
                 watch.ask(ctx.now + pause, active.since);
             }
         }

@@ -101,6 +101,10 @@ fn an_idle_unreachable_master_is_given_its_ping_period() {
     assert!(matches!(case.verdict(Death::Unreachable, 1100, 6001), Verdict::Vetoed { .. }));
     case.hear(2, &[up(12_200, 13, 100)]);
     assert_eq!(case.verdict(Death::Unreachable, 1100, 12_201), Verdict::Dead);
+    // One that says how often it pings is believed.
+    case.hear(1, &[Facts { ping_period_secs: Some(1), ..master(at(0)) }]);
+    case.hear(2, &[up(3200, 4, 100)]);
+    assert_eq!(case.verdict(Death::Unreachable, 1100, 3201), Verdict::Dead);
 }
 
 #[test]

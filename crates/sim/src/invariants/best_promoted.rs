@@ -1,0 +1,153 @@
+//! The promoted replica was eligible, and no eligible replica with more was passed over: no acknowledged write is lost
+//! that an electable replica had.
+//!
+//! It is judged when the election was held, by what was really so: the core cannot know what happened in the last
+//! moments, so only what was so for a while counts against it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use failover_core::addr::Addr;
+use failover_core::policy::Policy;
+use failover_core::record::{Attempt, Kind, Phase};
+use failover_core::time::Time;
+
+use super::{Seen, Truth};
+use crate::model_redis::{Part, Running, Server, Value};
+
+/// A replica that has been reachable for this long was heard by the core.
+const HEARD_AFTER: Duration = Duration::from_secs(3);
+/// What arrived at a replica in the last moment need not be known to the core.
+const NEWS: Duration = Duration::from_millis(25);
+
+#[derive(Debug)]
+pub(crate) struct BestPromoted {
+    policy: Policy,
+    /// Every replication id that a recorded master had.
+    lineage: BTreeSet<u64>,
+    /// The id of the recorded master when it was last seen as one.
+    newest: u64,
+}
+
+impl BestPromoted {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self { policy, lineage: BTreeSet::new(), newest: 0 }
+    }
+
+    pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+        let recorded = truth.entry.and_then(|entry| truth.index(&entry.master));
+        if let Some(master) = recorded.map(|index| &truth.servers[index])
+            && master.part() == Part::Master
+        {
+            self.newest = master.replid();
+            self.lineage.insert(self.newest);
+        }
+        match seen {
+            Seen::Vetted { candidate } => self.elected(candidate, &[], truth),
+            Seen::Proposed { changes } => {
+                let next =
+                    changes.iter().filter_map(|change| change.entry.as_ref()).find_map(|entry| {
+                        let saga = entry.saga.as_ref()?;
+                        let another = truth.entry.is_none_or(|before| before.epoch != entry.epoch);
+                        let decides = saga.history.kind == Kind::Failover
+                            && saga.phase == Phase::Decided
+                            && another
+                            && !saga.attempts.is_empty();
+                        decides.then_some(saga)
+                    });
+                match next {
+                    Some(saga) => self.elected(&saga.target, &saga.attempts, truth),
+                    None => Ok(()),
+                }
+            }
+            Seen::Asked { .. }
+            | Seen::Committed { .. }
+            | Seen::Commanded { .. }
+            | Seen::Promoted { .. } => Ok(()),
+        }
+    }
+
+    fn elected(
+        &self,
+        candidate: &Addr,
+        tried: &[Attempt],
+        truth: &Truth<'_>,
+    ) -> Result<(), String> {
+        let Some(entry) = truth.entry else { return Err("nothing is committed".to_owned()) };
+        let (Some(chosen), Some(master)) = (truth.index(candidate), truth.index(&entry.master))
+        else {
+            return Err(format!("{candidate} is not of this group"));
+        };
+        if chosen == master {
+            return Err(format!("{candidate} was elected to replace itself"));
+        }
+        if let Err(why) = self.electable(&truth.servers[chosen], &truth.servers[master]) {
+            return Err(format!("{candidate} was elected, but {why}"));
+        }
+        // Only what the master really has is there to be lost.
+        let lost_with: BTreeSet<Value> = truth.servers[master]
+            .data()
+            .iter()
+            .map(|kept| kept.value)
+            .filter(|value| truth.acknowledged.contains(value))
+            .collect();
+        let has: BTreeSet<Value> =
+            truth.servers[chosen].data().iter().map(|kept| kept.value).collect();
+        for (other, server) in truth.servers.iter().enumerate() {
+            let given_up = tried.iter().any(|attempt| attempt.addr == truth.addrs[other]);
+            if other == chosen || other == master || given_up || !self.known(server, truth.now) {
+                continue;
+            }
+            let more = server
+                .data()
+                .iter()
+                .filter(|kept| kept.at + NEWS < truth.now)
+                .filter(|kept| lost_with.contains(&kept.value) && !has.contains(&kept.value))
+                .count();
+            if more > 0 {
+                return Err(format!(
+                    "{candidate} was elected, but {} could take over too and has {more} acknowledged writes more",
+                    truth.addrs[other]
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn electable(&self, server: &Server, master: &Server) -> Result<(), String> {
+        if server.priority() == 0 {
+            return Err("its priority is 0".to_owned());
+        }
+        if !server.synced() {
+            return Err("it never finished a sync since its start".to_owned());
+        }
+        let of_group = self.lineage.contains(&server.replid())
+            || server.second_replid().is_some_and(|id| self.lineage.contains(&id));
+        if !of_group {
+            return Err("it is of another history".to_owned());
+        }
+        let gone = server.running() != Running::Up;
+        let gone_first = master.running() == Running::Up
+            || server.running_since() + NEWS < master.running_since();
+        if gone && gone_first && master.running() != Running::Up {
+            return Err("it was gone before the master was".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether a replica could be elected, and the core had every chance to know it.
+    fn known(&self, server: &Server, now: Time) -> bool {
+        let link = match server.part() {
+            Part::Master => return false,
+            Part::Replica(_) if server.syncing() => return false,
+            Part::Replica(_) => server.link_down_since(),
+        };
+        let newest = server.replid() == self.newest || server.second_replid() == Some(self.newest);
+        newest
+            && server.priority() > 0
+            && server.synced()
+            && server.running() == Running::Up
+            && now.since(server.running_since()) > HEARD_AFTER
+            && link.is_none_or(|since| now.since(since) < self.policy.max_link_down)
+    }
+}

@@ -1,0 +1,47 @@
+//! A decision is committed before its first command, each command is one that the committed decision asks for, and a
+//! halted group is not commanded.
+
+use failover_core::action::Command;
+use failover_core::addr::Addr;
+use failover_core::record::{GroupEntry, Kind, Phase, Status};
+
+use super::{Seen, Truth};
+
+#[derive(Debug)]
+pub(crate) struct DecidedFirst;
+
+impl DecidedFirst {
+    pub(crate) fn observe(&self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+        let Seen::Commanded { addr, command, token } = seen else { return Ok(()) };
+        let Some(entry) = truth.entry else {
+            return Err(format!("{addr} was commanded, but no group is committed"));
+        };
+        if let Status::Halted { .. } = entry.status {
+            return Err(format!("{addr} was commanded ({command:?}) while the group is halted"));
+        }
+        if *token != truth.token {
+            return Err(format!("{addr} was commanded under an old token"));
+        }
+        if decided(entry, addr, command) {
+            Ok(())
+        } else {
+            Err(format!("{addr} was commanded ({command:?}), which no committed decision asks for"))
+        }
+    }
+}
+
+fn decided(entry: &GroupEntry, addr: &Addr, command: &Command) -> bool {
+    let Some(saga) = &entry.saga else { return false };
+    match (saga.history.kind, saga.phase, command) {
+        (Kind::Failover, Phase::Decided, Command::Promote { .. }) => saga.target == *addr,
+        (Kind::Failover, Phase::Promoted, Command::Follow { master }) => {
+            *master == entry.master && addr != master
+        }
+        (Kind::Demotion | Kind::Repair, _, Command::Follow { master }) => {
+            saga.target == *addr && *master == entry.master && addr != master
+        }
+        (Kind::Failover, Phase::Decided, Command::Follow { .. })
+        | (Kind::Failover, Phase::Promoted, Command::Promote { .. })
+        | (Kind::Demotion | Kind::Repair, _, Command::Promote { .. }) => false,
+    }
+}

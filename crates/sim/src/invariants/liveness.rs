@@ -1,0 +1,59 @@
+//! After the last fault, within a bound: exactly one master, the recorded one; every replica follows it with its link
+//! up; the group is healthy, or halted and waits for a person.
+
+use std::time::Duration;
+
+use failover_core::record::{GroupEntry, Status};
+use failover_core::view::GroupView;
+
+use crate::model_redis::{Part, Running, Server};
+
+/// What is left when all servers are back: a failed failover that is tried again after `failover_timeout` (60 s), a
+/// link that is given up after `repl-timeout` (60 s), and the repairs behind it.
+pub(crate) const BOUND: Duration = Duration::from_secs(180);
+
+/// Whether it is so now; the sentence follows "after the last fault".
+pub(crate) fn settled(
+    servers: &[Server],
+    entry: &GroupEntry,
+    view: &GroupView,
+) -> Result<(), String> {
+    if let Some(server) = servers.iter().find(|server| server.running() != Running::Up) {
+        return Err(format!("{} is not back", server.addr()));
+    }
+    if let Status::Halted { .. } = entry.status {
+        return Ok(());
+    }
+    if let Some(saga) = &entry.saga {
+        return Err(format!("a {:?} is not finished", saga.history.kind));
+    }
+    let Some(master) = servers.iter().position(|server| *server.addr() == entry.master) else {
+        return Err(format!("the recorded master {} does not exist", entry.master));
+    };
+    for (index, server) in servers.iter().enumerate() {
+        let addr = server.addr();
+        match (server.part(), index == master) {
+            (Part::Master, true) => {}
+            (Part::Master, false) => {
+                return Err(format!("{addr} is a master beside the recorded {}", entry.master));
+            }
+            (Part::Replica(_), true) => {
+                return Err(format!("the recorded master {addr} is a replica"));
+            }
+            (Part::Replica(of), false) if of != master => {
+                return Err(format!("{addr} follows another than {}", entry.master));
+            }
+            (Part::Replica(_), false) if !server.link_up() => {
+                return Err(format!("the link of {addr} is down"));
+            }
+            (Part::Replica(_), false) => {}
+        }
+    }
+    if view.master != entry.master {
+        return Err(format!("the node shows {} as the master", view.master));
+    }
+    if view.diagnosis.name != "Healthy" {
+        return Err(format!("the node says {}: {}", view.diagnosis.name, view.diagnosis.reason));
+    }
+    Ok(())
+}

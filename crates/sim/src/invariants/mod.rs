@@ -1,0 +1,115 @@
+//! What must always be so, one file each. The checks see everything that happens and the truth behind it, and none of
+//! what the core believes.
+
+use std::collections::BTreeSet;
+
+use failover_core::action::Command;
+use failover_core::addr::Addr;
+use failover_core::node::Token;
+use failover_core::policy::Policy;
+use failover_core::record::{Change, GroupEntry};
+use failover_core::time::Time;
+
+use crate::model_redis::{Server, Value};
+
+pub(crate) mod best_promoted;
+pub(crate) mod bounded_work;
+pub(crate) mod decided_first;
+pub(crate) mod liveness;
+pub(crate) mod one_promotion;
+
+/// The names of all invariants, with what they say.
+pub const ALL: [(&str, &str); 5] = [
+    ("one-promotion", "an epoch is taken once, and at most one replica is promoted under it"),
+    (
+        "decided-first",
+        "a decision is committed before its first command, and a halted group is not commanded",
+    ),
+    (
+        "best-promoted",
+        "the promoted replica was eligible, and none that had more acknowledged writes was passed over",
+    ),
+    ("bounded-work", "no probe storm, no repair loop, no timer that is always due"),
+    (
+        "liveness",
+        "after the last fault there is one master, all follow it, and the group is healthy or halted",
+    ),
+];
+
+/// An invariant that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Its name.
+    pub invariant: &'static str,
+    /// When, in seconds since the start of the run.
+    pub at: String,
+    /// What was seen.
+    pub sentence: String,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) enum Seen<'a> {
+    /// The core sent a probe.
+    Asked { server: usize },
+    /// The core held an election and asked the handlers about its winner.
+    Vetted { candidate: &'a Addr },
+    /// The core proposed something.
+    Proposed { changes: &'a [Change] },
+    /// The broker committed something; the truth has the entry after it.
+    Committed { before: Option<&'a GroupEntry> },
+    /// The core sent a command.
+    Commanded { addr: &'a Addr, command: &'a Command, token: Token },
+    /// A server became a master by a command.
+    Promoted { server: usize, epoch: u64 },
+}
+
+/// How things really are.
+#[derive(Debug)]
+pub(crate) struct Truth<'a> {
+    pub(crate) now: Time,
+    pub(crate) servers: &'a [Server],
+    pub(crate) addrs: &'a [Addr],
+    pub(crate) entry: Option<&'a GroupEntry>,
+    pub(crate) acknowledged: &'a BTreeSet<Value>,
+    pub(crate) token: Token,
+}
+
+impl Truth<'_> {
+    pub(crate) fn index(&self, addr: &Addr) -> Option<usize> {
+        self.addrs.iter().position(|known| known == addr)
+    }
+}
+
+/// The invariants that are checked at every step.
+#[derive(Debug)]
+pub(crate) struct Invariants {
+    one_promotion: one_promotion::OnePromotion,
+    decided_first: decided_first::DecidedFirst,
+    best_promoted: best_promoted::BestPromoted,
+    bounded_work: bounded_work::BoundedWork,
+}
+
+impl Invariants {
+    pub(crate) fn new(started: Time, policy: Policy) -> Self {
+        Self {
+            one_promotion: one_promotion::OnePromotion::default(),
+            decided_first: decided_first::DecidedFirst,
+            best_promoted: best_promoted::BestPromoted::new(policy),
+            bounded_work: bounded_work::BoundedWork::new(started),
+        }
+    }
+
+    /// Checks all of them; the first that does not hold is named.
+    pub(crate) fn observe(
+        &mut self,
+        seen: &Seen<'_>,
+        truth: &Truth<'_>,
+    ) -> Result<(), (&'static str, String)> {
+        let named = |name: &'static str| move |sentence| (name, sentence);
+        self.one_promotion.observe(seen, truth).map_err(named("one-promotion"))?;
+        self.decided_first.observe(seen, truth).map_err(named("decided-first"))?;
+        self.best_promoted.observe(seen, truth).map_err(named("best-promoted"))?;
+        self.bounded_work.observe(seen, truth).map_err(named("bounded-work"))
+    }
+}

@@ -1,0 +1,63 @@
+//! How long messages travel. Messages on one connection keep their order, others overtake each other.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use failover_core::time::Time;
+use fastrand::Rng;
+
+use crate::model_redis::Conn;
+
+/// Connections whose last message is remembered; more and the quiet ones are forgotten.
+const REMEMBERED_MAX: usize = 64;
+
+/// What keeps its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Way {
+    /// From the node to a server, on one connection.
+    Out(Conn),
+    /// From a server to the node, on one connection.
+    Back(Conn),
+    /// From a server to another.
+    Servers(usize, usize),
+}
+
+/// The delays of one run.
+#[derive(Debug)]
+pub(crate) struct Network {
+    /// What replication from one server to another takes at least.
+    lags: Vec<Vec<Duration>>,
+    last: BTreeMap<Way, Time>,
+}
+
+impl Network {
+    /// Draws the distances between the servers.
+    pub(crate) fn new(rng: &mut Rng, servers: usize) -> Self {
+        let mut lag = || match rng.u8(..10) {
+            0 => Duration::from_micros(rng.u64(5_000..30_000)),
+            1..=9 => Duration::from_micros(rng.u64(50..1_500)),
+            10.. => Duration::ZERO,
+        };
+        let lags = (0..servers).map(|_| (0..servers).map(|_| lag()).collect()).collect();
+        Self { lags, last: BTreeMap::new() }
+    }
+
+    /// When a message that is sent now arrives; `extra` is what it takes beside the way.
+    pub(crate) fn arrival(&mut self, rng: &mut Rng, now: Time, way: Way, extra: Duration) -> Time {
+        let least = match way {
+            Way::Out(_) | Way::Back(_) => Duration::from_micros(20),
+            Way::Servers(from, to) => self.lags[from][to],
+        };
+        // Most are quick; one in a hundred is late by what a busy host or a lost packet costs.
+        let late = if rng.u8(..100) == 0 { 20_000 } else { 300 };
+        let mut at = now + least + extra + Duration::from_micros(rng.u64(10..late));
+        if let Some(last) = self.last.get(&way) {
+            at = at.max(*last + Duration::from_micros(1));
+        }
+        if self.last.len() > REMEMBERED_MAX {
+            self.last.retain(|_, last| *last >= now);
+        }
+        self.last.insert(way, at);
+        at
+    }
+}

@@ -1,0 +1,365 @@
+//! A model of the shell around the core: its connections to the servers, and how their ends become events.
+//!
+//! It does what the real shell's task of an instance does: a main connection and at most one fresh one beside it, the
+//! newest question in the place of one that was not sent, commands one at a time and only over a connection that
+//! answered a moment ago. It can be made to do something wrong on purpose, to show that the invariants notice.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use failover_core::action::Command;
+use failover_core::addr::Addr;
+use failover_core::event::{CommandId, CommandResult, Event, Health, ProbeSeq, Probed};
+use failover_core::fleet::Fleet;
+use failover_core::instance::Facts;
+use failover_core::node::GroupName;
+use failover_core::time::Time;
+
+use crate::model_redis::{Conn, Message, Reply};
+
+/// A connection whose last reply is older than this is asked again before anything is changed over it.
+const WARM: Duration = Duration::from_millis(200);
+/// The question that only warms a connection.
+const WARMING: ProbeSeq = 0;
+
+/// A mistake that a driver could make; see [`crate::Options::wrong`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// It acts on decisions that were never committed.
+    SkipCommit,
+    /// It promotes a second replica with each promotion.
+    PromoteTwice,
+    /// It never demotes or repoints anybody.
+    RefuseFollow,
+    /// It turns the offsets of replicas round, so that the one that is behind looks ahead.
+    TurnOffsets,
+    /// It goes on commanding when the group is halted.
+    CommandHalted,
+    /// It sends each probe five hundred times.
+    RepeatProbes,
+}
+
+/// A command on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    pub(crate) id: CommandId,
+    pub(crate) command: Command,
+    pub(crate) epoch: u64,
+    pub(crate) deadline: Time,
+}
+
+/// What the world is to do for the shell.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    /// Send this to the server.
+    Send { conn: Conn, message: Message },
+    /// Tell the core.
+    Tell(Event),
+}
+
+/// The node's side of the wires to one server.
+#[derive(Debug)]
+struct Line {
+    addr: Addr,
+    main: Option<Main>,
+    fresh: Option<(Conn, ProbeSeq)>,
+    probe: Option<(ProbeSeq, bool)>,
+    orders: VecDeque<Order>,
+    busy: Option<Busy>,
+    /// What arrived while a command was on its way.
+    held: Vec<Reply>,
+}
+
+#[derive(Debug)]
+struct Main {
+    conn: Conn,
+    last_reply: Option<Time>,
+    /// The process behind it.
+    run_id: Option<Box<str>>,
+}
+
+/// The command on its way.
+#[derive(Debug)]
+struct Busy {
+    order: Order,
+    /// It was written; before that it is refused when something goes wrong, after that it is unknown.
+    written: bool,
+}
+
+/// All lines, and the core behind them.
+#[derive(Debug)]
+pub(crate) struct Shell {
+    /// What is under test.
+    pub(crate) fleet: Fleet,
+    group: GroupName,
+    lines: Vec<Line>,
+    next_conn: Conn,
+}
+
+impl Shell {
+    pub(crate) fn new(fleet: Fleet, group: GroupName, addrs: &[Addr]) -> Self {
+        let line = |addr: &Addr| Line {
+            addr: addr.clone(),
+            main: None,
+            fresh: None,
+            probe: None,
+            orders: VecDeque::new(),
+            busy: None,
+            held: Vec::new(),
+        };
+        Self { fleet, group, lines: addrs.iter().map(line).collect(), next_conn: 0 }
+    }
+
+    /// Asks how a server is; a probe that was not sent yet is replaced.
+    pub(crate) fn probe(
+        &mut self,
+        now: Time,
+        server: usize,
+        seq: ProbeSeq,
+        fresh: bool,
+    ) -> Vec<Wish> {
+        let line = &mut self.lines[server];
+        let fresh = fresh || line.probe.is_some_and(|(_, fresh)| fresh);
+        line.probe = Some((seq, fresh));
+        let mut wishes = Vec::new();
+        self.pump(now, server, &mut wishes);
+        wishes
+    }
+
+    /// Orders a change of a server.
+    pub(crate) fn order(&mut self, now: Time, server: usize, order: Order) -> Vec<Wish> {
+        self.lines[server].orders.push_back(order);
+        let mut wishes = Vec::new();
+        self.pump(now, server, &mut wishes);
+        wishes
+    }
+
+    /// Closes all connections to a server.
+    pub(crate) fn forget(&mut self, server: usize) {
+        let line = &mut self.lines[server];
+        (line.main, line.fresh, line.probe) = (None, None, None);
+    }
+
+    /// A command's deadline passed.
+    pub(crate) fn overdue(&mut self, now: Time, server: usize, id: CommandId) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        let busy = self.lines[server].busy.as_ref().filter(|busy| busy.order.id == id);
+        if let Some(busy) = busy {
+            let result = if busy.written {
+                CommandResult::Unknown("no reply came before the deadline".to_owned())
+            } else {
+                CommandResult::Refused(
+                    "the instance did not answer before the deadline; the command was not sent"
+                        .to_owned(),
+                )
+            };
+            self.end(now, server, result, &mut wishes);
+        }
+        wishes
+    }
+
+    /// Something arrives from a server.
+    pub(crate) fn hear(&mut self, now: Time, server: usize, reply: Reply) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        let line = &mut self.lines[server];
+        if line.busy.is_none() {
+            self.take(now, server, reply, &mut wishes);
+        } else if line.main.as_ref().is_some_and(|main| main.conn == conn_of(&reply)) {
+            self.take_busy(now, server, reply, &mut wishes);
+        } else {
+            line.held.push(reply);
+        }
+        self.pump(now, server, &mut wishes);
+        wishes
+    }
+
+    fn pump(&mut self, now: Time, server: usize, wishes: &mut Vec<Wish>) {
+        if self.lines[server].busy.is_some() {
+            return;
+        }
+        if let Some((seq, fresh)) = self.lines[server].probe.take() {
+            self.ask(now, server, seq, fresh, wishes);
+        }
+        let Some(order) = self.lines[server].orders.pop_front() else { return };
+        let line = &mut self.lines[server];
+        let warm = line.main.as_ref().and_then(|main| main.last_reply);
+        line.busy = Some(Busy { order, written: false });
+        if warm.is_some_and(|at| now.since(at) <= WARM) {
+            self.write(now, server, wishes);
+            return;
+        }
+        let connect = line.main.is_none();
+        if connect {
+            self.next_conn += 1;
+            line.main = Some(Main { conn: self.next_conn, last_reply: None, run_id: None });
+        }
+        if let Some(Main { conn, .. }) = line.main {
+            let message = Message::Ask { conn, connect, seq: WARMING, asked_at: now };
+            wishes.push(Wish::Send { conn, message });
+        }
+    }
+
+    fn ask(
+        &mut self,
+        now: Time,
+        server: usize,
+        seq: ProbeSeq,
+        fresh: bool,
+        wishes: &mut Vec<Wish>,
+    ) {
+        let line = &mut self.lines[server];
+        let (conn, connect) = match (&line.main, &mut line.fresh) {
+            (Some(main), _) if !fresh => (main.conn, false),
+            // One that is being opened is as good as another.
+            (_, Some((_, newest))) => {
+                *newest = seq;
+                return;
+            }
+            (_, None) => {
+                self.next_conn += 1;
+                line.fresh = Some((self.next_conn, seq));
+                (self.next_conn, true)
+            }
+        };
+        let message = Message::Ask { conn, connect, seq, asked_at: now };
+        wishes.push(Wish::Send { conn, message });
+    }
+
+    /// Writes the command that is on its way.
+    fn write(&mut self, now: Time, server: usize, wishes: &mut Vec<Wish>) {
+        let line = &mut self.lines[server];
+        let (Some(busy), Some(main)) = (&mut line.busy, &line.main) else { return };
+        if let Command::Promote { run_id: Some(run_id) } = &busy.order.command
+            && main.run_id.as_ref() != Some(run_id)
+        {
+            let why = "it restarted after it was elected; it was not promoted";
+            self.end(now, server, CommandResult::Refused(why.to_owned()), wishes);
+            return;
+        }
+        busy.written = true;
+        let Order { id, command, epoch, .. } = busy.order.clone();
+        let conn = main.conn;
+        wishes.push(Wish::Send { conn, message: Message::Order { conn, id, command, epoch } });
+    }
+
+    /// Something arrives on the connection that carries the command.
+    fn take_busy(&mut self, now: Time, server: usize, reply: Reply, wishes: &mut Vec<Wish>) {
+        let line = &mut self.lines[server];
+        let written = line.busy.as_ref().is_some_and(|busy| busy.written);
+        match reply {
+            Reply::Accepted { .. } => {}
+            Reply::Refused { .. } => {
+                line.main = None;
+                let why = "its host refuses connections; the command was not sent";
+                self.end(now, server, CommandResult::Refused(why.to_owned()), wishes);
+            }
+            Reply::Lost { .. } if written => {
+                let why = "the connection ended after the command was sent";
+                self.end(now, server, CommandResult::Unknown(why.to_owned()), wishes);
+            }
+            Reply::Lost { conn } => {
+                line.held.push(Reply::Lost { conn });
+                let why = "the connection ended; the command was not sent";
+                self.end(now, server, CommandResult::Refused(why.to_owned()), wishes);
+            }
+            Reply::Answer { seq, facts, .. } => {
+                if let Some(main) = &mut line.main {
+                    main.last_reply = Some(now);
+                    main.run_id.clone_from(&facts.run_id);
+                }
+                wishes.push(replied(&line.addr, seq, facts));
+                if seq == WARMING && !written {
+                    self.write(now, server, wishes);
+                }
+            }
+            Reply::Done { id, facts, .. } => {
+                if let Some(main) = &mut line.main {
+                    main.last_reply = Some(now);
+                }
+                if line.busy.as_ref().is_some_and(|busy| busy.order.id == id) {
+                    let done = CommandResult::Done { facts, warnings: Vec::new() };
+                    self.end(now, server, done, wishes);
+                }
+            }
+        }
+    }
+
+    /// Something arrives while no command is on its way.
+    fn take(&mut self, now: Time, server: usize, reply: Reply, wishes: &mut Vec<Wish>) {
+        let line = &mut self.lines[server];
+        let conn = conn_of(&reply);
+        let addr = line.addr.clone();
+        let told = |seq, outcome| Wish::Tell(Event::Probed { addr: addr.clone(), seq, outcome });
+        if let Some(main) = line.main.as_mut().filter(|main| main.conn == conn) {
+            match reply {
+                Reply::Answer { seq, facts, .. } => {
+                    main.last_reply = Some(now);
+                    line.fresh = None;
+                    wishes.push(replied(&line.addr, seq, facts));
+                }
+                Reply::Lost { .. } | Reply::Refused { .. } => {
+                    line.main = None;
+                    wishes.push(Wish::Tell(Event::Ended { addr: line.addr.clone() }));
+                }
+                Reply::Accepted { .. } | Reply::Done { .. } => {}
+            }
+            return;
+        }
+        let Some((_, newest)) = line.fresh.filter(|(fresh, _)| *fresh == conn) else { return };
+        match reply {
+            Reply::Accepted { .. } => {
+                wishes.push(Wish::Tell(Event::Accepted { addr: line.addr.clone() }));
+            }
+            Reply::Refused { .. } => {
+                line.fresh = None;
+                let outcome = match line.main {
+                    Some(_) => Probed::Unreachable("the old connection has not ended".to_owned()),
+                    None => Probed::Refused,
+                };
+                wishes.push(told(newest, outcome));
+            }
+            Reply::Lost { .. } => {
+                line.fresh = None;
+                wishes.push(told(newest, Probed::Ended));
+            }
+            Reply::Answer { facts, .. } => {
+                line.fresh = None;
+                let run_id = facts.run_id.clone();
+                line.main = Some(Main { conn, last_reply: Some(now), run_id });
+                wishes.push(replied(&line.addr, newest, facts));
+            }
+            Reply::Done { .. } => {}
+        }
+    }
+
+    /// The command on its way ended; what was held meanwhile is taken.
+    fn end(&mut self, now: Time, server: usize, result: CommandResult, wishes: &mut Vec<Wish>) {
+        let line = &mut self.lines[server];
+        let Some(busy) = line.busy.take() else { return };
+        if matches!(result, CommandResult::Unknown(_)) {
+            // Replies that come late would be taken for those to newer questions.
+            line.main = None;
+        }
+        let group = self.group.clone();
+        wishes.push(Wish::Tell(Event::Commanded { group, id: busy.order.id, result }));
+        for reply in std::mem::take(&mut self.lines[server].held) {
+            self.take(now, server, reply, wishes);
+        }
+    }
+}
+
+fn replied(addr: &Addr, seq: ProbeSeq, facts: Box<Facts>) -> Wish {
+    let outcome =
+        Probed::Replied { health: Health::Fine, facts: Some(facts), socket: Some(addr.clone()) };
+    Wish::Tell(Event::Probed { addr: addr.clone(), seq, outcome })
+}
+
+fn conn_of(reply: &Reply) -> Conn {
+    match reply {
+        Reply::Refused { conn }
+        | Reply::Accepted { conn }
+        | Reply::Answer { conn, .. }
+        | Reply::Done { conn, .. }
+        | Reply::Lost { conn } => *conn,
+    }
+}
