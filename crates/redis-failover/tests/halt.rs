@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use common::daemon::instance;
 use common::scenario::{
-    failovers, guard_with, holds, on_each_kind, wait_for_entry, wait_for_failover,
+    failovers, guard_with, holds, on_each_kind, times_told, wait_for_entry, wait_for_failover,
     wait_until_follows, wait_until_guarded,
 };
 use common::{Daemon, Group, Options, PATIENCE, Server, ServerKind, wait_until};
@@ -20,16 +20,6 @@ fn lose_the_promotion(group: &mut Group, daemon: &Daemon, candidate: &str) {
     group.master.kill9();
     daemon.wait_for_log("fault at before-promote-send", PATIENCE);
     group.server_mut(candidate).stop();
-}
-
-/// How often the server was told to follow somebody, or nobody.
-fn times_told(server: &Server) -> u64 {
-    let stats = server.info("commandstats");
-    let calls = |name: &str| {
-        let stat = stats.get(&format!("cmdstat_{name}"))?;
-        stat.strip_prefix("calls=")?.split(',').next()?.parse::<u64>().ok()
-    };
-    calls("replicaof").unwrap_or(0) + calls("slaveof").unwrap_or(0)
 }
 
 /// The instances with which something failed, in order.

@@ -70,7 +70,7 @@ fn fault_3_a_master_is_forgotten_when_its_failover_is_aborted() {
         assert_eq!(daemon.get("/master").body, name, "it is guarded still");
         group.master.restart();
         wait_until_guarded(&daemon, &name, &group.addrs());
-        group.wait_in_step();
+        group.bring_in_step();
         group.master.kill9();
         daemon.wait_for_master(&group.replicas[0].addr(), PATIENCE);
     });
@@ -227,7 +227,7 @@ fn fault_9_a_group_that_was_down_for_3_s_is_forgotten() {
         group.replicas[0].restart();
         wait_until_guarded(&daemon, &name, &group.addrs());
         assert_left_alone(&daemon, &name);
-        group.wait_in_step();
+        group.bring_in_step();
         group.master.kill9();
         daemon.wait_for_master(&replica, PATIENCE);
         let entry = wait_for_failover(&daemon, &name);
