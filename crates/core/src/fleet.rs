@@ -55,6 +55,8 @@ pub struct Fleet {
     next_proposal: u64,
     actions: VecDeque<Action>,
     changed: BTreeSet<GroupName>,
+    /// When something was handed in for the last time.
+    awake: Time,
 }
 
 impl Fleet {
@@ -75,6 +77,7 @@ impl Fleet {
             next_proposal: 0,
             actions: VecDeque::new(),
             changed: BTreeSet::new(),
+            awake: Time::ZERO,
         }
     }
 
@@ -180,10 +183,12 @@ impl Fleet {
         }
     }
 
-    /// A loop that was woken late saw nothing in the meantime: silence of that time proves nothing.
+    /// A loop that was woken late saw nothing in the meantime: silence of that time proves nothing. What was handed in
+    /// since the timer was due shows that it was awake, so that one pause is discarded once, however much waited.
     fn guard_stall(&mut self, now: Time) {
+        let awake = std::mem::replace(&mut self.awake, now);
         let Some(expected) = self.poll_timeout() else { return };
-        let stalled = now.since(expected);
+        let stalled = now.since(expected.max(awake));
         if stalled <= self.policies.default.stall_limit {
             return;
         }

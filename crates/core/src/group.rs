@@ -4,7 +4,7 @@
 //! and commands. What is being changed is in the record (the saga); what is on its way right now, and would simply be
 //! done again by the next leader, is in `Work`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::action::{Action, Command};
@@ -65,6 +65,8 @@ pub struct Group {
     hold: Option<Hold>,
     /// A proposal was not committed: nothing at all is proposed or commanded before this moment.
     again: Option<(Time, String)>,
+    /// Instances that were seen to follow the recorded master, and were not away since.
+    settled: BTreeSet<Addr>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
     repairs: BTreeMap<Addr, (Time, u32)>,
     /// The master names a replica that another group owns, perhaps not for long.
@@ -132,6 +134,7 @@ impl Group {
             veto: None,
             hold: None,
             again: None,
+            settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
             stranger: false,
             steps: Vec::new(),
@@ -257,6 +260,9 @@ impl Group {
         if self.entry.saga.is_none() {
             self.steps.clear();
         }
+        if self.entry.master != before.master {
+            self.settled.clear();
+        }
         self.follow_entry(ctx);
         self.tell_commit(ctx.now, &before, history);
         self.changed = true;
@@ -351,6 +357,7 @@ impl Group {
     fn step(&mut self, ctx: &Context<'_>) {
         self.hold.take_if(|hold| hold.until <= ctx.now);
         self.again.take_if(|(until, _)| *until <= ctx.now);
+        self.note_settled();
         self.idle_because = None;
         let because = self.decide(ctx);
         self.conclude(ctx);

@@ -149,6 +149,11 @@ impl Watch {
         self.trouble.map(|trouble| trouble.since)
     }
 
+    /// Whether it is away now: it refuses, or let a question go unanswered past its deadline.
+    pub fn away(&self) -> bool {
+        self.trouble.is_some_and(|trouble| trouble.away)
+    }
+
     /// Whether it was away since it was last seen as a replica.
     pub fn returned(&self) -> bool {
         self.returned
@@ -254,10 +259,11 @@ impl Watch {
         self.next_fresh = true;
     }
 
-    /// Asks for a probe at a moment or earlier, unless one that was sent at `since` or later has no answer yet.
+    /// Asks for a probe at a moment or earlier, unless one that was sent at `since` or later has no answer yet. An
+    /// instance in trouble is asked at its own pace already, and refusals come back as fast as they are asked for.
     pub fn ask(&mut self, at: Time, since: Time) {
         let asked = self.unanswered.iter().any(|(_, asked_at)| *asked_at >= since);
-        if !asked {
+        if !asked && self.trouble.is_none() {
             self.next_probe = self.next_probe.min(at);
         }
     }
@@ -356,12 +362,15 @@ impl Watch {
         let was_away = trouble.is_some_and(|trouble| trouble.away);
         let mut changed = trouble.is_some() || self.last_reply.is_none();
         self.last_reply = Some(now);
-        // Whatever was asked on other connections before is answered by this: the server lives.
-        let deadline = reply_deadline(policy);
-        self.unanswered.retain(|(_, asked_at)| now < *asked_at + deadline);
         self.reconnect = Duration::from_millis(1);
         if trouble.is_some() || self.next_probe <= now {
             self.next_probe = self.next_regular(now, policy);
+        }
+        if trouble.is_some() && !self.unanswered.is_empty() {
+            // They were asked during the silence that is over, some on connections that were given up: that they have
+            // no answer says nothing of now.
+            self.unanswered.clear();
+            self.next_probe = now;
         }
         let (how, detail) = match health {
             Health::Fine => (How::Replied, None),

@@ -600,7 +600,8 @@ impl Server {
             let message = Message::Detach { from: self.index, link: self.link_id };
             out.push(Effect::Send { to: of, message });
         }
-        // Whatever still arrives on the old connection is not for the new one.
+        // Whatever still arrives on the old connection is not for the new one, nor for a master.
+        self.link_id += 1;
         if self.link == LinkState::Syncing {
             self.cached = false;
         }

@@ -39,10 +39,12 @@ pub(crate) struct Election {
     pub(crate) behind_bytes: Option<u64>,
 }
 
-/// Ranks all instances but the master: lower priority first, then larger offset, then run id. The most advanced is
-/// chosen, and the best ranked among equally advanced ones: a replica that is ahead of the promoted one would be wiped
-/// by a full resync, and acknowledged writes with it. (A replica without a master cannot feed another one: Redis
-/// answers `NOMASTERLINK`, so a preferred candidate that is behind cannot be fed before it is promoted.)
+/// Ranks all instances but the master: the newest history first, since offsets of two histories cannot be compared and
+/// the older one has nothing of what the last master acknowledged; in one history lower priority first, then larger
+/// offset, then run id. The most advanced is chosen, and the best ranked among equally advanced ones: a replica that is
+/// ahead of the promoted one would be wiped by a full resync, and acknowledged writes with it. (A replica without a
+/// master cannot feed another one: Redis answers `NOMASTERLINK`, so a preferred candidate that is behind cannot be fed
+/// before it is promoted.)
 pub(crate) fn elect(contest: &Contest<'_>) -> Election {
     let mut eligible: Vec<(&Addr, &Facts)> = Vec::new();
     let mut refused = Vec::new();
@@ -61,11 +63,15 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
             }
         }
     }
+    let age = |facts: &Facts| history_age(contest.entry, facts);
     eligible.sort_by_key(|(addr, facts)| {
-        (facts.priority, Reverse(facts.offset), facts.run_id.as_deref(), *addr)
+        (age(facts), facts.priority, Reverse(facts.offset), facts.run_id.as_deref(), *addr)
     });
-    let most = eligible.iter().map(|(_, facts)| facts.offset).max();
-    let chosen = eligible.iter().find(|(_, facts)| Some(facts.offset) == most).copied();
+    let most = eligible.iter().map(|(_, facts)| (Reverse(age(facts)), facts.offset)).max();
+    let chosen = eligible
+        .iter()
+        .find(|(_, facts)| Some((Reverse(age(facts)), facts.offset)) == most)
+        .copied();
     let note = match (eligible.first(), chosen) {
         (Some((first, behind)), Some((addr, ahead))) if *first != addr => Some(format!(
             "{addr} is promoted before {first}, which has the better priority ({} against {}) but is {} bytes behind it \
@@ -93,6 +99,7 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
         chosen: chosen.map(|(addr, _)| addr.clone()),
         note,
         behind_bytes: chosen
+            .filter(|(_, facts)| age(facts) == 0)
             .and_then(|(_, facts)| known.map(|known| known.saturating_sub(facts.offset))),
     }
 }
@@ -201,6 +208,17 @@ fn judge_history(entry: &GroupEntry, facts: &Facts) -> Result<(), String> {
             short(&own.0),
             short(&newest.0)
         ))
+    }
+}
+
+/// How many masters ago its history was the group's: 0 is the newest.
+fn history_age(entry: &GroupEntry, facts: &Facts) -> usize {
+    let age = |id| entry.lineage.iter().position(|known| known == id);
+    match &facts.replication_id {
+        None => 0,
+        Some(own) => age(own)
+            .or_else(|| facts.second_replication_id.as_ref().and_then(age))
+            .unwrap_or(entry.lineage.len()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Each function is one phase. What a phase leaves behind for the next leader is in the record; a time-out of a command
 //! is *unknown*, never *failed*.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::corroborate::{Hearing, Verdict, hear};
@@ -28,6 +28,8 @@ pub(super) struct Repointing {
     since: Time,
     waiting: Vec<Addr>,
     active: BTreeMap<Addr, Active>,
+    /// Those that could not be repointed; they are repaired later.
+    failed: BTreeSet<Addr>,
     again_at: Time,
 }
 
@@ -581,10 +583,12 @@ impl Group {
                 since: ctx.now,
                 waiting,
                 active: BTreeMap::new(),
+                failed: BTreeSet::new(),
                 again_at: ctx.now,
             });
         }
         self.verify_links(ctx);
+        self.call_returned(ctx, token);
         self.start_repoints(ctx, token);
         let Work::Repointing(work) = &mut self.work else { return };
         work.again_at = ctx.now + link_pause(&self.policy, ctx.now.since(work.since));
@@ -640,15 +644,50 @@ impl Group {
                 return;
             }
             let Some(addr) = work.waiting.pop() else { return };
-            let master = self.entry.master.clone();
-            let id = self.command(ctx.now, token, &addr, Command::Follow { master });
-            if let Work::Repointing(work) = &mut self.work {
-                work.active.insert(addr, Active { sent: Some(id), since: ctx.now });
-            }
+            self.repoint(ctx, token, addr);
+        }
+    }
+
+    /// An instance that comes back as a master while others are repointed waits for nobody: a full sync of one of them
+    /// may take long, and it takes writes meanwhile.
+    fn call_returned(&mut self, ctx: &Context<'_>, token: Token) {
+        let master = &self.entry.master;
+        let is_master =
+            |watch: &Watch| watch.serves() && watch.facts().is_some_and(Facts::is_master);
+        let Work::Repointing(work) = &mut self.work else { return };
+        if !self.watches.get(master).is_some_and(is_master) {
+            return;
+        }
+        let returned: Vec<Addr> = self
+            .watches
+            .iter()
+            .filter(|(addr, watch)| *addr != master && is_master(watch))
+            .filter(|(addr, _)| !work.active.contains_key(*addr) && !work.failed.contains(*addr))
+            .filter(|(addr, watch)| {
+                self.entry.instances.get(*addr).is_some_and(|known| {
+                    known.attached && (watch.returned() || known.abandoned.is_some())
+                })
+            })
+            .map(|(addr, _)| addr.clone())
+            .collect();
+        work.waiting.retain(|addr| !returned.contains(addr));
+        for addr in returned {
+            self.repoint(ctx, token, addr);
+        }
+    }
+
+    fn repoint(&mut self, ctx: &Context<'_>, token: Token, addr: Addr) {
+        let master = self.entry.master.clone();
+        let id = self.command(ctx.now, token, &addr, Command::Follow { master });
+        if let Work::Repointing(work) = &mut self.work {
+            work.active.insert(addr, Active { sent: Some(id), since: ctx.now });
         }
     }
 
     fn repoint_failed(&mut self, ctx: &Context<'_>, addr: &Addr, why: &str) {
+        if let Work::Repointing(work) = &mut self.work {
+            work.failed.insert(addr.clone());
+        }
         self.mark(ctx, "failed", Some(addr), Some(format!("could not be repointed: {why}")));
         let sentence = format!(
             "{addr} could not be pointed at the new master {}: {why}; it is tried again as a repair",

@@ -13,7 +13,7 @@ use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Step};
 use crate::view::State;
 use crate::watch::Watch;
 
-/// A failed repair waits twice as long each time, up to 2^6 times the first pause.
+/// From the third failure on a repair waits twice as long each time, up to 2^6 times `repair_interval`.
 const PAUSE_DOUBLINGS_MAX: u32 = 6;
 
 impl Group {
@@ -91,7 +91,7 @@ impl Group {
                             .and_then(|of| self.entry.instance_of(of))
                             == Some(master)
                 });
-                if chained {
+                if chained && (self.settled.contains(addr) || !known.attached) {
                     Wrong::LeaveAlone(format!(
                         "{addr} follows {of}, itself a replica: a chain is reported, not changed"
                     ))
@@ -103,6 +103,23 @@ impl Group {
                         ),
                     )
                 }
+            }
+        }
+    }
+
+    /// Notes who is where it belongs, and who is away. One that follows another from there on was told to by hand; one that was away,
+    /// or was never there, was left behind by a failover.
+    pub(super) fn note_settled(&mut self) {
+        for (addr, watch) in &self.watches {
+            if watch.away() {
+                self.settled.remove(addr);
+                // Whatever made its last repair fail may be gone when it comes back.
+                self.repairs.remove(addr);
+            } else if watch.serves()
+                && let Some(of) = watch.facts().and_then(Facts::follows)
+                && self.entry.instance_of(of) == Some(&self.entry.master)
+            {
+                self.settled.insert(addr.clone());
             }
         }
     }
@@ -224,7 +241,14 @@ impl Group {
             self.repairs.remove(target);
         } else {
             let failures = self.repairs.get(target).map_or(0, |(_, failures)| *failures);
-            let pause = self.policy.repair_interval * 2_u32.pow(failures.min(PAUSE_DOUBLINGS_MAX));
+            let pause = match failures {
+                // It may have been a moment's weakness, and a second master must not wait for long.
+                0 => self.policy.check_interval,
+                1.. => {
+                    let doublings = (failures - 1).min(PAUSE_DOUBLINGS_MAX);
+                    self.policy.repair_interval * 2_u32.pow(doublings)
+                }
+            };
             self.repairs.insert(target.clone(), (ctx.now + pause, failures + 1));
         }
         if let Err(why) = &end {

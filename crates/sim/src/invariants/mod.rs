@@ -16,10 +16,11 @@ pub(crate) mod best_promoted;
 pub(crate) mod bounded_work;
 pub(crate) mod decided_first;
 pub(crate) mod liveness;
+pub(crate) mod one_master;
 pub(crate) mod one_promotion;
 
 /// The names of all invariants, with what they say.
-pub const ALL: [(&str, &str); 5] = [
+pub const ALL: [(&str, &str); 6] = [
     ("one-promotion", "an epoch is taken once, and at most one replica is promoted under it"),
     (
         "decided-first",
@@ -28,6 +29,10 @@ pub const ALL: [(&str, &str); 5] = [
     (
         "best-promoted",
         "the promoted replica was eligible, and none that had more acknowledged writes was passed over",
+    ),
+    (
+        "one-master",
+        "a second master is demoted soon while the recorded one serves, and a healthy one is not replaced",
     ),
     ("bounded-work", "no probe storm, no repair loop, no timer that is always due"),
     (
@@ -87,6 +92,7 @@ pub(crate) struct Invariants {
     one_promotion: one_promotion::OnePromotion,
     decided_first: decided_first::DecidedFirst,
     best_promoted: best_promoted::BestPromoted,
+    one_master: one_master::OneMaster,
     bounded_work: bounded_work::BoundedWork,
 }
 
@@ -96,6 +102,7 @@ impl Invariants {
             one_promotion: one_promotion::OnePromotion::default(),
             decided_first: decided_first::DecidedFirst,
             best_promoted: best_promoted::BestPromoted::new(policy),
+            one_master: one_master::OneMaster::default(),
             bounded_work: bounded_work::BoundedWork::new(started),
         }
     }
@@ -110,6 +117,7 @@ impl Invariants {
         self.one_promotion.observe(seen, truth).map_err(named("one-promotion"))?;
         self.decided_first.observe(seen, truth).map_err(named("decided-first"))?;
         self.best_promoted.observe(seen, truth).map_err(named("best-promoted"))?;
+        self.one_master.observe(seen, truth).map_err(named("one-master"))?;
         self.bounded_work.observe(seen, truth).map_err(named("bounded-work"))
     }
 }

@@ -174,3 +174,18 @@ fn max_lag_bytes_is_measured_against_the_last_known_offset() {
     let election = case.elect();
     assert_eq!((election.chosen, election.behind_bytes), (Some(addr(2)), Some(10)));
 }
+
+#[test]
+fn the_newest_history_comes_before_a_larger_offset_in_an_older_one() {
+    let mut case = Case::new();
+    case.entry.lineage = vec![id("new"), id("h")];
+    case.replica(2, |facts| facts.offset = 9_000);
+    for (port, offset) in [(3, 50), (4, 70)] {
+        case.replica(port, |facts| {
+            facts.replication_id = Some(id("new"));
+            facts.offset = offset;
+        });
+    }
+    let order: Vec<u16> = case.elect().ranking.iter().map(|place| place.addr.port()).collect();
+    assert_eq!((case.chosen(), order), (Some(4), vec![4, 3, 2]));
+}
