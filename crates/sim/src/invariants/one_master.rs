@@ -1,0 +1,56 @@
+//! A second master is demoted soon after it is there, as long as the recorded one serves and the group may be acted on;
+//! and a healthy master is not replaced.
+
+use std::time::Duration;
+
+use failover_core::record::Status;
+use failover_core::time::Time;
+
+use super::{Seen, Truth};
+use crate::model_redis::{Part, Running};
+
+/// A probe, a look at the recorded master, a decision, a command, and a broker that is slow at times.
+const DEMOTED_WITHIN: Duration = Duration::from_secs(8);
+/// A master that has served for this long is known to be well.
+const WELL_AFTER: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(crate) struct OneMaster {
+    /// Since when each server has been a master beside a recorded one that serves.
+    beside: Vec<Option<Time>>,
+}
+
+impl OneMaster {
+    pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+        self.beside.resize(truth.servers.len(), None);
+        let Some(entry) = truth.entry else { return Ok(()) };
+        let Some(recorded) = truth.index(&entry.master) else { return Ok(()) };
+        let serves = |index: usize| {
+            let server = &truth.servers[index];
+            server.part() == Part::Master && server.running() == Running::Up
+        };
+        if let Seen::Vetted { candidate } = seen
+            && serves(recorded)
+            && truth.now.since(truth.servers[recorded].running_since()) > WELL_AFTER
+        {
+            return Err(format!("{candidate} was elected, but {} serves", entry.master));
+        }
+        let acted_on = serves(recorded) && entry.status == Status::Active;
+        for (index, since) in self.beside.iter_mut().enumerate() {
+            if !acted_on || index == recorded || !serves(index) {
+                *since = None;
+                continue;
+            }
+            let since = *since.get_or_insert(truth.now);
+            if truth.now.since(since) > DEMOTED_WITHIN {
+                return Err(format!(
+                    "{} has been a master beside {} for {} s",
+                    truth.addrs[index],
+                    entry.master,
+                    truth.now.since(since).as_secs()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
