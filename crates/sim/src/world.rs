@@ -446,6 +446,9 @@ impl World {
 
     /// Tells the core what happened, and does what it wants done.
     fn tell(&mut self, event: Event) {
+        if self.wrong == Some(Wrong::TurnDeaf) && self.round > 0 {
+            return;
+        }
         self.journal.note(self.now, || journal::event(&event));
         self.counts.events += 1;
         self.shell.fleet.handle(self.now, event);
