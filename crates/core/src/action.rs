@@ -83,7 +83,10 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Become a master.
-    Promote,
+    Promote {
+        /// Only if it is this process still; `None` where the flavor has no run ids.
+        run_id: Option<Box<str>>,
+    },
     /// Become a replica of this master, drop the clients that believe otherwise, remember it.
     Follow {
         /// Whom.

@@ -95,9 +95,9 @@ impl FromStr for Addr {
         if host.contains(':') && !text.starts_with('[') {
             return Err(fail("an IPv6 address is written [address]:port"));
         }
-        let port = port
-            .parse::<u16>()
-            .ok()
+        let port = Some(port)
+            .filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|port| port.parse::<u16>().ok())
             .filter(|port| *port != 0)
             .ok_or_else(|| fail("the port must be between 1 and 65535"))?;
         Self::new(host, port).map_err(|error| fail(error.why))
@@ -177,6 +177,7 @@ mod tests {
             "a,b:1",
             "host:-1",
             "host:+",
+            "host:+80",
         ] {
             let error = text.parse::<Addr>().expect_err(text).to_string();
             assert!(error.contains(&format!("\"{text}\"")), "{error}");

@@ -2,7 +2,7 @@
 //!
 //! `step` is the one decision table. It runs after every event and every timer, on every node; only the leader's proposes
 //! and commands. What is being changed is in the record (the saga); what is on its way right now, and would simply be
-//! done again by the next leader, is in [`Work`].
+//! done again by the next leader, is in `Work`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -61,14 +61,16 @@ pub struct Group {
     idle_because: Option<String>,
     /// A replica has news of an unreachable master.
     veto: Option<String>,
-    /// Nothing is begun before this moment.
+    /// No failover is begun before this moment.
     hold: Option<Hold>,
     /// A proposal was not committed: nothing at all is proposed or commanded before this moment.
     again: Option<(Time, String)>,
     /// Instances that were seen to follow the recorded master, and were not away since.
     settled: BTreeSet<Addr>,
-    /// Instances whose repair ended a short while ago, or failed.
-    repairs: BTreeMap<Addr, repair::Pause>,
+    /// When an instance's repair may be tried again, and how often it failed in a row.
+    repairs: BTreeMap<Addr, (Time, u32)>,
+    /// The master names a replica that another group owns, perhaps not for long.
+    stranger: bool,
     /// Steps that no proposal has carried into the record yet.
     steps: Vec<Step>,
     next_id: u64,
@@ -143,6 +145,7 @@ impl Group {
             again: None,
             settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
+            stranger: false,
             steps: Vec::new(),
             next_id: 0,
             actions: VecDeque::new(),
@@ -196,6 +199,7 @@ impl Group {
         }
         let quiet = matches!(self.work, Work::Idle)
             && self.entry.saga.is_none()
+            && !self.stranger
             && self.diagnosis == Diagnosis::Healthy;
         if changed || !quiet {
             self.changed |= changed;
@@ -207,6 +211,10 @@ impl Group {
     pub fn accepted(&mut self, ctx: &Context<'_>, addr: &Addr) {
         let Some(watch) = self.watches.get_mut(addr) else { return };
         watch.accepted();
+        // What was down by a refusal is not, now that somebody listens.
+        let before = (watch.state(), watch.since());
+        self.changed |= watch.update(ctx.now, &self.policy);
+        self.tell_state(ctx.now, addr, before);
         self.step(ctx);
     }
 
@@ -351,17 +359,13 @@ impl Group {
             Work::Promoting { since, .. } => Some(*since + self.policy.promote_timeout),
             Work::Repointing(work) => work.timeout(&self.policy),
         };
-        let repair = self.next_repair();
-        [hold, again, work, repair].into_iter().flatten().min()
+        [hold, again, work].into_iter().flatten().min()
     }
 
     /// The one decision table.
     fn step(&mut self, ctx: &Context<'_>) {
         self.hold.take_if(|hold| hold.until <= ctx.now);
         self.again.take_if(|(until, _)| *until <= ctx.now);
-        for pause in self.repairs.values_mut() {
-            pause.end(ctx.now);
-        }
         self.note_settled();
         self.idle_because = None;
         let because = self.decide(ctx);
@@ -411,37 +415,13 @@ impl Group {
                     .to_owned(),
             );
         }
-        match self.dying() {
-            Some((death, sign, down)) if ctx.now >= down => {
-                self.consider_failover(ctx, token, death, sign, down)
-            }
-            Some((death, _, down)) => {
-                let seen = match &self.work {
-                    Work::Hearing { seen, .. } => *seen,
-                    Work::Idle
-                    | Work::Vetting { .. }
-                    | Work::Proposing { .. }
-                    | Work::Promoting { .. }
-                    | Work::Repointing(_)
-                    | Work::Repairing { .. } => ctx.now,
-                };
-                self.work = Work::Hearing { seen, again_at: down };
-                Some(match death {
-                    Death::Loading => {
-                        "the master is loading its data, and has time for it".to_owned()
-                    }
-                    Death::Refusing | Death::Hung | Death::Unreachable => {
-                        "the master's host accepts connections again; it may be starting".to_owned()
-                    }
-                })
-            }
+        match self.death(ctx.now) {
+            Some((death, sign, down)) => self.consider_failover(ctx, token, death, sign, down),
             None => {
                 self.work = Work::Idle;
                 self.veto = None;
-                if self.watches.get(&self.entry.master).is_some_and(Watch::serves) {
-                    // The failover that failed is over; the next death is another one.
-                    self.hold.take_if(|hold| !hold.tried.is_empty());
-                }
+                // It lives: what held up its replacement is over.
+                self.hold = None;
                 if !self.learn(ctx, token) {
                     return self.consider_repair(ctx, token);
                 }
@@ -450,10 +430,8 @@ impl Group {
         }
     }
 
-    /// How, since when, and from when on the master counts as down for this node. That moment may lie ahead: a host that
-    /// refused connections and accepts them again may be starting its server, which has the time of a silent or a
-    /// loading one.
-    fn dying(&self) -> Option<(Death, Time, Time)> {
+    /// How, since when, and from when on the master counts as down for this node.
+    fn death(&self, now: Time) -> Option<(Death, Time, Time)> {
         let watch = self.watches.get(&self.entry.master)?;
         let policy = &self.policy;
         if let Some(death) = watch.death() {
@@ -462,15 +440,11 @@ impl Group {
                 Death::Refusing => sign + policy.crash_down_time,
                 Death::Hung | Death::Unreachable | Death::Loading => sign + policy.max_down_time,
             };
-            return Some((death, sign, down));
+            return Some((death, sign, down.min(now)));
         }
         let since = watch.loading_since()?;
-        Some((Death::Loading, since, since + policy.max_loading_time))
-    }
-
-    /// The same, once it counts.
-    fn death(&self, now: Time) -> Option<(Death, Time, Time)> {
-        self.dying().filter(|(_, _, down)| now >= *down)
+        let down = since + policy.max_loading_time;
+        (now >= down).then_some((Death::Loading, since, down))
     }
 
     fn conclude(&mut self, ctx: &Context<'_>) {

@@ -56,6 +56,10 @@ pub struct Facts {
     pub offset: u64,
     /// Lower is preferred, 0 is never promoted.
     pub priority: u32,
+    /// How often it lets its replicas hear from it when nobody writes (`repl-ping-replica-period`), in whole seconds;
+    /// `None` where it does not say.
+    #[serde(default)]
+    pub ping_period_secs: Option<u32>,
 }
 
 /// The role that an instance reports.

@@ -59,6 +59,8 @@ pub mod node;
 pub mod notice;
 pub mod policy;
 pub mod record;
+#[cfg(test)]
+mod sample;
 pub mod time;
 pub mod view;
 pub mod watch;

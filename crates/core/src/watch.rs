@@ -303,8 +303,9 @@ impl Watch {
         }
         let state = match self.trouble {
             Some(trouble) if down_at(&trouble, policy).is_some_and(|at| now >= at) => State::Down,
-            // In doubt it stays what it was: an ended connection that comes back was never down.
-            Some(_) if self.last_reply.is_some() => self.state,
+            // In doubt it stays up: an ended connection that comes back was never down. What was down by a refusal and
+            // accepts connections again is neither, until it replies or its silence is long enough.
+            Some(_) if self.last_reply.is_some() && self.state == State::Up => State::Up,
             None if self.last_reply.is_some() && self.how != How::Auth => State::Up,
             Some(_) | None => State::Unknown,
         };
@@ -537,37 +538,4 @@ fn same_standing(a: &Facts, b: &Facts) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(millis: u64) -> Time {
-        Time::from_millis(1_000_000 + millis)
-    }
-
-    fn reply() -> Probed {
-        Probed::Replied { health: Health::Fine, facts: None, socket: None }
-    }
-
-    #[test]
-    fn the_silence_before_a_reply_says_nothing_of_now() {
-        let policy = Policy::default();
-        let addr = "a:1".parse().expect("address");
-        let mut watch = Watch::new(at(0), &addr, &policy);
-        let (seq, _) = watch.due(at(0), &policy).expect("the first probe");
-        watch.probed(at(1), seq, reply(), &policy);
-        watch.update(at(1), &policy);
-        let (unanswered, _) = watch.due(at(1_600), &policy).expect("a regular probe");
-        for now in (1_600..6_000).step_by(100) {
-            watch.update(at(now), &policy);
-            let _ = watch.due(at(now), &policy);
-        }
-        assert_eq!(watch.state(), State::Down);
-        // It wakes up, and answers what was asked first; the others were on connections that are gone.
-        watch.probed(at(6_000), unanswered, reply(), &policy);
-        watch.update(at(6_000), &policy);
-        assert_eq!(watch.state(), State::Up);
-        assert!(watch.due(at(6_000), &policy).is_some(), "it is asked again at once");
-        watch.update(at(6_000), &policy);
-        assert_eq!((watch.state(), watch.trouble_since()), (State::Up, None));
-    }
-}
+mod tests;

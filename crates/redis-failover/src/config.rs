@@ -74,6 +74,8 @@ pub struct Config {
     pub raft: RaftConfig,
     /// What the broker `zk` needs; any other ignores it.
     pub zk: ZkConfig,
+    /// What the broker `etcd` needs; any other ignores it.
+    pub etcd: EtcdConfig,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -151,6 +153,13 @@ pub struct ZkConfig {
     pub base_dir: Option<String>,
 }
 
+/// What the broker `etcd` needs.
+#[derive(Clone, Debug, Default)]
+pub struct EtcdConfig {
+    /// The servers of the cluster, as they are written: `host:port` or a URL.
+    pub addr: Vec<String>,
+}
+
 /// What is logged, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogConfig {
@@ -206,6 +215,7 @@ impl Default for Config {
             broker: BrokerKind::default(),
             raft: RaftConfig::default(),
             zk: ZkConfig::default(),
+            etcd: EtcdConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -273,7 +283,8 @@ impl Config {
                  its place; broker = \"none\" asks for one"
             ),
         };
-        Err(Problem { group: None, keys: vec!["broker", "raft_addr", "zk_addr"], message: why })
+        let keys = vec!["broker", "raft_addr", "zk_addr", "etcd_addr"];
+        Err(Problem { group: None, keys, message: why })
     }
 
     fn check_policy(&self, policy: &Policy) -> Result<(), String> {

@@ -27,6 +27,8 @@ use crate::requests::Waiting;
 use crate::resolve::Resolver;
 use crate::shown::Shown;
 
+/// The number of the request that registers the configured groups.
+pub(crate) const FIRST_REQUEST: RequestId = 0;
 /// Most events that are handled between two looks at the clock.
 const BATCH_EVENTS_MAX: usize = 256;
 /// How often some of the shown groups get new ages and offsets, without anything having changed.
@@ -67,13 +69,19 @@ struct Round {
 }
 
 impl Driver {
-    /// Runs until it is told to stop. `first` is handled before anything else.
-    pub(crate) async fn run(mut self, first: Vec<Event>, mut stop: watch::Receiver<bool>) {
+    /// Runs until it is told to stop. `first` is handled before anything else; `answered` hears how the first request
+    /// in it ended, or is dropped when its end is not known after that.
+    pub(crate) async fn run(
+        mut self,
+        first: Vec<Event>,
+        answered: oneshot::Sender<Answer>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut round = Round {
             instances: BTreeMap::new(),
             at_once: first.into(),
-            waiting: BTreeMap::new(),
-            next_request: 0,
+            waiting: BTreeMap::from([(FIRST_REQUEST, answered)]),
+            next_request: FIRST_REQUEST,
             refreshed: None,
         };
         let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
@@ -82,6 +90,7 @@ impl Driver {
         tokio::pin!(timer);
         loop {
             self.settle(&mut round).await;
+            round.waiting.remove(&FIRST_REQUEST);
             if let Some(at) = self.fleet.poll_timeout() {
                 timer.as_mut().reset(self.clock.instant(at));
             }
@@ -120,11 +129,11 @@ impl Driver {
                 break;
             }
         }
-        self.shown.set_leadership(self.fleet.leadership());
         self.publish_changed();
     }
 
     fn publish_changed(&mut self) {
+        self.shown.set_leadership(self.fleet.leadership());
         let now = self.clock.now();
         for name in self.fleet.take_changed() {
             self.shown.publish(&name, self.fleet.view(now, &name));
@@ -231,6 +240,8 @@ impl Driver {
     }
 
     fn tell(&mut self, notice: Notice) {
+        // Whoever is told of something must find it when it asks.
+        self.publish_changed();
         let Notice { group, sentence, .. } = &notice;
         match notice.what.weight() {
             Weight::Info => tracing::info!(%group, "{sentence}"),
@@ -238,8 +249,6 @@ impl Driver {
             Weight::Error => tracing::error!(%group, "{sentence}"),
         }
         if let What::MasterChanged { old_master, new_master, epoch } = &notice.what {
-            // Whoever is told must find the new master when it asks.
-            self.publish_changed();
             self.hooks.tell(&MasterChange {
                 group: group.clone(),
                 old_master: old_master.clone(),

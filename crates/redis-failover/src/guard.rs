@@ -10,13 +10,13 @@ use failover_core::node::{GroupName, NodeId};
 use failover_core::notice::Notice;
 use failover_core::view::GroupView;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{BrokerKind, Config, ConfigError, Credentials, ListenAddr};
-use crate::driver::{Driver, Logins};
+use crate::driver::{Driver, FIRST_REQUEST, Logins};
 use crate::events::Events;
 use crate::hooks::{FailoverPlan, HandlerError, Hooks, MasterChange, Verdict};
 use crate::http;
@@ -114,10 +114,11 @@ impl Builder {
         self
     }
 
-    /// Starts to guard, inside the runtime of the caller.
+    /// Starts to guard, inside the runtime of the caller. When it returns, the configured groups are guarded and shown,
+    /// though no server may have answered yet.
     ///
     /// # Errors
-    /// When the settings do not fit together, or the address for HTTP cannot be listened on.
+    /// When the settings do not fit together, or the address for HTTP cannot be listened on. Nothing goes on then.
     pub async fn start(self) -> Result<Guard, StartError> {
         let Self { config, hooks } = self;
         config.validate()?;
@@ -141,7 +142,7 @@ impl Builder {
         let mut first = broker.first_events();
         let specs = specs(&config)?;
         if !specs.is_empty() {
-            first.push(Event::Request { id: 0, request: Request::Add(specs) });
+            first.push(Event::Request { id: FIRST_REQUEST, request: Request::Add(specs) });
         }
         let driver = Driver {
             fleet: Fleet::new(node, policies(&config)?),
@@ -156,7 +157,12 @@ impl Builder {
             hooks,
             notices: notices.clone(),
         };
-        let mut tasks = vec![tokio::spawn(driver.run(first, stopped.clone()))];
+        let (answered, answer) = oneshot::channel();
+        let mut tasks = vec![tokio::spawn(driver.run(first, answered, stopped.clone()))];
+        // Whoever asks from here on finds the configured groups. A broker that has to be waited for gives no answer yet.
+        if let Ok(Answer::Refused { message, .. }) = answer.await {
+            return Err(StartError::Groups(message));
+        }
         let http_addr = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = listener {
             let state = http::Context::new(Arc::clone(&shown), requests.clone());

@@ -91,8 +91,9 @@ impl Hooks {
     ) -> Option<String> {
         for (index, handler) in self.before.iter().enumerate() {
             let group = plan.group.clone();
-            // In a task of its own, so that a panic ends there.
-            let mut task = tokio::spawn(handler(plan.clone()));
+            // Called in a task of its own, so that a panic ends there, also one before the first await.
+            let (handler, plan) = (Arc::clone(handler), plan.clone());
+            let mut task = tokio::spawn(async move { handler(plan).await });
             match tokio::time::timeout_at(deadline, &mut task).await {
                 Ok(Ok(Ok(Verdict::Allow))) => {}
                 Ok(Ok(Ok(Verdict::Veto(reason)))) => return Some(reason),
@@ -121,7 +122,8 @@ impl Hooks {
         tokio::spawn(async move {
             for (index, handler) in handlers.iter().enumerate() {
                 let group = &change.group;
-                let mut task = tokio::spawn(handler(change.clone()));
+                let (handler, change) = (Arc::clone(handler), change.clone());
+                let mut task = tokio::spawn(async move { handler(change).await });
                 match tokio::time::timeout(AFTER_TIMEOUT, &mut task).await {
                     Ok(Ok(Ok(()))) => {}
                     Ok(Ok(Err(error))) => {

@@ -37,3 +37,8 @@ mod shown;
 pub use failover_core as core;
 pub use guard::{Builder, Guard, Refused, StartError};
 pub use hooks::{FailoverPlan, HandlerError, MasterChange, Verdict};
+
+/// Compiles what the README shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -6,6 +6,7 @@ use redis_failover::cli::{self, Parsed};
 use redis_failover::config::{BrokerKind, Config, LogFormat, LogLevel};
 use redis_failover::{Guard, StartError, fault};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tracing_subscriber::filter::LevelFilter;
 
 /// Bad flag, file or environment; nothing was started.
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
 
 async fn run(config: Config) -> Result<(), StartError> {
     let (alone, groups) = (config.broker == BrokerKind::None, config.all_groups().count());
+    // Before anything is said to run: whoever reads that may send a signal at once.
+    let mut signals = signals();
     let guard = Guard::builder(config).start().await?;
     match guard.http_addr() {
         Some(addr) => tracing::info!("listening on {addr}"),
@@ -56,21 +59,23 @@ async fn run(config: Config) -> Result<(), StartError> {
              groups only and asks their servers who is master; a failover that was half done is not resumed"
         );
     }
-    wait_for_signal().await;
+    if let Some(Ok(kind)) = signals.join_next().await {
+        tracing::info!("signal {} received, stopping", kind.as_raw_value());
+    }
     guard.stop().await;
     tracing::info!("stopped; the servers stay as they are");
     Ok(())
 }
 
-/// SIGINT, SIGTERM, SIGQUIT and SIGHUP stop cleanly.
-async fn wait_for_signal() {
+/// SIGINT, SIGTERM, SIGQUIT and SIGHUP, which stop cleanly; none of them ends the process by itself from here on.
+fn signals() -> JoinSet<SignalKind> {
     let kinds = [
         SignalKind::interrupt(),
         SignalKind::terminate(),
         SignalKind::quit(),
         SignalKind::hangup(),
     ];
-    let mut waiting = tokio::task::JoinSet::new();
+    let mut waiting = JoinSet::new();
     for kind in kinds {
         if let Ok(mut signal) = signal(kind) {
             waiting.spawn(async move {
@@ -79,9 +84,7 @@ async fn wait_for_signal() {
             });
         }
     }
-    if let Some(Ok(kind)) = waiting.join_next().await {
-        tracing::info!("signal {} received, stopping", kind.as_raw_value());
-    }
+    waiting
 }
 
 fn start_log(config: &Config) {

@@ -89,7 +89,7 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Forget { addr } => format!("-> {addr} forget"),
         Action::Propose { changes, .. } => format!("-> propose: {}", whats(changes)),
         Action::Command { id, addr, command, .. } => match command {
-            Command::Promote => format!("-> {addr} command {id}: promote"),
+            Command::Promote { .. } => format!("-> {addr} command {id}: promote"),
             Command::Follow { master } => format!("-> {addr} command {id}: follow {master}"),
         },
         Action::Vet { old_master, candidate, .. } => {

@@ -288,6 +288,7 @@ impl Server {
             second_replication_id: self.replid2.map(|(id, _)| replication_id(id)),
             offset: self.offset,
             priority: self.priority,
+            ping_period_secs: None,
         }
     }
 
@@ -482,7 +483,7 @@ impl Server {
         out: &mut Vec<Effect>,
     ) {
         match command {
-            Command::Promote => {
+            Command::Promote { .. } => {
                 if self.part == Part::Master {
                     return;
                 }

@@ -76,6 +76,8 @@ struct Line {
 struct Main {
     conn: Conn,
     last_reply: Option<Time>,
+    /// The process behind it.
+    run_id: Option<Box<str>>,
 }
 
 /// The command on its way.
@@ -185,13 +187,13 @@ impl Shell {
         let warm = line.main.as_ref().and_then(|main| main.last_reply);
         line.busy = Some(Busy { order, written: false });
         if warm.is_some_and(|at| now.since(at) <= WARM) {
-            self.write(server, wishes);
+            self.write(now, server, wishes);
             return;
         }
         let connect = line.main.is_none();
         if connect {
             self.next_conn += 1;
-            line.main = Some(Main { conn: self.next_conn, last_reply: None });
+            line.main = Some(Main { conn: self.next_conn, last_reply: None, run_id: None });
         }
         if let Some(Main { conn, .. }) = line.main {
             let message = Message::Ask { conn, connect, seq: WARMING, asked_at: now };
@@ -226,9 +228,16 @@ impl Shell {
     }
 
     /// Writes the command that is on its way.
-    fn write(&mut self, server: usize, wishes: &mut Vec<Wish>) {
+    fn write(&mut self, now: Time, server: usize, wishes: &mut Vec<Wish>) {
         let line = &mut self.lines[server];
         let (Some(busy), Some(main)) = (&mut line.busy, &line.main) else { return };
+        if let Command::Promote { run_id: Some(run_id) } = &busy.order.command
+            && main.run_id.as_ref() != Some(run_id)
+        {
+            let why = "it restarted after it was elected; it was not promoted";
+            self.end(now, server, CommandResult::Refused(why.to_owned()), wishes);
+            return;
+        }
         busy.written = true;
         let Order { id, command, epoch, .. } = busy.order.clone();
         let conn = main.conn;
@@ -258,10 +267,11 @@ impl Shell {
             Reply::Answer { seq, facts, .. } => {
                 if let Some(main) = &mut line.main {
                     main.last_reply = Some(now);
+                    main.run_id.clone_from(&facts.run_id);
                 }
                 wishes.push(replied(&line.addr, seq, facts));
                 if seq == WARMING && !written {
-                    self.write(server, wishes);
+                    self.write(now, server, wishes);
                 }
             }
             Reply::Done { id, facts, .. } => {
@@ -316,7 +326,8 @@ impl Shell {
             }
             Reply::Answer { facts, .. } => {
                 line.fresh = None;
-                line.main = Some(Main { conn, last_reply: Some(now) });
+                let run_id = facts.run_id.clone();
+                line.main = Some(Main { conn, last_reply: Some(now), run_id });
                 wishes.push(replied(&line.addr, newest, facts));
             }
             Reply::Done { .. } => {}

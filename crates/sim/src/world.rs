@@ -517,12 +517,17 @@ impl World {
             self.after(Duration::from_micros(200), Happening::Tell(event));
             return;
         }
-        if self.wrong == Some(Wrong::PromoteTwice) && command == Command::Promote {
+        if self.wrong == Some(Wrong::PromoteTwice) && matches!(command, Command::Promote { .. }) {
             let other = (0..SERVERS).find(|index| *index != server && *index != self.recorded());
             if let Some(other) = other {
                 self.order(
                     other,
-                    Order { id: u64::MAX - id, command: command.clone(), epoch, deadline },
+                    Order {
+                        id: u64::MAX - id,
+                        command: Command::Promote { run_id: None },
+                        epoch,
+                        deadline,
+                    },
                 );
             }
         }
@@ -602,7 +607,8 @@ impl World {
             if self.wrong == Some(Wrong::CommandHalted) {
                 let addr = self.addrs[0].clone();
                 let deadline = self.now + Duration::from_secs(1);
-                self.command(u64::MAX, &addr, Command::Promote, self.broker.token(), deadline);
+                let command = Command::Promote { run_id: None };
+                self.command(u64::MAX, &addr, command, self.broker.token(), deadline);
             }
             if self.troubles {
                 let wait = Duration::from_millis(self.rng.u64(100..60_000));

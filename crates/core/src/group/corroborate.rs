@@ -60,12 +60,21 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
     let Hearing { entry, watches, policy, death, sign, down, now } = *hearing;
     let mut ask = Vec::new();
     let mut veto: Option<(String, Time)> = None;
+    let ping_period = watches
+        .get(&entry.master)
+        .and_then(Watch::facts)
+        .and_then(|facts| facts.ping_period_secs)
+        .map_or(policy.ping_period, |secs| Duration::from_secs(secs.into()));
     for (addr, watch) in watches.iter().filter(|(addr, _)| **addr != entry.master) {
         if watch.state() != State::Up {
             continue;
         }
         let waited_long = now >= down + policy.corroboration_timeout;
         let read = watch.facts().filter(|facts| facts.asked_at >= down && watch.serves());
+        if read.is_none() && !watch.serves() && watch.last_reply().is_some_and(|at| at > down) {
+            // It answers without facts: it is loading, busy, or does not let us in. It has no say.
+            continue;
+        }
         let Some(facts) = read else {
             // One that does not answer in time has no say, and cannot be elected either.
             if !waited_long {
@@ -99,7 +108,7 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
                         now + policy.check_interval,
                     ),
                     Some(_) | None => {
-                        let silent_enough = sign + policy.ping_period + Duration::from_secs(2);
+                        let silent_enough = sign + ping_period + Duration::from_secs(2);
                         if now >= silent_enough {
                             continue;
                         }
@@ -121,3 +130,6 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
         None => Verdict::Ask(ask),
     }
 }
+
+#[cfg(test)]
+mod tests;

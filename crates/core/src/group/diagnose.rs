@@ -53,6 +53,16 @@ pub enum Diagnosis {
 }
 
 impl Diagnosis {
+    /// The conclusion about a master that is dead in this way and can be replaced.
+    pub(crate) const fn of_death(death: Death) -> Self {
+        match death {
+            Death::Refusing => Self::MasterCrashed,
+            Death::Hung => Self::MasterHung,
+            Death::Unreachable => Self::MasterUnreachable,
+            Death::Loading => Self::MasterLoading,
+        }
+    }
+
     /// The name that programs may rely on.
     pub const fn name(self) -> &'static str {
         match self {
@@ -236,13 +246,7 @@ fn dead(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
             format!("{words}, and no replica can take over: {reasons}"),
         );
     }
-    let name = match death {
-        Death::Refusing => Diagnosis::MasterCrashed,
-        Death::Hung => Diagnosis::MasterHung,
-        Death::Unreachable => Diagnosis::MasterUnreachable,
-        Death::Loading => Diagnosis::MasterLoading,
-    };
-    (name, words)
+    (Diagnosis::of_death(death), words)
 }
 
 fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {

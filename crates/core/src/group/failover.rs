@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::corroborate::{Hearing, Verdict, hear};
 use super::diagnose::death_in_words;
 use super::elect::{Contest, Election, elect};
-use super::{Context, Group, Hold, Work};
+use super::{Context, Diagnosis, Group, Hold, Work};
 use crate::action::{Action, Command};
 use crate::addr::Addr;
 use crate::event::{CommandId, CommandResult};
@@ -225,7 +225,8 @@ impl Group {
             epoch: self.entry.epoch + 1,
             old_master: master.clone(),
             new_master: None,
-            cause: self.diagnosis.name().to_owned(),
+            // The diagnosis that is shown may be from before the death, or be about the replicas.
+            cause: Diagnosis::of_death(death).name().to_owned(),
             reason,
             outcome: Outcome::Running,
             started_at: sign,
@@ -316,7 +317,7 @@ impl Group {
         let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
         let Work::Promoting { sent, since, unknown_at } = &self.work else {
             self.mark(ctx, "promote_sent", Some(&target), None);
-            let id = self.command(ctx.now, token, &target, Command::Promote);
+            let id = self.command_promote(ctx.now, token, &target);
             self.work = Work::Promoting { sent: Some(id), since: ctx.now, unknown_at: None };
             return;
         };
@@ -331,7 +332,7 @@ impl Group {
                 }
                 Some(_) if sent.is_none() && !over => {
                     // It was read after the command and is a replica still: sending again is safe, and needed.
-                    let id = self.command(ctx.now, token, &target, Command::Promote);
+                    let id = self.command_promote(ctx.now, token, &target);
                     self.work =
                         Work::Promoting { sent: Some(id), since, unknown_at: Some(ctx.now) };
                     return;
@@ -351,6 +352,13 @@ impl Group {
             );
             self.abandon(ctx, token, &target, true, why);
         }
+    }
+
+    /// The candidate must be the process that was elected: one that restarted since may have lost its data.
+    fn command_promote(&mut self, now: Time, token: Token, target: &Addr) -> CommandId {
+        let facts = self.watches.get(target).and_then(Watch::facts);
+        let run_id = facts.and_then(|facts| facts.run_id.clone());
+        self.command(now, token, target, Command::Promote { run_id })
     }
 
     /// A command of this group ended.
@@ -517,7 +525,6 @@ impl Group {
         let mut history = saga.history;
         history.outcome = Outcome::Failed;
         history.finished_at = Some(ctx.now);
-        history.ranking.retain(|place| place.refused.is_none());
         let master = self.entry.master.clone();
         history.reason = format!(
             "{}; no candidate could be verified as the new master, the last was {why}",
@@ -566,7 +573,10 @@ impl Group {
                 .iter()
                 .filter(|(addr, watch)| **addr != self.entry.master && watch.state() != State::Down)
                 .filter(|(_, watch)| watch.last_reply().is_some())
-                .filter(|(addr, _)| self.entry.instances.get(*addr).is_some_and(|it| it.attached))
+                // One that was never seen attached may be somebody else's master.
+                .filter(|(addr, _)| {
+                    self.entry.instances.get(*addr).is_some_and(|known| known.attached)
+                })
                 .map(|(addr, _)| addr.clone())
                 .rev()
                 .collect();

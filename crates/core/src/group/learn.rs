@@ -54,7 +54,7 @@ impl Group {
     /// Proposes what was learned since the last time. Returns whether there was anything.
     pub(super) fn learn(&mut self, ctx: &Context<'_>, token: Token) -> bool {
         let mut entry = self.entry.clone();
-        self.learn_from_master(ctx, &mut entry);
+        self.stranger = self.learn_from_master(ctx, &mut entry);
         self.learn_from_replicas(&mut entry);
         if entry == self.entry {
             return false;
@@ -63,13 +63,15 @@ impl Group {
         true
     }
 
-    fn learn_from_master(&self, ctx: &Context<'_>, entry: &mut GroupEntry) {
+    /// Returns whether the master names a replica that another group owns.
+    fn learn_from_master(&self, ctx: &Context<'_>, entry: &mut GroupEntry) -> bool {
+        let mut stranger = false;
         let Some(facts) =
             self.watches.get(&entry.master).filter(|watch| watch.serves()).and_then(Watch::facts)
         else {
-            return;
+            return false;
         };
-        let Role::Master { replicas } = &facts.role else { return };
+        let Role::Master { replicas } = &facts.role else { return false };
         entry.flavor = Some(facts.flavor);
         if let Some(id) = &facts.replication_id
             && entry.lineage.first() != Some(id)
@@ -91,6 +93,7 @@ impl Group {
                 }
                 None => {
                     let foreign = ctx.owners.get(addr).is_some_and(|owner| *owner != self.name);
+                    stranger |= foreign;
                     if !foreign && entry.instances.len() < INSTANCES_PER_GROUP_MAX {
                         let known = Known { attached: true, ..Known::default() };
                         entry.instances.insert(addr.clone(), known);
@@ -98,6 +101,7 @@ impl Group {
                 }
             }
         }
+        stranger
     }
 
     fn learn_from_replicas(&self, entry: &mut GroupEntry) {

@@ -10,28 +10,11 @@ use crate::event::CommandResult;
 use crate::instance::{Facts, Role};
 use crate::node::Token;
 use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Step};
-use crate::time::Time;
 use crate::view::State;
 use crate::watch::Watch;
 
 /// From the third failure on a repair waits twice as long each time, up to 2^6 times `repair_interval`.
 const PAUSE_DOUBLINGS_MAX: u32 = 6;
-
-/// The time that is given to an instance after a repair of it ended.
-#[derive(Debug, Default)]
-pub(super) struct Pause {
-    /// Until when, while it lasts.
-    until: Option<Time>,
-    /// How often its repair failed in a row.
-    failures: u32,
-}
-
-impl Pause {
-    /// Ends it when its time has come. A timer that stayed due would wake the loop for ever.
-    pub(super) fn end(&mut self, now: Time) {
-        self.until.take_if(|until| *until <= now);
-    }
-}
 
 impl Group {
     /// Repairs one instance, if one needs it; the sentence says why one that looks wrong is left alone.
@@ -47,9 +30,10 @@ impl Group {
                 Wrong::Nothing => {}
                 Wrong::LeaveAlone(why) => because = Some(why),
                 Wrong::Repair(kind, why) => {
-                    if self.repairs.get(addr).is_some_and(|pause| pause.until.is_some()) {
+                    let paused = self.repairs.get(addr).is_some_and(|(until, _)| ctx.now < *until);
+                    if paused {
                         because = Some(format!(
-                            "{addr} was repaired or tried a short while ago, the next attempt waits: {why}"
+                            "the last repair of {addr} failed, the next one waits: {why}"
                         ));
                     } else if chosen.is_none() {
                         chosen = Some((addr.clone(), kind, why));
@@ -254,17 +238,20 @@ impl Group {
         let step = if kind == Some(Kind::Repair) && end.is_ok() { "repointed" } else { step };
         self.mark(ctx, step, Some(target), note);
         let Some((mut entry, mut history)) = self.close_saga(ctx.now, outcome) else { return };
-        let failures = self.repairs.get(target).map_or(0, |pause| pause.failures);
-        // Also one that worked is given time until its effect is read.
-        let failures = if end.is_ok() { 0 } else { failures + 1 };
-        let pause = match failures {
-            0 => self.policy.repair_interval,
-            // It may have been a moment's weakness, and a second master must not wait for long.
-            1 => self.policy.check_interval,
-            2.. => self.policy.repair_interval * 2_u32.pow((failures - 2).min(PAUSE_DOUBLINGS_MAX)),
-        };
-        let until = Some(ctx.now + pause);
-        self.repairs.insert(target.clone(), Pause { until, failures });
+        if end.is_ok() {
+            self.repairs.remove(target);
+        } else {
+            let failures = self.repairs.get(target).map_or(0, |(_, failures)| *failures);
+            let pause = match failures {
+                // It may have been a moment's weakness, and a second master must not wait for long.
+                0 => self.policy.check_interval,
+                1.. => {
+                    let doublings = (failures - 1).min(PAUSE_DOUBLINGS_MAX);
+                    self.policy.repair_interval * 2_u32.pow(doublings)
+                }
+            };
+            self.repairs.insert(target.clone(), (ctx.now + pause, failures + 1));
+        }
         if let Err(why) = &end {
             history.reason = format!("{}; it failed: {why}", history.reason);
         } else if let Some(known) = entry.instances.get_mut(target) {
@@ -274,11 +261,6 @@ impl Group {
             watch.ask(ctx.now, ctx.now);
         }
         self.propose(token, format!("repair in {} ended", self.name), entry, Some(history));
-    }
-
-    /// When a paused repair may be tried again.
-    pub(super) fn next_repair(&self) -> Option<Time> {
-        self.repairs.values().filter_map(|pause| pause.until).min()
     }
 }
 

@@ -115,21 +115,26 @@ impl Draft {
         if self.origins.contains_key("broker") {
             return Ok(());
         }
-        let raft = self.config.raft.addr.is_some();
-        let zk = !self.config.zk.addr.is_empty();
-        self.config.broker = match (raft, zk) {
-            (false, false) => BrokerKind::None,
-            (true, false) => BrokerKind::Raft,
-            (false, true) => BrokerKind::Zk,
-            (true, true) => {
-                let message = "raft_addr and zk_addr are both given, but no broker is chosen \
-                               between \"raft\" and \"zk\"";
-                return Err(match self.origins.get("zk_addr") {
-                    Some(origin) => origin.error(message),
-                    None => ConfigError::Invalid(message.to_owned()),
-                });
-            }
+        let given = [
+            (self.config.raft.addr.is_some(), BrokerKind::Raft, "raft_addr"),
+            (!self.config.zk.addr.is_empty(), BrokerKind::Zk, "zk_addr"),
+            (!self.config.etcd.addr.is_empty(), BrokerKind::Etcd, "etcd_addr"),
+        ];
+        let mut given = given.into_iter().filter(|(is_given, _, _)| *is_given);
+        let Some((_, kind, key)) = given.next() else {
+            self.config.broker = BrokerKind::None;
+            return Ok(());
         };
+        self.config.broker = kind;
+        if let Some((_, other, other_key)) = given.next() {
+            let message = format!(
+                "{key} and {other_key} are both given, but no broker is chosen between \"{kind}\" and \"{other}\""
+            );
+            return Err(match self.origins.get(other_key) {
+                Some(origin) => origin.error(message),
+                None => ConfigError::Invalid(message),
+            });
+        }
         Ok(())
     }
 }

@@ -148,7 +148,7 @@ pub(crate) static SECTIONS: &[(&str, &[Setting])] = &[
     ]),
     ("How nodes agree", &[
         Setting::new("broker", "BROKER",
-            "none, raft, zk or etcd [default: by raft_addr or zk_addr, else none]",
+            "none, raft, zk or etcd [default: by raft_addr, zk_addr or etcd_addr, else none]",
             Set::Config(|config, value| store(&mut config.broker, value.choice(&[
                 ("none", BrokerKind::None), ("raft", BrokerKind::Raft), ("zk", BrokerKind::Zk),
                 ("etcd", BrokerKind::Etcd),
@@ -179,6 +179,9 @@ pub(crate) static SECTIONS: &[(&str, &[Setting])] = &[
                 store(&mut config.zk.base_dir, value.text().map(|text| Some(text.to_owned())))
             }))
             .in_table("zk", "base_dir"),
+        Setting::new("etcd_addr", "LIST", "etcd servers, separated by commas",
+            Set::Config(|config, value| store(&mut config.etcd.addr, value.texts())))
+            .in_table("etcd", "addr"),
     ]),
 ];
 

@@ -126,6 +126,7 @@ fn every_flag_is_read_in_every_form() {
         ("raft_cluster_state", "new"),
         ("zk_addr", "127.0.0.1:2181,zk2"),
         ("zk_path", "/zk/redis/failover"),
+        ("etcd_addr", "127.0.0.1:2379"),
     ];
     let named: Vec<_> = values.iter().map(|(name, _)| *name).collect();
     let all: Vec<_> =
@@ -340,7 +341,7 @@ fn mistakes_in_the_file_have_a_position() {
             "[zk]\nquorum = 1",
             "f.toml:2:1: unknown key \"quorum\" in [zk]; write it above all tables",
         ),
-        ("[etcd]\naddr = ''", "f.toml:1:2: unknown key \"etcd\""),
+        ("[consul]\naddr = ''", "f.toml:1:2: unknown key \"consul\""),
         ("fencing = 'none'", "f.toml:1:1: unknown key \"fencing\""),
         ("raft = 1", "f.toml:1:1: \"raft\" is a table: write [raft]"),
         (
@@ -619,6 +620,7 @@ fn the_broker_is_inferred_and_never_a_silent_single_node() {
         (&["-raft_addr=a:1", "-raft_data_dir=./var0"], "raft", "flag -raft_addr: "),
         (&["-raft_addr=a:1", "-broker="], "raft", "flag -raft_addr: "),
         (&["-zk_addr=a:1", "-raft_addr="], "zk", "flag -zk_addr: "),
+        (&["-etcd_addr=http://a:1"], "etcd", "flag -etcd_addr: "),
         (&["-zk_addr=a:1", "-raft_addr=b:1", "-broker=raft"], "raft", "flag -broker: "),
     ] {
         let error = flags_error(args);
@@ -626,6 +628,10 @@ fn the_broker_is_inferred_and_never_a_silent_single_node() {
     }
     let error = flags_error(&["-raft_addr=a:1", "-zk_addr=b:1"]);
     assert!(error.starts_with("flag -zk_addr: raft_addr and zk_addr are both given"), "{error}");
+    let error = flags_error(&["-etcd_addr=a:1", "-zk_addr=b:1"]);
+    assert!(error.starts_with("flag -etcd_addr: zk_addr and etcd_addr are both"), "{error}");
+    let error = parse(&[], &[("REDIS_FAILOVER_ETCD_ADDR", "a:1")]).expect_err("not built");
+    assert!(error.to_string().ends_with(r#"broker = "none" asks for one"#), "{error}");
     let error = flags_error(&["-broker=consul"]);
     assert!(error.starts_with("flag -broker: \"consul\" is unknown"), "{error}");
 

@@ -37,9 +37,17 @@ pub(super) async fn carry_out(
         );
     };
     let (flavor, version) = (server.flavor, server.number());
+    if let Command::Promote { run_id: Some(run_id) } = command
+        && server.run_id.as_ref() != Some(run_id)
+    {
+        return CommandResult::Refused(
+            "it restarted after it was elected and may have lost its data; it was not promoted"
+                .to_owned(),
+        );
+    }
     let mut talk = Talk { connection, clock, answered };
     let done = match command {
-        Command::Promote => talk.promote(flavor, version).await,
+        Command::Promote { .. } => talk.promote(flavor, version).await,
         Command::Follow { master } => {
             talk.follow(flavor, version, &flavor::follow(flavor, version, master)).await
         }

@@ -51,6 +51,7 @@ enum Expect {
     Login,
     Name,
     Server,
+    PingPeriod,
     Ping,
     Replication { seq: ProbeSeq, asked_at: Time },
     Role,
@@ -78,6 +79,7 @@ pub(super) struct Connection {
     decoder: Decoder,
     expected: VecDeque<Expect>,
     server: Option<ServerInfo>,
+    ping_period_secs: Option<u32>,
     last_reply: Option<Time>,
     login_error: Option<String>,
     /// The answer to `PING` of the probe that is being answered.
@@ -99,11 +101,17 @@ impl Connection {
             decoder: Decoder::new(),
             expected: VecDeque::new(),
             server: None,
+            ping_period_secs: None,
             last_reply: None,
             login_error: None,
             health: None,
             waiting: None,
         }
+    }
+
+    /// Whom it leads to.
+    pub(super) fn socket(&self) -> SocketAddr {
+        self.socket
     }
 
     /// Who the server is, once it said so.
@@ -153,6 +161,9 @@ impl Connection {
         if self.server.is_none() {
             encode_command(out, &["INFO", "server"]);
             self.expected.push_back(Expect::Server);
+            // Its name differs between versions. Where it may not be read, the policy has the servers' default.
+            encode_command(out, &["CONFIG", "GET", "repl-ping-*-period"]);
+            self.expected.push_back(Expect::PingPeriod);
         }
         encode_command(out, &["PING"]);
         self.expected.push_back(Expect::Ping);
@@ -254,6 +265,14 @@ impl Connection {
                 }
                 Ok(Taken::Nothing)
             }
+            Expect::PingPeriod => {
+                if let Frame::Array(pair) = &frame {
+                    let secs = pair.get(1).and_then(Frame::text);
+                    self.ping_period_secs =
+                        secs.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+                }
+                Ok(Taken::Nothing)
+            }
             Expect::Ping => {
                 self.health = Some(self.health_of(&frame));
                 Ok(Taken::Nothing)
@@ -337,8 +356,9 @@ impl Connection {
         }
         let facts = match (&self.server, frame.text()) {
             (Some(server), Some(text)) => {
-                let facts = info::replication(text, server, asked_at)
+                let mut facts = info::replication(text, server, asked_at)
                     .map_err(|error| Broken::Garbage(error.to_string()))?;
+                facts.ping_period_secs = self.ping_period_secs;
                 Some(Box::new(facts))
             }
             (None, Some(_)) => None,

@@ -184,6 +184,8 @@ pub fn replication(text: &[u8], server: &ServerInfo, asked_at: Time) -> Result<F
         Flavor::Ledisdb => (ledisdb_role(&fields, is_master)?, ledisdb_offset(&fields)?),
     };
     Ok(Facts {
+        // Not of this section: the connection asks for it once.
+        ping_period_secs: None,
         asked_at,
         flavor: server.flavor,
         version: server.version.clone(),

@@ -5,6 +5,7 @@
 //! - [`daemon`]: the program itself, and a small HTTP client for it in [`http`];
 //! - [`witness`]: a [`Writer`] that writes to every server each millisecond, and [`Told`], which
 //!   asks `GET /master` each millisecond;
+//! - [`scenario`]: what most scenarios begin with, wait for and assert;
 //! - [`ports`] and [`child`]: free ports, and children that never outlive the test.
 //!
 //! Everything waits by asking, with a bound; nothing sleeps and hopes. Each child is ended by the
@@ -23,6 +24,7 @@ pub mod daemon;
 pub mod group;
 pub mod http;
 pub mod ports;
+pub mod scenario;
 pub mod server;
 pub mod witness;
 

@@ -13,6 +13,8 @@ use super::{PATIENCE, temporary_dir, wait_until};
 
 /// A server that was not stopped answers within this, or the rig calls it dead.
 const REPLY_LIMIT: Duration = Duration::from_secs(2);
+/// Connections that may be lost to changes of roles before the rig calls a server dead.
+const CUT_OFF_MAX: usize = 3;
 /// Ports that may be lost to strangers before the rig gives up.
 const START_ATTEMPTS: usize = 10;
 const LOG_LINES_SHOWN: usize = 25;
@@ -154,6 +156,13 @@ impl Server {
         self.process.pid()
     }
 
+    /// Changes `requirepass` and `masterauth`; the rig uses the new one from now on.
+    pub fn change_password(&mut self, password: &str) {
+        self.cmd(&["CONFIG", "SET", "masterauth", password]);
+        self.cmd(&["CONFIG", "SET", "requirepass", password]);
+        self.options.password = Some(password.to_owned());
+    }
+
     pub fn password(&self) -> Option<&str> {
         self.options.password.as_deref()
     }
@@ -225,7 +234,14 @@ impl Server {
         command_to(self.port(), self.password(), args).map_err(|error| error.to_string())
     }
 
+    /// Asks again when the connection ends meanwhile: a change of roles cuts off all clients.
+    #[track_caller]
     pub fn info(&self, section: &str) -> BTreeMap<String, String> {
+        for _ in 0..CUT_OFF_MAX {
+            if let Ok(text) = self.try_cmd(&["INFO", section]) {
+                return parse_info(&text);
+            }
+        }
         parse_info(&self.cmd(&["INFO", section]))
     }
 

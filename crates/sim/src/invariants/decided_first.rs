@@ -33,7 +33,7 @@ impl DecidedFirst {
 fn decided(entry: &GroupEntry, addr: &Addr, command: &Command) -> bool {
     let Some(saga) = &entry.saga else { return false };
     match (saga.history.kind, saga.phase, command) {
-        (Kind::Failover, Phase::Decided, Command::Promote) => saga.target == *addr,
+        (Kind::Failover, Phase::Decided, Command::Promote { .. }) => saga.target == *addr,
         (Kind::Failover, Phase::Promoted, Command::Follow { master }) => {
             *master == entry.master && addr != master
         }
@@ -41,7 +41,7 @@ fn decided(entry: &GroupEntry, addr: &Addr, command: &Command) -> bool {
             saga.target == *addr && *master == entry.master && addr != master
         }
         (Kind::Failover, Phase::Decided, Command::Follow { .. })
-        | (Kind::Failover, Phase::Promoted, Command::Promote)
-        | (Kind::Demotion | Kind::Repair, _, Command::Promote) => false,
+        | (Kind::Failover, Phase::Promoted, Command::Promote { .. })
+        | (Kind::Demotion | Kind::Repair, _, Command::Promote { .. }) => false,
     }
 }

@@ -98,6 +98,7 @@ fn a_master_names_its_replicas() {
     assert_eq!(
         facts,
         Ok(Facts {
+            ping_period_secs: None,
             asked_at: ASKED_AT,
             flavor: Flavor::Redis,
             version: "7.0.15".into(),

@@ -1,0 +1,191 @@
+use super::*;
+use crate::instance::ReplicationId;
+use crate::record::Known;
+use crate::sample::{addr, at, id, master, replica, reply};
+
+const DOWN: Link = Link::Down { since_secs: Some(1) };
+
+struct Case {
+    entry: GroupEntry,
+    watches: BTreeMap<Addr, Watch>,
+    policy: Policy,
+    tried: Vec<Attempt>,
+}
+
+impl Case {
+    /// A dead master on port 1, last seen at offset 100.
+    fn new() -> Self {
+        let mut entry = GroupEntry::new(addr(1));
+        entry.lineage = vec![id("h")];
+        let mut case =
+            Self { entry, watches: BTreeMap::new(), policy: Policy::default(), tried: Vec::new() };
+        case.hear(1, master(at(0)));
+        case
+    }
+
+    fn hear(&mut self, port: u16, facts: Facts) {
+        let addr = addr(port);
+        let now = facts.asked_at;
+        let mut watch = Watch::new(at(0), &addr, &self.policy);
+        let (seq, _) = watch.due(at(0), &self.policy).expect("asked");
+        watch.probed(now, seq, reply(facts), &self.policy);
+        watch.update(now, &self.policy);
+        self.entry.instances.insert(addr.clone(), Known { attached: true, ..Known::default() });
+        self.watches.insert(addr, watch);
+    }
+
+    fn replica(&mut self, port: u16, change: impl FnOnce(&mut Facts)) -> &mut Self {
+        let mut facts = replica(at(10), &addr(1), DOWN);
+        facts.run_id = Some(format!("run-{port}").into());
+        change(&mut facts);
+        self.hear(port, facts);
+        self
+    }
+
+    fn elect(&self) -> Election {
+        elect(&Contest {
+            entry: &self.entry,
+            watches: &self.watches,
+            policy: &self.policy,
+            tried: &self.tried,
+            dead_since: at(5),
+            read_after: Some(at(6)),
+            now: at(11),
+        })
+    }
+
+    fn chosen(&self) -> Option<u16> {
+        self.elect().chosen.map(|addr| addr.port())
+    }
+
+    fn refusal(&self, port: u16) -> String {
+        let places = self.elect().ranking;
+        let place = places.into_iter().find(|place| place.addr == addr(port)).expect("is ranked");
+        place.refused.unwrap_or_default()
+    }
+}
+
+#[test]
+fn among_equals_the_lower_priority_wins_then_the_run_id() {
+    let mut case = Case::new();
+    case.replica(2, |facts| facts.priority = 20).replica(3, |facts| facts.priority = 10);
+    assert_eq!(case.chosen(), Some(3));
+    let mut case = Case::new();
+    case.replica(2, |_| ()).replica(3, |facts| facts.run_id = Some("run-0".into()));
+    assert_eq!(case.chosen(), Some(3));
+}
+
+#[test]
+fn the_most_advanced_wins_over_a_better_priority_and_says_so() {
+    let mut case = Case::new();
+    case.replica(2, |facts| facts.priority = 1).replica(3, |facts| facts.offset = 150);
+    let election = case.elect();
+    assert_eq!(election.chosen, Some(addr(3)));
+    assert_eq!(election.ranking[0].addr, addr(2), "the ranking is by priority");
+    assert!(election.note.expect("a note").contains("50 bytes behind"));
+}
+
+#[test]
+fn priority_0_is_never_promoted() {
+    let mut case = Case::new();
+    case.replica(2, |facts| {
+        facts.priority = 0;
+        facts.offset = 999;
+    });
+    assert_eq!(case.chosen(), None);
+    assert!(case.refusal(2).contains("priority 0"));
+    case.replica(3, |_| ());
+    assert_eq!(case.chosen(), Some(3));
+}
+
+#[test]
+fn another_history_is_refused_and_an_older_one_of_ours_is_not() {
+    let mut case = Case::new();
+    case.replica(2, |facts| facts.replication_id = Some(id("other")));
+    assert!(case.refusal(2).contains("another history"));
+    case.replica(2, |facts| {
+        facts.replication_id = Some(id("other"));
+        facts.second_replication_id = Some(id("h"));
+    });
+    assert_eq!(case.chosen(), Some(2));
+    case.entry.lineage.insert(0, id("newer"));
+    assert_eq!(case.chosen(), Some(2));
+}
+
+#[test]
+fn without_ids_the_address_decides() {
+    let none: Option<ReplicationId> = None;
+    let mut case = Case::new();
+    case.entry.lineage.clear();
+    case.replica(2, |facts| facts.replication_id.clone_from(&none));
+    assert_eq!(case.chosen(), Some(2));
+    case.replica(2, |facts| {
+        facts.replication_id.clone_from(&none);
+        facts.role = Role::Replica { master: addr(9), link: DOWN };
+    });
+    assert!(case.refusal(2).contains("does not follow the recorded master"));
+}
+
+#[test]
+fn a_former_master_that_came_back_is_no_candidate_but_one_promoted_by_hand_is() {
+    let mut case = Case::new();
+    case.entry.lineage = vec![id("new"), id("h")];
+    case.replica(2, |facts| facts.role = Role::Master { replicas: Vec::new() });
+    assert!(case.refusal(2).contains("a master of another history"));
+    case.replica(2, |facts| {
+        facts.role = Role::Master { replicas: Vec::new() };
+        facts.replication_id = Some(id("newest"));
+        facts.second_replication_id = Some(id("new"));
+    });
+    assert_eq!(case.chosen(), Some(2));
+}
+
+#[test]
+fn never_synced_syncing_and_long_lost_links_are_refused() {
+    let mut case = Case::new();
+    let link = |link| move |facts: &mut Facts| facts.role = Role::Replica { master: addr(1), link };
+    case.replica(2, link(Link::Down { since_secs: None }));
+    assert!(case.refusal(2).contains("never finished a sync"));
+    case.replica(2, link(Link::Syncing));
+    assert!(case.refusal(2).contains("full sync"));
+    case.replica(2, link(Link::Down { since_secs: Some(31) }));
+    assert!(case.refusal(2).contains("long before the master died"));
+    case.replica(2, link(Link::Down { since_secs: Some(29) }));
+    assert_eq!(case.chosen(), Some(2));
+}
+
+#[test]
+fn one_that_was_not_read_since_the_death_or_was_tried_is_refused() {
+    let mut case = Case::new();
+    case.replica(2, |facts| facts.asked_at = at(3));
+    assert!(case.refusal(2).contains("gave no answer"));
+    case.replica(2, |_| ());
+    case.tried.push(Attempt { addr: addr(2), epoch: 1, changed: true, reason: "x".to_owned() });
+    assert!(case.refusal(2).contains("given up: x"));
+}
+
+#[test]
+fn max_lag_bytes_is_measured_against_the_last_known_offset() {
+    let mut case = Case::new();
+    case.policy.max_lag_bytes = 10;
+    case.replica(2, |facts| facts.offset = 89);
+    assert!(case.refusal(2).contains("11 bytes behind"));
+    case.replica(2, |facts| facts.offset = 90);
+    let election = case.elect();
+    assert_eq!((election.chosen, election.behind_bytes), (Some(addr(2)), Some(10)));
+}
+
+#[test]
+fn the_newest_history_comes_before_a_larger_offset_in_an_older_one() {
+    let mut case = Case::new();
+    case.entry.lineage = vec![id("new"), id("h")];
+    case.replica(2, |facts| facts.offset = 9_000);
+    for (port, offset) in [(3, 50), (4, 70)] {
+        case.replica(port, |facts| {
+            facts.replication_id = Some(id("new"));
+            facts.offset = offset;
+        });
+    }
+    let order: Vec<u16> = case.elect().ranking.iter().map(|place| place.addr.port()).collect();
+    assert_eq!((case.chosen(), order), (Some(4), vec![4, 3, 2]));
+}

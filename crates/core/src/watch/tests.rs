@@ -1,0 +1,183 @@
+use super::*;
+use crate::instance::Link;
+use crate::sample::{addr, at, master, replica, reply};
+
+fn policy() -> Policy {
+    Policy {
+        check_interval: Duration::from_millis(100),
+        max_down_time: Duration::from_secs(1),
+        ..Policy::default()
+    }
+}
+
+/// Lets time pass in steps of a millisecond and counts the probes that were sent meanwhile.
+fn pass(watch: &mut Watch, from: u64, to: u64) -> Vec<(ProbeSeq, bool)> {
+    let mut sent = Vec::new();
+    for ms in from..=to {
+        watch.update(at(ms), &policy());
+        sent.extend(watch.due(at(ms), &policy()));
+    }
+    sent
+}
+
+fn heard() -> Watch {
+    let mut watch = Watch::new(at(0), &addr(1), &policy());
+    let (seq, fresh) = watch.due(at(0), &policy()).expect("a new instance is asked at once");
+    assert!(fresh);
+    watch.probed(at(1), seq, reply(master(at(0))), &policy());
+    assert!(watch.update(at(1), &policy()));
+    assert_eq!(watch.state(), State::Up);
+    watch
+}
+
+#[test]
+fn a_refusal_is_down_at_once_and_an_accepted_connection_takes_it_back() {
+    let mut watch = heard();
+    watch.ended(at(10));
+    let (seq, fresh) = watch.due(at(10), &policy()).expect("asked at once");
+    assert!(fresh);
+    assert!(!watch.update(at(10), &policy()), "an ended connection alone is no down view");
+    watch.probed(at(11), seq, Probed::Refused, &policy());
+    assert!(watch.update(at(11), &policy()));
+    assert_eq!((watch.state(), watch.death()), (State::Down, Some(Death::Refusing)));
+    assert_eq!(watch.since(), at(10), "it counts from the first sign");
+    watch.accepted();
+    watch.update(at(12), &policy());
+    assert_eq!(watch.state(), State::Unknown, "a process listens again");
+}
+
+#[test]
+fn a_refusal_waits_for_crash_down_time() {
+    let policy = Policy { crash_down_time: Duration::from_millis(500), ..policy() };
+    let mut watch = heard();
+    watch.ended(at(10));
+    let (seq, _) = watch.due(at(10), &policy).expect("asked");
+    watch.probed(at(11), seq, Probed::Refused, &policy);
+    watch.update(at(400), &policy);
+    assert_eq!(watch.state(), State::Up);
+    watch.update(at(511), &policy);
+    assert_eq!(watch.state(), State::Down);
+}
+
+#[test]
+fn silence_counts_from_the_first_unanswered_probe_and_only_after_a_fresh_connection() {
+    let mut watch = heard();
+    let sent = pass(&mut watch, 2, 1300);
+    assert!(sent.iter().any(|(_, fresh)| *fresh), "a fresh connection is asked too");
+    let first = watch.since();
+    assert_eq!(watch.state(), State::Down);
+    assert_eq!(watch.death(), Some(Death::Unreachable), "no connection was accepted");
+    assert!(first.since(at(0)) <= Duration::from_millis(160), "{first}");
+    watch.accepted();
+    assert_eq!(watch.death(), Some(Death::Hung));
+    // One reply, also to an old question, and all is well.
+    watch.probed(at(1400), sent[0].0, reply(master(at(1399))), &policy());
+    watch.update(at(1400), &policy());
+    assert_eq!(watch.state(), State::Up);
+    assert!(watch.returned(), "it was away");
+}
+
+#[test]
+fn silence_that_is_shorter_is_nothing() {
+    let mut watch = heard();
+    let sent = pass(&mut watch, 2, 900);
+    assert_eq!(watch.state(), State::Up);
+    let last = sent.last().expect("it was asked").0;
+    watch.probed(at(901), last, reply(master(at(900))), &policy());
+    pass(&mut watch, 902, 1100);
+    assert_eq!(watch.state(), State::Up);
+}
+
+#[test]
+fn silence_of_our_own_pause_proves_nothing() {
+    let mut watch = heard();
+    pass(&mut watch, 2, 200);
+    watch.discard(Duration::from_secs(5), at(5200));
+    watch.update(at(5200), &policy());
+    assert_eq!(watch.state(), State::Up);
+}
+
+#[test]
+fn reconnects_are_dense_and_bounded() {
+    let mut watch = heard();
+    watch.ended(at(10));
+    let mut sent = Vec::new();
+    for ms in 10..210 {
+        if let Some((seq, _)) = watch.due(at(ms), &policy()) {
+            sent.push(ms);
+            watch.probed(at(ms), seq, Probed::Refused, &policy());
+        }
+    }
+    assert_eq!(&sent[..6], &[10, 11, 13, 17, 25, 41], "1, 2, 4, 8, 16 ms, then 25");
+    assert_eq!(sent[7] - sent[6], 25);
+}
+
+#[test]
+fn regular_probes_keep_the_interval_and_their_place() {
+    let mut watch = heard();
+    let mut sent = Vec::new();
+    for ms in 2..1002 {
+        if let Some((seq, fresh)) = watch.due(at(ms), &policy()) {
+            assert!(!fresh);
+            sent.push(ms);
+            watch.probed(at(ms), seq, reply(master(at(ms))), &policy());
+        }
+    }
+    assert!((9..=10).contains(&sent.len()), "{sent:?}");
+    assert!(sent.windows(2).all(|pair| pair[1] - pair[0] == 100), "{sent:?}");
+}
+
+#[test]
+fn a_reply_that_was_overtaken_by_the_end_says_nothing() {
+    let mut watch = heard();
+    let sent = pass(&mut watch, 2, 160);
+    watch.ended(at(161));
+    assert!(!watch.probed(at(162), sent[0].0, reply(master(at(150))), &policy()));
+    assert_eq!(watch.trouble_since(), Some(at(161)));
+}
+
+#[test]
+fn loading_after_a_restart_is_told_from_loading() {
+    let loading = |asked| Probed::Replied {
+        health: Health::Loading,
+        facts: Some(Box::new(Facts { run_id: Some("another".into()), ..master(asked) })),
+        socket: None,
+    };
+    let mut watch = heard();
+    watch.ended(at(10));
+    let (seq, _) = watch.due(at(10), &policy()).expect("asked");
+    watch.probed(at(12), seq, loading(at(11)), &policy());
+    watch.update(at(12), &policy());
+    assert_eq!((watch.state(), watch.how()), (State::Up, How::Loading));
+    assert_eq!(watch.loading_since(), Some(at(12)));
+    let mut watch = Watch::new(at(0), &addr(1), &policy());
+    let (seq, _) = watch.due(at(0), &policy()).expect("asked");
+    watch.probed(at(1), seq, loading(at(0)), &policy());
+    assert_eq!(watch.loading_since(), None, "it was loading when we came");
+}
+
+#[test]
+fn news_of_the_master_are_dated() {
+    let mut watch = Watch::new(at(0), &addr(2), &policy());
+    let facts = |ms, last_io_secs, offset| Facts {
+        offset,
+        ..replica(at(ms), &addr(1), Link::Up { last_io_secs })
+    };
+    watch.read(at(5000), facts(5000, 3, 100));
+    assert_eq!(
+        watch.heard_master(),
+        Some(at(1000)),
+        "whole seconds, and one more for the rounding"
+    );
+    watch.read(at(6000), facts(6000, 4, 120));
+    assert_eq!(watch.heard_master(), Some(at(5000)), "its offset grew after the reading before");
+    watch.read(at(7000), facts(7000, 5, 120));
+    assert_eq!(watch.heard_master(), Some(at(5000)));
+}
+
+#[test]
+fn unanswered_probes_are_bounded() {
+    let mut watch = heard();
+    pass(&mut watch, 2, 5000);
+    assert!(watch.unanswered.len() <= UNANSWERED_MAX);
+}

@@ -1,0 +1,205 @@
+//! Registering, at the level of the fleet: what an address leads to, and what it never undoes.
+
+use std::collections::BTreeMap;
+
+use failover_core::action::Action;
+use failover_core::addr::Addr;
+use failover_core::event::{Answer, Event, GroupSpec, Health, Probed, Request};
+use failover_core::fleet::{Fleet, Policies};
+use failover_core::instance::{Facts, Flavor, Link, ReplicationId, Role};
+use failover_core::node::{GroupName, Leadership, NodeId, Token};
+use failover_core::time::Time;
+
+/// A fleet on its own, and servers that answer at once.
+struct Desk {
+    fleet: Fleet,
+    now: Time,
+    servers: BTreeMap<Addr, Role>,
+    answers: Vec<Answer>,
+}
+
+fn addr(port: u16) -> Addr {
+    Addr::new("127.0.0.1", port).expect("an address")
+}
+
+fn replica_of(port: u16) -> Role {
+    Role::Replica { master: addr(port), link: Link::Up { last_io_secs: 0 } }
+}
+
+fn master_of(ports: &[u16]) -> Role {
+    Role::Master { replicas: ports.iter().copied().map(addr).collect() }
+}
+
+fn specs(ports: &[u16]) -> Vec<GroupSpec> {
+    let spec = |port: &u16| GroupSpec { name: None, master: addr(*port), replicas: Vec::new() };
+    ports.iter().map(spec).collect()
+}
+
+impl Desk {
+    fn new(servers: &[(u16, Role)]) -> Self {
+        let me = NodeId::new("me");
+        let mut desk = Self {
+            fleet: Fleet::new(me.clone(), Policies::default()),
+            now: Time::from_millis(1_000_000),
+            servers: servers.iter().map(|(port, role)| (addr(*port), role.clone())).collect(),
+            answers: Vec::new(),
+        };
+        desk.handle(Event::Voters(vec![me]));
+        desk.handle(Event::Leadership(Leadership::Leader(Token(1))));
+        desk
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.fleet.handle(self.now, event);
+        self.drain();
+    }
+
+    fn ask(&mut self, request: Request) -> Answer {
+        self.handle(Event::Request { id: 1, request });
+        self.answers.pop().expect("an answer")
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.fleet.poll() {
+            match action {
+                Action::Propose { id, changes, .. } => {
+                    self.fleet.handle(self.now, Event::Committed { id: Some(id), changes });
+                }
+                Action::Probe { addr, seq, .. } => self.answer_probe(addr, seq),
+                Action::Answer { answer, .. } => self.answers.push(answer),
+                Action::Command { .. } => panic!("nothing is to be changed here: {action:?}"),
+                Action::Vet { .. } | Action::Publish(_) | Action::Forget { .. } => {}
+            }
+        }
+    }
+
+    fn answer_probe(&mut self, addr: Addr, seq: u64) {
+        let outcome = match self.servers.get(&addr) {
+            None => Probed::Refused,
+            Some(role) => Probed::Replied {
+                health: Health::Fine,
+                facts: Some(Box::new(Facts {
+                    asked_at: self.now,
+                    flavor: Flavor::Redis,
+                    version: "7.0.15".into(),
+                    run_id: Some(addr.to_string().into()),
+                    role: role.clone(),
+                    replication_id: Some(ReplicationId("h".into())),
+                    second_replication_id: None,
+                    offset: 1,
+                    priority: 100,
+                    ping_period_secs: None,
+                })),
+                socket: Some(addr.clone()),
+            },
+        };
+        self.fleet.handle(self.now, Event::Probed { addr, seq, outcome });
+    }
+
+    fn pass(&mut self, ms: u64) {
+        let end = Time::from_millis(self.now.as_millis() + ms);
+        while let Some(at) = self.fleet.poll_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.fleet.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    /// Every group with its recorded master and its instances.
+    fn groups(&self) -> Vec<(String, u16, Vec<u16>)> {
+        self.fleet
+            .record()
+            .entries()
+            .map(|(name, entry)| {
+                let instances = entry.instances.keys().map(Addr::port).collect();
+                (name.to_string(), entry.master.port(), instances)
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_replica_leads_to_its_master_and_the_group_keeps_its_name() {
+    let mut desk = Desk::new(&[(1, master_of(&[2, 3])), (2, replica_of(1)), (3, replica_of(1))]);
+    assert_eq!(desk.ask(Request::Add(specs(&[2]))), Answer::Done);
+    desk.pass(3000);
+    assert_eq!(desk.groups(), [("127.0.0.1:2".to_owned(), 1, vec![1, 2, 3])]);
+}
+
+#[test]
+fn all_addresses_of_one_group_registered_at_once_become_one_group() {
+    let mut desk = Desk::new(&[(1, master_of(&[2, 3])), (2, replica_of(1)), (3, replica_of(1))]);
+    assert_eq!(desk.ask(Request::Add(specs(&[1, 2, 3]))), Answer::Done);
+    desk.pass(5000);
+    assert_eq!(desk.groups(), [("127.0.0.1:1".to_owned(), 1, vec![1, 2, 3])]);
+}
+
+#[test]
+fn a_known_address_in_any_role_adds_and_changes_nothing() {
+    let mut desk = Desk::new(&[(1, master_of(&[2])), (2, replica_of(1))]);
+    desk.ask(Request::Add(specs(&[1])));
+    desk.pass(3000);
+    let before = desk.fleet.record().clone();
+    assert_eq!(desk.ask(Request::Add(specs(&[1, 2]))), Answer::Done);
+    desk.pass(3000);
+    assert_eq!(*desk.fleet.record(), before);
+}
+
+#[test]
+fn an_address_that_never_answers_is_kept_as_a_group_that_is_not_acted_on() {
+    let mut desk = Desk::new(&[]);
+    desk.ask(Request::Add(specs(&[1])));
+    desk.pass(60_000);
+    assert_eq!(desk.groups(), [("127.0.0.1:1".to_owned(), 1, vec![1])]);
+    let name = GroupName::new("127.0.0.1:1").expect("a name");
+    let view = desk.fleet.view(desk.now, &name).expect("it is guarded");
+    assert_eq!(view.diagnosis.name, "WholeGroupUnreachable");
+    assert!(view.diagnosis.not_acting_because.is_some());
+}
+
+#[test]
+fn a_ring_of_replicas_is_not_followed_for_ever() {
+    let mut desk = Desk::new(&[(1, replica_of(2)), (2, replica_of(1))]);
+    desk.ask(Request::Add(specs(&[1])));
+    let revision =
+        |desk: &Desk| desk.fleet.record().revision(&GroupName::new("127.0.0.1:1").expect("a name"));
+    desk.pass(5000);
+    let settled = revision(&desk);
+    desk.pass(60_000);
+    assert_eq!(revision(&desk), settled);
+}
+
+#[test]
+fn replacing_keeps_what_overlaps_and_removing_takes_names_and_masters() {
+    let mut desk = Desk::new(&[
+        (1, master_of(&[2])),
+        (2, replica_of(1)),
+        (5, master_of(&[])),
+        (6, master_of(&[])),
+    ]);
+    desk.ask(Request::Add(specs(&[1, 5])));
+    desk.pass(3000);
+    assert_eq!(desk.ask(Request::Replace(specs(&[2, 6]))), Answer::Done);
+    let names: Vec<_> = desk.groups().into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(names, ["127.0.0.1:1", "127.0.0.1:6"]);
+    let which = ["127.0.0.1:1", "127.0.0.1:99", "nobody"].map(str::to_owned).to_vec();
+    assert_eq!(desk.ask(Request::Remove(which)), Answer::Done);
+    assert_eq!(desk.groups().len(), 1);
+    assert_eq!(desk.ask(Request::Remove(vec!["127.0.0.1:2".to_owned()])), Answer::Done);
+    assert_eq!(desk.groups().len(), 1);
+}
+
+#[test]
+fn a_name_that_is_taken_by_other_instances_is_refused_and_changes_nothing() {
+    let mut desk = Desk::new(&[(1, master_of(&[])), (2, master_of(&[]))]);
+    let named = |port| GroupSpec {
+        name: Some(GroupName::new("a").expect("a name")),
+        master: addr(port),
+        replicas: Vec::new(),
+    };
+    assert_eq!(desk.ask(Request::Add(vec![named(1)])), Answer::Done);
+    let before = desk.groups();
+    assert!(matches!(desk.ask(Request::Add(vec![named(2)])), Answer::Refused { .. }));
+    assert_eq!(desk.groups(), before);
+}
