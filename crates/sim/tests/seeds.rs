@@ -70,7 +70,7 @@ fn demotions_that_are_not_done_are_found() {
 
 #[test]
 fn a_group_that_is_never_whole_again_is_found() {
-    assert_eq!(found(Wrong::TurnDeaf), ["liveness"]);
+    assert!(found(Wrong::TurnDeaf).contains(&"liveness"));
 }
 
 #[test]

@@ -222,9 +222,10 @@ fn lineage<'a>(contest: &Contest<'a>) -> Vec<&'a ReplicationId> {
         .get(&contest.entry.master)
         .and_then(Watch::facts)
         .filter(|facts| facts.is_master())
-        .and_then(|facts| facts.replication_id.as_ref());
-    let recorded = contest.entry.lineage.iter().filter(|id| Some(*id) != own);
-    own.into_iter().chain(recorded).collect()
+        .and_then(|facts| facts.replication_id.as_ref())
+        // One that the record knows as an older one was read before the record went on.
+        .filter(|id| !contest.entry.lineage.contains(id));
+    own.into_iter().chain(&contest.entry.lineage).collect()
 }
 
 /// How many masters ago its history was the group's: 0 is the newest.

@@ -191,3 +191,15 @@ fn the_newest_history_comes_before_a_larger_offset_in_an_older_one() {
     let order: Vec<u16> = case.elect().ranking.iter().map(|place| place.addr.port()).collect();
     assert_eq!((case.chosen(), order), (Some(4), vec![4, 3, 2]));
 }
+
+#[test]
+fn the_history_that_the_dead_master_last_reported_is_the_newest_also_before_it_is_committed() {
+    let mut case = Case::new();
+    case.entry.lineage = vec![id("old")];
+    case.replica(2, |facts| {
+        facts.replication_id = Some(id("old"));
+        facts.offset = 9_000;
+    });
+    case.replica(3, |facts| facts.offset = 50);
+    assert_eq!(case.chosen(), Some(3), "it followed the master after its restart");
+}
