@@ -16,6 +16,8 @@ struct Desk {
     now: Time,
     servers: BTreeMap<Addr, Role>,
     answers: Vec<Answer>,
+    /// Proposals that wait until nothing else is to be done, as with a broker that takes its time.
+    proposed: Vec<Event>,
 }
 
 fn addr(port: u16) -> Addr {
@@ -43,6 +45,7 @@ impl Desk {
             now: Time::from_millis(1_000_000),
             servers: servers.iter().map(|(port, role)| (addr(*port), role.clone())).collect(),
             answers: Vec::new(),
+            proposed: Vec::new(),
         };
         desk.handle(Event::Voters(vec![me]));
         desk.handle(Event::Leadership(Leadership::Leader(Token(1))));
@@ -60,10 +63,19 @@ impl Desk {
     }
 
     fn drain(&mut self) {
-        while let Some(action) = self.fleet.poll() {
+        loop {
+            let Some(action) = self.fleet.poll() else {
+                if self.proposed.is_empty() {
+                    return;
+                }
+                for event in std::mem::take(&mut self.proposed) {
+                    self.fleet.handle(self.now, event);
+                }
+                continue;
+            };
             match action {
                 Action::Propose { id, changes, .. } => {
-                    self.fleet.handle(self.now, Event::Committed { id: Some(id), changes });
+                    self.proposed.push(Event::Committed { id: Some(id), changes });
                 }
                 Action::Probe { addr, seq, .. } => self.answer_probe(addr, seq),
                 Action::Answer { answer, .. } => self.answers.push(answer),
@@ -133,6 +145,14 @@ fn all_addresses_of_one_group_registered_at_once_become_one_group() {
     assert_eq!(desk.ask(Request::Add(specs(&[1, 2, 3]))), Answer::Done);
     desk.pass(5000);
     assert_eq!(desk.groups(), [("127.0.0.1:1".to_owned(), 1, vec![1, 2, 3])]);
+}
+
+#[test]
+fn two_replicas_registered_at_once_become_one_group() {
+    let mut desk = Desk::new(&[(1, master_of(&[2, 3])), (2, replica_of(1)), (3, replica_of(1))]);
+    assert_eq!(desk.ask(Request::Add(specs(&[2, 3]))), Answer::Done);
+    desk.pass(5000);
+    assert_eq!(desk.groups(), [("127.0.0.1:2".to_owned(), 1, vec![1, 2, 3])]);
 }
 
 #[test]
