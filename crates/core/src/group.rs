@@ -428,8 +428,10 @@ impl Group {
             None => {
                 self.work = Work::Idle;
                 self.veto = None;
-                // It lives: what held up its replacement is over.
-                self.hold = None;
+                if self.watches.get(&self.entry.master).is_some_and(Watch::serves) {
+                    // It lives: what held up its replacement is over, and its next death is another one.
+                    self.hold = None;
+                }
                 if !self.learn(ctx, token) {
                     return self.consider_repair(ctx, token);
                 }

@@ -130,6 +130,7 @@ fn without_ids_the_address_decides() {
 fn a_former_master_that_came_back_is_no_candidate_but_one_promoted_by_hand_is() {
     let mut case = Case::new();
     case.entry.lineage = vec![id("new"), id("h")];
+    case.hear(1, Facts { replication_id: Some(id("new")), ..master(at(0)) });
     case.replica(2, |facts| facts.role = Role::Master { replicas: Vec::new() });
     assert!(case.refusal(2).contains("a master of another history"));
     case.replica(2, |facts| {
@@ -179,6 +180,7 @@ fn max_lag_bytes_is_measured_against_the_last_known_offset() {
 fn the_newest_history_comes_before_a_larger_offset_in_an_older_one() {
     let mut case = Case::new();
     case.entry.lineage = vec![id("new"), id("h")];
+    case.hear(1, Facts { replication_id: Some(id("new")), ..master(at(0)) });
     case.replica(2, |facts| facts.offset = 9_000);
     for (port, offset) in [(3, 50), (4, 70)] {
         case.replica(port, |facts| {
