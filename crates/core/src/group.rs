@@ -65,6 +65,9 @@ pub struct Group {
     hold: Option<Hold>,
     /// A proposal was not committed: nothing at all is proposed or commanded before this moment.
     again: Option<(Time, String)>,
+    /// The epoch whose candidate surely got no promotion so far: decided here, under this leadership, and every command
+    /// was refused.
+    untouched: Option<u64>,
     /// Instances that were seen to follow the recorded master, and were not away since.
     settled: BTreeSet<Addr>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
@@ -143,6 +146,7 @@ impl Group {
             veto: None,
             hold: None,
             again: None,
+            untouched: None,
             settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
             stranger: false,
@@ -272,6 +276,9 @@ impl Group {
         if self.entry.master != before.master {
             self.settled.clear();
         }
+        if self.entry.epoch != before.epoch {
+            self.untouched = mine.map(|_| self.entry.epoch);
+        }
         self.follow_entry(ctx);
         self.tell_commit(ctx.now, &before, history);
         self.changed = true;
@@ -293,6 +300,7 @@ impl Group {
         // Whatever was on its way belonged to the old term; the record says where to go on.
         self.work = Work::Idle;
         self.again = None;
+        self.untouched = None;
         self.changed = true;
         self.step(ctx);
     }

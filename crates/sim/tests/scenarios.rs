@@ -150,6 +150,30 @@ fn a_candidate_whose_promotion_stays_unknown_is_abandoned_for_the_next() {
     whole_again(world);
 }
 
+/// The next candidate hangs in its promotion too: nobody is left.
+fn both_candidates_hang(world: &mut World) -> usize {
+    let first = candidate_hangs(world);
+    let next = world.run_until(SECOND * 5, |world| {
+        world.entry().saga.as_ref().is_some_and(|saga| {
+            saga.phase == Phase::Decided && saga.target != *world.server(first).addr()
+        })
+    });
+    assert!(next, "{:?}", world.view());
+    world.inflict(Fault::Hang(3 - first));
+    let halted =
+        world.run_until(SECOND * 5, |world| matches!(world.entry().status, Status::Halted { .. }));
+    assert!(halted, "{:?}", world.view());
+    first
+}
+
+#[test]
+fn a_driver_that_commands_a_halted_group_is_caught() {
+    let mut world = healthy(&Options { wrong: Some(Wrong::CommandHalted), ..options() });
+    both_candidates_hang(&mut world);
+    world.run_for(SECOND);
+    assert_eq!(world.violation().map(|violation| violation.invariant), Some("decided-first"));
+}
+
 #[test]
 fn when_every_promotion_stays_unknown_the_group_is_halted_until_a_person_resumes_it() {
     let mut world = healthy(&options());

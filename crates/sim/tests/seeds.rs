@@ -49,15 +49,6 @@ fn a_command_before_the_commit_is_found() {
 }
 
 #[test]
-fn a_command_to_a_halted_group_is_found() {
-    let options = Options { wrong: Some(Wrong::CommandHalted), ..Options::default() };
-    let violation = (0..400).find_map(|seed| run(seed, &options).violation);
-    let violation = violation.expect("one of the seeds halts the group");
-    assert_eq!(violation.invariant, "decided-first");
-    assert!(violation.sentence.contains("halted"), "{}", violation.sentence);
-}
-
-#[test]
 fn a_replica_that_is_behind_and_promoted_is_found() {
     assert!(found(Wrong::TurnOffsets).contains(&"best-promoted"));
 }

@@ -376,11 +376,14 @@ impl Group {
             watch.read(ctx.now, Facts::clone(facts));
         }
         match &mut self.work {
-            Work::Promoting { sent, unknown_at, .. } if *sent == Some(id) => {
+            Work::Promoting { sent, .. } if *sent == Some(id) => {
                 *sent = None;
                 let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else {
                     return;
                 };
+                if !matches!(result, CommandResult::Refused(_)) {
+                    self.untouched = None;
+                }
                 match result {
                     CommandResult::Done { facts, warnings } => {
                         self.warn(ctx.now, &target, &warnings);
@@ -391,11 +394,16 @@ impl Group {
                         }
                     }
                     CommandResult::Refused(why) => {
-                        // Nothing was changed by this one, but an earlier one of the same promotion may still happen.
-                        let changed = unknown_at.is_some();
+                        // Nothing was changed by this one, but an earlier one of the same promotion may have happened:
+                        // unknown, or done and not recorded, or sent by another leader.
+                        let changed = self.untouched != Some(self.entry.epoch);
                         self.abandon(ctx, token, &target, changed, why);
                     }
-                    CommandResult::Unknown(_) => *unknown_at = Some(ctx.now),
+                    CommandResult::Unknown(_) => {
+                        if let Work::Promoting { unknown_at, .. } = &mut self.work {
+                            *unknown_at = Some(ctx.now);
+                        }
+                    }
                 }
             }
             Work::Repointing(work) => {
@@ -497,7 +505,7 @@ impl Group {
         }
         let election =
             self.elect(ctx.now, saga.history.started_at, saga.history.started_at, &saga.attempts);
-        if let Some(next) = election.chosen {
+        if let Some(next) = election.chosen.filter(|_| !self.recorded_serves()) {
             entry.epoch += 1;
             saga.history.epoch = entry.epoch;
             saga.history.ranking = election.ranking;
@@ -510,6 +518,14 @@ impl Group {
             return;
         }
         self.fail(ctx, token, entry, saga, &format!("{target}: {why}"));
+    }
+
+    /// A recorded master that came back while its candidates failed is a verified one: nobody else is promoted, and who
+    /// was promoted beside it is demoted.
+    fn recorded_serves(&self) -> bool {
+        self.watches
+            .get(&self.entry.master)
+            .is_some_and(|watch| watch.serves() && watch.facts().is_some_and(Facts::is_master))
     }
 
     /// Every candidate was tried: the group is halted when anything may have been changed.
@@ -535,7 +551,7 @@ impl Group {
             OnFailedFailover::Halt => false,
             OnFailedFailover::Retry => true,
         };
-        if changed && !retry {
+        if changed && !retry && !self.recorded_serves() {
             entry.status = Status::Halted {
                 reason: format!(
                     "the failover of {master} failed after it may have changed something ({why}); \
