@@ -286,9 +286,9 @@ impl Fleet {
         let name = &change.group;
         let Some(entry) = &change.entry else {
             if let Some(group) = self.groups.remove(name) {
-                for addr in group.entry().instances.keys() {
-                    self.actions.push_back(Action::Forget { addr: addr.clone() });
-                }
+                // What another group owns is still watched for that one.
+                let gone = group.entry().instances.keys().filter(|a| !self.owners.contains_key(a));
+                self.actions.extend(gone.cloned().map(|addr| Action::Forget { addr }));
                 self.publish(now, name, What::GroupRemoved, &change.what);
             }
             self.arm(name, None);
@@ -341,9 +341,11 @@ impl Fleet {
         let Some(group) = self.groups.get(name).filter(|group| !group.entry().confirmed) else {
             return;
         };
-        let Some(owner) = group.leads_to().and_then(|addr| self.owners.get(addr)) else { return };
-        if owner != name {
-            let owner = owner.clone();
+        // Two may have been led to one master at the same time: its group is the one that was committed first.
+        let owner_of_master = self.owners.get(&group.entry().master);
+        let owner_of_next = group.leads_to().and_then(|addr| self.owners.get(addr));
+        let owner = [owner_of_master, owner_of_next].into_iter().flatten().find(|o| *o != name);
+        if let Some(owner) = owner.cloned() {
             self.merge(now, name, &owner);
         }
     }

@@ -68,9 +68,16 @@ impl Desk {
                 Action::Probe { addr, seq, .. } => self.answer_probe(addr, seq),
                 Action::Answer { answer, .. } => self.answers.push(answer),
                 Action::Command { .. } => panic!("nothing is to be changed here: {action:?}"),
-                Action::Vet { .. } | Action::Publish(_) | Action::Forget { .. } => {}
+                Action::Forget { addr } => self.assert_watched_by_nobody(&addr),
+                Action::Vet { .. } | Action::Publish(_) => {}
             }
         }
+    }
+
+    fn assert_watched_by_nobody(&self, forgotten: &Addr) {
+        let watched =
+            self.fleet.record().entries().any(|(_, entry)| entry.instances.contains_key(forgotten));
+        assert!(!watched, "{forgotten} is forgotten while a group watches it");
     }
 
     fn answer_probe(&mut self, addr: Addr, seq: u64) {
@@ -133,6 +140,15 @@ fn all_addresses_of_one_group_registered_at_once_become_one_group() {
     assert_eq!(desk.ask(Request::Add(specs(&[1, 2, 3]))), Answer::Done);
     desk.pass(5000);
     assert_eq!(desk.groups(), [("127.0.0.1:1".to_owned(), 1, vec![1, 2, 3])]);
+}
+
+#[test]
+fn replicas_of_a_master_that_nobody_registered_become_one_group() {
+    let mut desk = Desk::new(&[(1, master_of(&[2, 3])), (2, replica_of(1)), (3, replica_of(1))]);
+    // Both are read before either proposal is committed, so each finds that nobody owns their master.
+    assert_eq!(desk.ask(Request::Add(specs(&[2, 3]))), Answer::Done);
+    desk.pass(5000);
+    assert_eq!(desk.groups(), [("127.0.0.1:2".to_owned(), 1, vec![1, 2, 3])]);
 }
 
 #[test]
