@@ -102,8 +102,17 @@ enum Work {
 struct Hold {
     until: Time,
     why: String,
-    /// A candidate that is not among these ends the hold.
+    /// After a failed failover, its candidates: one that is not among them ends the hold. Empty after a veto.
     tried: Vec<Attempt>,
+}
+
+impl Hold {
+    /// A candidate that went away may come back able to take over. Returns whether nothing is left to wait for.
+    fn release(&mut self, addr: &Addr) -> bool {
+        let failed = !self.tried.is_empty();
+        self.tried.retain(|attempt| attempt.addr != *addr);
+        failed && self.tried.is_empty()
+    }
 }
 
 impl Group {
@@ -411,8 +420,10 @@ impl Group {
             None => {
                 self.work = Work::Idle;
                 self.veto = None;
-                // It lives: what held up its replacement is over.
-                self.hold = None;
+                if self.watches.get(&self.entry.master).is_some_and(Watch::serves) {
+                    // It lives: what held up its replacement is over, and its next death is another one.
+                    self.hold = None;
+                }
                 if !self.learn(ctx, token) {
                     return self.consider_repair(ctx, token);
                 }

@@ -37,6 +37,8 @@ pub struct Watch {
     standing_since: Time,
     /// The latest moment at which it provably had news from its master.
     heard_master: Option<Time>,
+    /// Since when it answers without trouble.
+    answers_since: Time,
     unanswered: VecDeque<(ProbeSeq, Time)>,
     /// A reply to this question or an earlier one was given before the connection ended, and says nothing of now.
     stale: ProbeSeq,
@@ -104,6 +106,7 @@ impl Watch {
             returned: true,
             standing_since: now,
             heard_master: None,
+            answers_since: now,
             unanswered: VecDeque::new(),
             stale: 0,
             seq: 0,
@@ -147,6 +150,12 @@ impl Watch {
     /// When the present trouble began.
     pub fn trouble_since(&self) -> Option<Time> {
         self.trouble.map(|trouble| trouble.since)
+    }
+
+    /// Since when it answers without trouble; what it was asked before may have been answered before a command that lay
+    /// in its socket was executed.
+    pub fn answers_since(&self) -> Time {
+        self.answers_since
     }
 
     /// Whether it is away now: it refuses, or let a question go unanswered past its deadline.
@@ -361,6 +370,9 @@ impl Watch {
         let trouble = self.trouble.take();
         let was_away = trouble.is_some_and(|trouble| trouble.away);
         let mut changed = trouble.is_some() || self.last_reply.is_none();
+        if trouble.is_some() {
+            self.answers_since = now;
+        }
         self.last_reply = Some(now);
         self.reconnect = Duration::from_millis(1);
         if trouble.is_some() || self.next_probe <= now {

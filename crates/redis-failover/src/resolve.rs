@@ -15,6 +15,8 @@ use tokio::sync::Semaphore;
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most names that are being resolved at once.
 const RESOLVING_MAX: usize = 64;
+/// Most addresses of one name that are tried: `localhost` has two, and a name with many is a balancer, not a server.
+const SOCKETS_MAX: usize = 4;
 
 /// Resolves and remembers.
 #[derive(Clone, Debug)]
@@ -23,10 +25,11 @@ pub(crate) struct Resolver {
     permits: Arc<Semaphore>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
-    socket: SocketAddr,
-    /// A connection to it failed: ask again before it is used, but fall back on it.
+    /// In the order in which they are to be tried.
+    sockets: Vec<SocketAddr>,
+    /// A connection to them failed: ask again before they are used, but fall back on them.
     doubted: bool,
 }
 
@@ -35,30 +38,40 @@ impl Resolver {
         Self { known: Arc::default(), permits: Arc::new(Semaphore::new(RESOLVING_MAX)) }
     }
 
-    /// The socket address of an instance.
-    pub(crate) async fn resolve(&self, addr: &Addr) -> Result<SocketAddr, String> {
-        let known = self.lock().get(addr).copied();
-        if let Some(Known { socket, doubted: false }) = known {
-            return Ok(socket);
+    /// The socket addresses of an instance, at least one, in the order in which they are to be tried.
+    pub(crate) async fn resolve(&self, addr: &Addr) -> Result<Vec<SocketAddr>, String> {
+        let known = self.lock().get(addr).cloned();
+        if let Some(Known { sockets, doubted: false }) = known {
+            return Ok(sockets);
         }
         match (self.look_up(addr).await, known) {
-            (Ok(socket), _) => {
-                self.lock().insert(addr.clone(), Known { socket, doubted: false });
-                Ok(socket)
+            (Ok(sockets), _) => {
+                let known = Known { sockets: sockets.clone(), doubted: false };
+                self.lock().insert(addr.clone(), known);
+                Ok(sockets)
             }
-            (Err(_), Some(known)) => Ok(known.socket),
+            (Err(_), Some(known)) => Ok(known.sockets),
             (Err(why), None) => Err(why),
         }
     }
 
-    /// A connection to the last answer failed.
+    /// A connection to this one was accepted: it is the first to be tried.
+    pub(crate) fn prefer(&self, addr: &Addr, socket: SocketAddr) {
+        if let Some(known) = self.lock().get_mut(addr)
+            && let Some(at) = known.sockets.iter().position(|known| *known == socket)
+        {
+            known.sockets[..=at].rotate_right(1);
+        }
+    }
+
+    /// No connection to the last answer was accepted.
     pub(crate) fn forget(&self, addr: &Addr) {
         if let Some(known) = self.lock().get_mut(addr) {
             known.doubted = true;
         }
     }
 
-    async fn look_up(&self, addr: &Addr) -> Result<SocketAddr, String> {
+    async fn look_up(&self, addr: &Addr) -> Result<Vec<SocketAddr>, String> {
         let name = addr.host().to_owned();
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let target = (name.clone(), addr.port());
@@ -66,11 +79,14 @@ impl Resolver {
         // a time-out must not let more questions pile up behind those that hang.
         let asked = tokio::spawn(async move {
             let _permit = permit;
-            tokio::net::lookup_host(target).await.map(|mut sockets| sockets.next())
+            let sockets = tokio::net::lookup_host(target).await?;
+            Ok::<Vec<_>, std::io::Error>(sockets.take(SOCKETS_MAX).collect())
         });
         match tokio::time::timeout(RESOLVE_TIMEOUT, asked).await {
-            Ok(Ok(Ok(Some(socket)))) => Ok(socket),
-            Ok(Ok(Ok(None))) => Err(format!("the name {name} has no address")),
+            Ok(Ok(Ok(sockets))) if sockets.is_empty() => {
+                Err(format!("the name {name} has no address"))
+            }
+            Ok(Ok(Ok(sockets))) => Ok(sockets),
             Ok(Ok(Err(error))) => Err(format!("the name {name} cannot be resolved: {error}")),
             Ok(Err(_)) => Err(format!("the name {name} was not resolved: the program is stopping")),
             Err(_) => Err(format!(

@@ -7,8 +7,8 @@ use std::time::Duration;
 use common::daemon::instance;
 use common::scenario::{
     CRASH_GAP_MAX, assert_left_alone, assert_no_other_failover, assert_whole, failovers, guard,
-    guard_by_file, guard_with, holds, holds_for, on_each_kind, ranking, step_names,
-    wait_for_diagnosis, wait_for_entry, wait_for_failover, wait_until_follows, wait_until_guarded,
+    guard_by_file, guard_with, holds, on_each_kind, ranking, step_names, wait_for_diagnosis,
+    wait_for_entry, wait_for_failover, wait_until_follows, wait_until_guarded,
 };
 use common::witness::key_of;
 use common::{Daemon, Group, Options, PATIENCE, Server, ServerKind, Told, Writer, wait_until};
@@ -274,35 +274,6 @@ fn one_replica_that_refuses_to_be_repointed_does_not_lose_the_group() {
         // Its owner relents, and it is brought along without being asked.
         group.replicas[1].cmd(&["ACL", "SETUSER", "guard", "+@all"]);
         wait_until_follows(&daemon, &name, &group.replicas[1], group.server(&new));
-    });
-}
-
-#[test]
-fn a_group_that_was_down_as_a_whole_is_guarded_when_it_comes_back() {
-    on_each_kind(|kind| {
-        let mut group = Group::start(kind, 1);
-        let name = group.master.addr();
-        let replica = group.replicas[0].addr();
-        let daemon = guard(&group, &["-max_down_time=1"]);
-        group.replicas[0].kill9();
-        group.master.kill9();
-        let view = wait_for_diagnosis(&daemon, &name, "WholeGroupUnreachable");
-        assert_eq!(view["instances"].as_array().map(Vec::len), Some(2), "{view}");
-        holds_for(Duration::from_millis(3200), "the group is kept", || {
-            daemon.get("/master").body == name
-        });
-        assert_left_alone(&daemon, &name);
-
-        group.master.restart();
-        group.replicas[0].restart();
-        wait_until_guarded(&daemon, &name, &group.addrs());
-        assert_left_alone(&daemon, &name);
-        group.wait_in_step();
-        group.master.kill9();
-        daemon.wait_for_master(&replica, PATIENCE);
-        let entry = wait_for_failover(&daemon, &name);
-        assert_whole(&entry, (&name, &replica, "MasterCrashed"), 0);
-        assert_eq!(entry["epoch"], 1);
     });
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use common::daemon::instance;
 use common::scenario::{
     CRASH_GAP_MAX, HANG_GAP_MAX, assert_left_alone, assert_no_other_failover, assert_whole, guard,
-    on_each_kind, wait_for_entry, wait_for_failover, wait_until_follows, wait_until_guarded,
+    on_each_kind, wait_for_diagnosis, wait_for_entry, wait_for_failover, wait_until_follows,
+    wait_until_guarded,
 };
 use common::{Daemon, Group, Options, PATIENCE, Told, Writer, now, wait_until};
 
@@ -167,12 +168,12 @@ fn a_hung_group_is_kept_and_goes_on_where_it_was() {
         let daemon = guard(&group, &["-max_down_time=0.5"]);
         group.replicas[0].stop();
         group.master.stop();
-        let view = common::scenario::wait_for_diagnosis(&daemon, &name, "WholeGroupUnreachable");
+        let view = wait_for_diagnosis(&daemon, &name, "WholeGroupUnreachable");
         assert_eq!(view["master"], name);
         group.master.cont();
         group.replicas[0].cont();
         wait_until_guarded(&daemon, &name, &group.addrs());
-        common::scenario::wait_for_diagnosis(&daemon, &name, "Healthy");
+        wait_for_diagnosis(&daemon, &name, "Healthy");
         assert_left_alone(&daemon, &name);
     });
 }

@@ -10,9 +10,12 @@ use std::time::Duration;
 
 use failover_core::action::Command;
 use failover_core::addr::Addr;
-use failover_core::event::{CommandId, ProbeSeq};
-use failover_core::instance::{Facts, Flavor, Link, ReplicationId, Role};
 use failover_core::time::Time;
+
+mod look;
+mod message;
+
+pub(crate) use message::{Effect, Message, Piece, Reply};
 
 /// A number that a client wrote.
 pub type Value = u64;
@@ -61,15 +64,6 @@ enum LinkState {
     Up { last_io: Time },
 }
 
-/// One piece of the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    /// The offset behind it.
-    end: u64,
-    /// The write in it; a keepalive has none.
-    value: Option<Value>,
-}
-
 /// A write that a server has, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
@@ -77,56 +71,6 @@ pub struct Kept {
     pub value: Value,
     /// When it arrived here.
     pub at: Time,
-}
-
-/// Something that arrives at a server.
-#[derive(Clone, Debug)]
-pub(crate) enum Message {
-    /// The node asks how it is.
-    Ask { conn: Conn, connect: bool, seq: ProbeSeq, asked_at: Time },
-    /// The node wants it changed.
-    Order { conn: Conn, id: CommandId, command: Command, epoch: u64 },
-    /// A client writes.
-    Write { value: Value },
-    /// A replica wants the stream.
-    Psync { from: usize, link: u64, replid: u64, offset: u64, cached: bool },
-    /// A replica has gone.
-    Detach { from: usize, link: u64 },
-    /// The master goes on where the replica stopped.
-    Continue { link: u64, replid: u64 },
-    /// The master sends everything.
-    FullSync { link: u64 },
-    /// Everything.
-    Snapshot { link: u64, replid: u64, offset: u64, data: Vec<Kept> },
-    /// The master does not serve replicas now, or is dead.
-    Rejected { link: u64 },
-    /// The stream.
-    Stream { link: u64, piece: Piece },
-    /// The connection to the master ended.
-    LinkLost { link: u64 },
-}
-
-/// Something that a server wants to happen.
-#[derive(Clone, Debug)]
-pub(crate) enum Effect {
-    /// A message for another server.
-    Send { to: usize, message: Message },
-    /// A reply for the node.
-    Reply(Reply),
-    /// The client's write is acknowledged.
-    Acknowledge { value: Value },
-    /// It became a master by a command that was decided under this epoch.
-    Promoted { epoch: u64 },
-}
-
-/// What the node hears of a server.
-#[derive(Clone, Debug)]
-pub(crate) enum Reply {
-    Refused { conn: Conn },
-    Accepted { conn: Conn },
-    Answer { conn: Conn, seq: ProbeSeq, facts: Box<Facts> },
-    Done { conn: Conn, id: CommandId, facts: Box<Facts> },
-    Lost { conn: Conn },
 }
 
 /// One server.
@@ -187,108 +131,6 @@ impl Server {
             conns: BTreeSet::new(),
             inbox: VecDeque::new(),
             turns: 0,
-        }
-    }
-
-    /// Where it listens.
-    pub fn addr(&self) -> &Addr {
-        &self.addrs[self.index]
-    }
-
-    /// What its process is doing.
-    pub fn running(&self) -> Running {
-        self.running
-    }
-
-    /// Since when it is doing that.
-    pub fn running_since(&self) -> Time {
-        self.since
-    }
-
-    /// Master or replica.
-    pub fn part(&self) -> Part {
-        self.part
-    }
-
-    /// Whether it is a replica with an established link.
-    pub fn link_up(&self) -> bool {
-        matches!((self.part, self.link), (Part::Replica(_), LinkState::Up { .. }))
-    }
-
-    /// Whether a full copy is on its way to it.
-    pub fn syncing(&self) -> bool {
-        matches!((self.part, self.link), (Part::Replica(_), LinkState::Syncing))
-    }
-
-    /// Since when its link is down, where it is and once was established.
-    pub fn link_down_since(&self) -> Option<Time> {
-        self.down_since
-    }
-
-    /// Whether it finished a sync since its start, or is a master.
-    pub fn synced(&self) -> bool {
-        self.synced || self.part == Part::Master
-    }
-
-    /// Lower is preferred, 0 is never promoted.
-    pub fn priority(&self) -> u32 {
-        self.priority
-    }
-
-    /// The history it is on.
-    pub fn replid(&self) -> u64 {
-        self.replid
-    }
-
-    /// The history before its last promotion.
-    pub fn second_replid(&self) -> Option<u64> {
-        self.replid2.map(|(id, _)| id)
-    }
-
-    /// How far it is.
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// The writes it has, in order.
-    pub fn data(&self) -> &[Kept] {
-        &self.data
-    }
-
-    pub(crate) fn life(&self) -> u32 {
-        self.life
-    }
-
-    /// What it would report right now.
-    pub(crate) fn facts(&self, now: Time, asked_at: Time) -> Facts {
-        let role = match self.part {
-            Part::Master => Role::Master {
-                replicas: self.attached.keys().map(|from| self.addrs[*from].clone()).collect(),
-            },
-            Part::Replica(of) => Role::Replica {
-                master: self.addrs[of].clone(),
-                link: match self.link {
-                    LinkState::Up { last_io } => {
-                        Link::Up { last_io_secs: now.since(last_io).as_secs() }
-                    }
-                    LinkState::Syncing => Link::Syncing,
-                    LinkState::Down | LinkState::Asking { .. } => Link::Down {
-                        since_secs: self.down_since.map(|since| now.since(since).as_secs()),
-                    },
-                },
-            },
-        };
-        Facts {
-            asked_at,
-            flavor: Flavor::Redis,
-            version: "7.0.15".into(),
-            run_id: Some(format!("{:016x}", self.run_id).into()),
-            role,
-            replication_id: Some(replication_id(self.replid)),
-            second_replication_id: self.replid2.map(|(id, _)| replication_id(id)),
-            offset: self.offset,
-            priority: self.priority,
-            ping_period_secs: None,
         }
     }
 
@@ -635,8 +477,4 @@ fn refuse(message: &Message, out: &mut Vec<Effect>) {
         | Message::Stream { .. }
         | Message::LinkLost { .. } => {}
     }
-}
-
-fn replication_id(id: u64) -> ReplicationId {
-    ReplicationId(format!("{id:016x}").into())
 }

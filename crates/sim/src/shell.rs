@@ -37,6 +37,8 @@ pub enum Wrong {
     CommandHalted,
     /// It sends each probe five hundred times.
     RepeatProbes,
+    /// It tells the core nothing any more when the faults have ended.
+    TurnDeaf,
 }
 
 /// A command on its way.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::addr::Addr;
-use crate::instance::{Facts, Link, Role};
+use crate::instance::{Facts, Link, ReplicationId, Role};
 use crate::policy::Policy;
 use crate::record::{Attempt, GroupEntry, RankedCandidate};
 use crate::time::{Time, millis};
@@ -63,7 +63,8 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
             }
         }
     }
-    let age = |facts: &Facts| history_age(contest.entry, facts);
+    let lineage = lineage(contest);
+    let age = |facts: &Facts| history_age(&lineage, facts);
     eligible.sort_by_key(|(addr, facts)| {
         (age(facts), facts.priority, Reverse(facts.offset), facts.run_id.as_deref(), *addr)
     });
@@ -116,7 +117,7 @@ fn last_known_offset(contest: &Contest<'_>) -> Option<u64> {
 
 /// Whether one instance can be promoted, or why not.
 pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts, String> {
-    let Contest { entry, watches, policy, tried, dead_since, read_after, now } = *contest;
+    let Contest { entry: _, watches, policy, tried, dead_since, read_after, now } = *contest;
     if let Some(attempt) = tried.iter().find(|attempt| attempt.addr == *addr) {
         return Err(format!("was tried in this failover and given up: {}", attempt.reason));
     }
@@ -153,7 +154,7 @@ pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts,
     }
     // The link first: while it copies its master's data, a replica reports a history of its own making.
     judge_link(policy, dead_since, now, facts)?;
-    judge_history(entry, facts)?;
+    judge_history(contest, facts)?;
     if policy.max_lag_bytes > 0
         && let Some(known) = last_known_offset(contest)
         && known.saturating_sub(facts.offset) > policy.max_lag_bytes
@@ -168,7 +169,9 @@ pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts,
 }
 
 /// Its data must be of this group's history; the replication id decides, the address only where there is none.
-fn judge_history(entry: &GroupEntry, facts: &Facts) -> Result<(), String> {
+fn judge_history(contest: &Contest<'_>, facts: &Facts) -> Result<(), String> {
+    let entry = contest.entry;
+    let lineage = lineage(contest);
     let follows_recorded =
         facts.follows().is_some_and(|master| entry.instance_of(master) == Some(&entry.master));
     let Some(own) = &facts.replication_id else {
@@ -179,7 +182,7 @@ fn judge_history(entry: &GroupEntry, facts: &Facts) -> Result<(), String> {
                 .to_owned())
         };
     };
-    let Some(newest) = entry.lineage.first() else {
+    let Some(newest) = lineage.first().copied() else {
         return if follows_recorded {
             Ok(())
         } else {
@@ -199,7 +202,7 @@ fn judge_history(entry: &GroupEntry, facts: &Facts) -> Result<(), String> {
             ))
         };
     }
-    let ours = |id| entry.lineage.contains(id);
+    let ours = |id| lineage.contains(&id);
     if ours(own) || facts.second_replication_id.as_ref().is_some_and(ours) {
         Ok(())
     } else {
@@ -211,14 +214,28 @@ fn judge_history(entry: &GroupEntry, facts: &Facts) -> Result<(), String> {
     }
 }
 
+/// The histories of the group's masters, newest first. What the recorded master last said of itself counts also while
+/// the record does not have it yet: a master that restarted is on a new one, and so is everyone who followed it since.
+fn lineage<'a>(contest: &Contest<'a>) -> Vec<&'a ReplicationId> {
+    let own = contest
+        .watches
+        .get(&contest.entry.master)
+        .and_then(Watch::facts)
+        .filter(|facts| facts.is_master())
+        .and_then(|facts| facts.replication_id.as_ref())
+        // One that the record knows as an older one was read before the record went on.
+        .filter(|id| !contest.entry.lineage.contains(id));
+    own.into_iter().chain(&contest.entry.lineage).collect()
+}
+
 /// How many masters ago its history was the group's: 0 is the newest.
-fn history_age(entry: &GroupEntry, facts: &Facts) -> usize {
-    let age = |id| entry.lineage.iter().position(|known| known == id);
+fn history_age(lineage: &[&ReplicationId], facts: &Facts) -> usize {
+    let age = |id| lineage.iter().position(|known| *known == id);
     match &facts.replication_id {
         None => 0,
         Some(own) => age(own)
             .or_else(|| facts.second_replication_id.as_ref().and_then(age))
-            .unwrap_or(entry.lineage.len()),
+            .unwrap_or(lineage.len()),
     }
 }
 

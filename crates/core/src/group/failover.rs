@@ -322,6 +322,7 @@ impl Group {
             return;
         };
         let (sent, since, unknown_at) = (*sent, *since, *unknown_at);
+        let over = ctx.now >= since + self.policy.promote_timeout;
         if let Some(unknown_at) = unknown_at {
             let facts = self.watches.get(&target).and_then(Watch::facts).cloned();
             match facts.filter(|facts| facts.asked_at >= unknown_at) {
@@ -329,7 +330,7 @@ impl Group {
                     self.promoted(ctx, token, &target, &facts);
                     return;
                 }
-                Some(_) if sent.is_none() => {
+                Some(_) if sent.is_none() && !over => {
                     // It was read after the command and is a replica still: sending again is safe, and needed.
                     let id = self.command_promote(ctx.now, token, &target);
                     self.work =
@@ -344,7 +345,7 @@ impl Group {
                 }
             }
         }
-        if ctx.now >= since + self.policy.promote_timeout {
+        if over {
             let why = format!(
                 "it was not known within {} ms whether it had become master",
                 self.policy.promote_timeout.as_millis()

@@ -110,14 +110,16 @@ impl Group {
             let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
             let of = facts.follows().and_then(|of| entry.instance_of(of));
             if of == Some(&entry.master) {
-                settled.push(addr.clone());
+                settled.push((addr.clone(), facts.asked_at >= watch.answers_since()));
             }
         }
-        for addr in settled {
+        for (addr, surely) in settled {
             if let Some(known) = entry.instances.get_mut(&addr) {
                 known.attached = true;
-                // Its role was read: the promotion that was given up did not happen, or was undone.
-                known.abandoned = None;
+                if surely {
+                    // Its role was read: the promotion that was given up did not happen, or was undone.
+                    known.abandoned = None;
+                }
             }
         }
     }

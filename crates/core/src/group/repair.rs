@@ -115,6 +115,7 @@ impl Group {
                 self.settled.remove(addr);
                 // Whatever made its last repair fail may be gone when it comes back.
                 self.repairs.remove(addr);
+                self.hold.take_if(|hold| hold.release(addr));
             } else if watch.serves()
                 && let Some(of) = watch.facts().and_then(Facts::follows)
                 && self.entry.instance_of(of) == Some(&self.entry.master)

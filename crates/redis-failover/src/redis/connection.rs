@@ -109,6 +109,11 @@ impl Connection {
         }
     }
 
+    /// Whom it leads to.
+    pub(super) fn socket(&self) -> SocketAddr {
+        self.socket
+    }
+
     /// Who the server is, once it said so.
     pub(super) fn server(&self) -> Option<&ServerInfo> {
         self.server.as_ref()

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use failover_core::action::Command;
 use failover_core::addr::Addr;
-use failover_core::event::{CommandId, CommandResult, Event, ProbeSeq, Probed};
+use failover_core::event::{CommandId, CommandResult, Event, Health, ProbeSeq, Probed};
 use failover_core::node::{GroupName, Token};
 use failover_core::time::Time;
 use tokio::net::TcpStream;
@@ -194,6 +194,9 @@ impl Task {
         match taken {
             Ok(Taken::Probe(seq, outcome)) => {
                 self.fresh = None;
+                if !lets_us_in(&outcome) {
+                    self.main = None;
+                }
                 self.probed(seq, outcome).await;
             }
             Ok(Taken::Nothing | Taken::Command(_)) => {}
@@ -237,7 +240,7 @@ impl Task {
                         if let Some(Fresh { state: FreshState::Open(connection), .. }) =
                             self.fresh.take()
                         {
-                            self.main = Some(connection);
+                            self.main = Some(connection).filter(|_| lets_us_in(&outcome));
                         }
                         self.probed(seq, outcome).await;
                         return;
@@ -364,6 +367,12 @@ impl Task {
     }
 }
 
+/// A login holds for a connection: one that failed is tried again on another, or a password that was set right later
+/// would never be noticed.
+fn lets_us_in(outcome: &Probed) -> bool {
+    !matches!(outcome, Probed::Replied { health: Health::Auth(_), .. })
+}
+
 async fn receive(main: &mut Option<Box<Connection>>) -> Result<super::resp::Frame, Broken> {
     match main {
         Some(main) => main.receive().await,
@@ -380,16 +389,31 @@ async fn advance(fresh: &mut Option<Fresh>) -> Yield {
 }
 
 async fn connect(addr: Addr, resolver: Resolver) -> Result<Box<Connection>, ConnectError> {
-    let socket = match addr.socket() {
-        Some(socket) => socket,
-        None => resolver.resolve(&addr).await.map_err(ConnectError::Unresolved)?,
-    };
-    let opened = connect_socket(socket).await;
-    if opened.is_err() && addr.socket().is_none() {
+    if let Some(socket) = addr.socket() {
+        return connect_socket(socket).await;
+    }
+    let sockets = resolver.resolve(&addr).await.map_err(ConnectError::Unresolved)?;
+    let opened = connect_first(&sockets).await;
+    match &opened {
+        Ok(connection) => resolver.prefer(&addr, connection.socket()),
         // The name may lead elsewhere by now.
-        resolver.forget(&addr);
+        Err(_) => resolver.forget(&addr),
     }
     opened
+}
+
+/// A connection to the first that accepts one. A name like `localhost` has several addresses of which the server need
+/// not listen on all: only a refusal by all of them is one.
+async fn connect_first(sockets: &[SocketAddr]) -> Result<Box<Connection>, ConnectError> {
+    let mut worst = ConnectError::Refused;
+    for socket in sockets {
+        match connect_socket(*socket).await {
+            Ok(connection) => return Ok(connection),
+            Err(ConnectError::Refused) => {}
+            Err(error) => worst = error,
+        }
+    }
+    Err(worst)
 }
 
 async fn connect_socket(socket: SocketAddr) -> Result<Box<Connection>, ConnectError> {
@@ -403,5 +427,22 @@ async fn connect_socket(socket: SocketAddr) -> Result<Box<Connection>, ConnectEr
             "its host does not answer a connection attempt within {} ms",
             CONNECT_TIMEOUT.as_millis()
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_refuses_when_none_of_its_addresses_accepts() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let open = listener.local_addr().expect("it is bound");
+        // Nobody listens on this other address of the loopback network.
+        let closed = SocketAddr::from(([127, 0, 0, 2], open.port()));
+        let connection = connect_first(&[closed, open]).await.ok().expect("the second accepts");
+        assert_eq!(connection.socket(), open);
+        drop(listener);
+        assert!(matches!(connect_first(&[closed, open]).await, Err(ConnectError::Refused)));
     }
 }

@@ -34,8 +34,7 @@ impl Group {
         for replica in &group.replicas {
             replica.wait_for_link(&group.master);
         }
-        group.master.cmd(&["SET", "rig:ready", "1"]);
-        group.wait_in_step();
+        group.bring_in_step();
         group
     }
 
@@ -59,6 +58,13 @@ impl Group {
             .chain(&mut self.replicas)
             .find(|s| s.addr() == addr)
             .expect("the address is of this group")
+    }
+
+    /// Writes something, because a group that starts anew counts from 0, and waits until all have it.
+    #[track_caller]
+    pub fn bring_in_step(&self) {
+        self.master.cmd(&["SET", "rig:ready", "1"]);
+        self.wait_in_step();
     }
 
     /// Waits until the offsets of all servers are equal and above 0; a master alone counts nothing.

@@ -202,3 +202,13 @@ pub fn assert_whole(entry: &Value, (old, new, cause): (&str, &str, &str), repoin
         }
     }
 }
+
+/// How often the server was told to follow somebody, or nobody.
+pub fn times_told(server: &Server) -> u64 {
+    let stats = server.info("commandstats");
+    let calls = |name: &str| {
+        let stat = stats.get(&format!("cmdstat_{name}"))?;
+        stat.strip_prefix("calls=")?.split(',').next()?.parse::<u64>().ok()
+    };
+    calls("replicaof").unwrap_or(0) + calls("slaveof").unwrap_or(0)
+}

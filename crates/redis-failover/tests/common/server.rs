@@ -156,6 +156,13 @@ impl Server {
         self.process.pid()
     }
 
+    /// Changes `requirepass` and `masterauth`; the rig uses the new one from now on.
+    pub fn change_password(&mut self, password: &str) {
+        self.cmd(&["CONFIG", "SET", "masterauth", password]);
+        self.cmd(&["CONFIG", "SET", "requirepass", password]);
+        self.options.password = Some(password.to_owned());
+    }
+
     pub fn password(&self) -> Option<&str> {
         self.options.password.as_deref()
     }

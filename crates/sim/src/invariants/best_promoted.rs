@@ -17,6 +17,8 @@ use crate::model_redis::{Part, Running, Server, Value};
 
 /// A replica that has been reachable for this long was heard by the core.
 const HEARD_AFTER: Duration = Duration::from_secs(3);
+/// A master that has been up for this long was read by the core.
+const READ_AFTER: Duration = Duration::from_millis(100);
 /// What arrived at a replica in the last moment need not be known to the core.
 const NEWS: Duration = Duration::from_millis(25);
 
@@ -25,7 +27,7 @@ pub(crate) struct BestPromoted {
     policy: Policy,
     /// Every replication id that a recorded master had.
     lineage: BTreeSet<u64>,
-    /// The id of the recorded master when it was last seen as one.
+    /// The id of the recorded master when it was last there to be read.
     newest: u64,
 }
 
@@ -39,8 +41,13 @@ impl BestPromoted {
         if let Some(master) = recorded.map(|index| &truth.servers[index])
             && master.part() == Part::Master
         {
-            self.newest = master.replid();
-            self.lineage.insert(self.newest);
+            self.lineage.insert(master.replid());
+            // What a master was for a moment between two faults, nobody could read.
+            if master.running() == Running::Up
+                && truth.now.since(master.running_since()) > READ_AFTER
+            {
+                self.newest = master.replid();
+            }
         }
         match seen {
             Seen::Vetted { candidate } => self.elected(candidate, &[], truth),

@@ -130,6 +130,7 @@ fn without_ids_the_address_decides() {
 fn a_former_master_that_came_back_is_no_candidate_but_one_promoted_by_hand_is() {
     let mut case = Case::new();
     case.entry.lineage = vec![id("new"), id("h")];
+    case.hear(1, Facts { replication_id: Some(id("new")), ..master(at(0)) });
     case.replica(2, |facts| facts.role = Role::Master { replicas: Vec::new() });
     assert!(case.refusal(2).contains("a master of another history"));
     case.replica(2, |facts| {
@@ -179,6 +180,7 @@ fn max_lag_bytes_is_measured_against_the_last_known_offset() {
 fn the_newest_history_comes_before_a_larger_offset_in_an_older_one() {
     let mut case = Case::new();
     case.entry.lineage = vec![id("new"), id("h")];
+    case.hear(1, Facts { replication_id: Some(id("new")), ..master(at(0)) });
     case.replica(2, |facts| facts.offset = 9_000);
     for (port, offset) in [(3, 50), (4, 70)] {
         case.replica(port, |facts| {
@@ -188,4 +190,16 @@ fn the_newest_history_comes_before_a_larger_offset_in_an_older_one() {
     }
     let order: Vec<u16> = case.elect().ranking.iter().map(|place| place.addr.port()).collect();
     assert_eq!((case.chosen(), order), (Some(4), vec![4, 3, 2]));
+}
+
+#[test]
+fn the_history_that_the_dead_master_last_reported_is_the_newest_also_before_it_is_committed() {
+    let mut case = Case::new();
+    case.entry.lineage = vec![id("old")];
+    case.replica(2, |facts| {
+        facts.replication_id = Some(id("old"));
+        facts.offset = 9_000;
+    });
+    case.replica(3, |facts| facts.offset = 50);
+    assert_eq!(case.chosen(), Some(3), "it followed the master after its restart");
 }
