@@ -86,6 +86,7 @@ pub struct Refused {
 pub struct Builder {
     config: Config,
     hooks: Hooks,
+    notices: broadcast::Sender<Notice>,
 }
 
 impl Builder {
@@ -114,13 +115,18 @@ impl Builder {
         self
     }
 
+    /// Everything that is told from the very start on; [`Guard::subscribe`] misses what was told before it was called.
+    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+
     /// Starts to guard, inside the runtime of the caller. When it returns, the configured groups are guarded and shown,
     /// though no server may have answered yet.
     ///
     /// # Errors
     /// When the settings do not fit together, or the address for HTTP cannot be listened on. Nothing goes on then.
     pub async fn start(self) -> Result<Guard, StartError> {
-        let Self { config, hooks } = self;
+        let Self { config, hooks, notices } = self;
         config.validate()?;
         let listener = match &config.addr {
             Some(addr) => Some(listen(addr).await?),
@@ -136,7 +142,6 @@ impl Builder {
         };
         let (events, lanes) = Events::lanes();
         let (requests, requests_end) = Requests::channel();
-        let (notices, _) = broadcast::channel(NOTICES_MAX);
         let (stop, stopped) = watch::channel(false);
         let shown = Arc::new(Shown::new(node.clone(), broker.name(), clock));
         let mut first = broker.first_events();
@@ -189,7 +194,8 @@ pub struct Guard {
 impl Guard {
     /// Begins to set one up.
     pub fn builder(config: Config) -> Builder {
-        Builder { config, hooks: Hooks::default() }
+        let (notices, _) = broadcast::channel(NOTICES_MAX);
+        Builder { config, hooks: Hooks::default(), notices }
     }
 
     /// Guards these masters too; returns when that is agreed. An address that is known already, in whatever role, adds
