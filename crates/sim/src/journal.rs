@@ -90,7 +90,7 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Propose { changes, .. } => format!("-> propose: {}", whats(changes)),
         Action::Command { id, addr, command, .. } => match command {
             Command::Promote { .. } => format!("-> {addr} command {id}: promote"),
-            Command::Follow { master } => format!("-> {addr} command {id}: follow {master}"),
+            Command::Follow { master, .. } => format!("-> {addr} command {id}: follow {master}"),
         },
         Action::Vet { old_master, candidate, .. } => {
             format!("-> vet: {candidate} instead of {old_master}")

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::addr::Addr;
 use crate::group::elect::{Contest, ago, judge};
+use crate::group::identity::{follows_recorded, same_process};
 use crate::instance::{Facts, Link, Role};
 use crate::policy::Policy;
 use crate::record::{GroupEntry, Phase};
@@ -267,11 +268,14 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
             ),
         );
     }
+    let watch_master = watch.facts();
     let mut up = 0;
     let mut broken = None;
     for (addr, watch) in picture.others() {
         let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
         match &facts.role {
+            Role::Master { .. }
+                if watch_master.is_some_and(|master| same_process(master, facts)) => {}
             Role::Master { .. } => {
                 return (
                     Diagnosis::TwoMasters,
@@ -280,7 +284,9 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
                     ),
                 );
             }
-            Role::Replica { master: of, .. } if entry.instance_of(of) != Some(master) => {
+            Role::Replica { master: of, .. }
+                if !follows_recorded(entry, picture.watches, addr, facts) =>
+            {
                 return (
                     Diagnosis::ReplicaOfWrongMaster,
                     format!("{addr} follows {of} and not the recorded master {master}"),

@@ -55,6 +55,12 @@ fn link_pause(policy: &Policy, age: Duration) -> Duration {
 }
 
 impl Repointing {
+    /// Time in which this node stood still is nobody's fault.
+    pub(super) fn discard(&mut self, later: impl Fn(&mut Time)) {
+        later(&mut self.since);
+        self.active.values_mut().for_each(|active| later(&mut active.since));
+    }
+
     /// When something is to be done about it without a new event.
     pub(super) fn timeout(&self, policy: &Policy) -> Option<Time> {
         let overdue = self.active.values().map(|active| active.since + policy.link_timeout).min();
@@ -178,7 +184,8 @@ impl Group {
         });
         // The shell keeps the deadline; should it fail to, the failover must not wait for ever.
         let overdue = deadline + self.policy.command_timeout;
-        self.work = Work::Vetting { id, plan: Box::new(plan), deadline: overdue };
+        let revision = self.revision;
+        self.work = Work::Vetting { id, plan: Box::new(plan), revision, deadline: overdue };
         None
     }
 
@@ -243,6 +250,7 @@ impl Group {
             saga: Some(Saga {
                 phase: Phase::Decided,
                 target: candidate.clone(),
+                target_run_id: self.run_id_of(candidate),
                 attempts: Vec::new(),
                 history,
             }),
@@ -252,12 +260,20 @@ impl Group {
 
     /// The handlers answered: decide, or record their veto.
     pub(super) fn vetting_ended(&mut self, ctx: &Context<'_>, id: CommandId, veto: Option<String>) {
-        let Work::Vetting { id: asked, plan, .. } = &mut self.work else { return };
+        let Work::Vetting { id: asked, plan, revision, .. } = &mut self.work else { return };
         let Some(token) = ctx.leadership.token().filter(|_| *asked == id) else { return };
         let mut plan = std::mem::replace(plan.as_mut(), GroupEntry::new(self.entry.master.clone()));
+        let made_from = *revision;
         self.work = Work::Idle;
-        if self.death(ctx.now).is_none() || plan.history_next != self.entry.history_next + 1 {
-            // The master came back, or the group changed, while the handlers were asked.
+        let target = plan.saga.as_ref().map(|saga| (&saga.target, &saga.target_run_id));
+        let fits = target.is_some_and(|(target, run_id)| {
+            self.death(ctx.now).is_some()
+                && made_from == self.revision
+                && self.is_up(target)
+                && self.run_id_of(target) == *run_id
+        });
+        if !fits {
+            // The master came back, the group changed, or the candidate did, while the handlers were asked.
             return;
         }
         let Some(saga) = &mut plan.saga else { return };
@@ -316,6 +332,9 @@ impl Group {
     fn drive_promotion(&mut self, ctx: &Context<'_>, token: Token) {
         let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
         let Work::Promoting { sent, since, unknown_at } = &self.work else {
+            if !self.master_is_still_dead(ctx, token) {
+                return;
+            }
             self.mark(ctx, "promote_sent", Some(&target), None);
             let id = self.command_promote(ctx.now, token, &target);
             self.work = Work::Promoting { sent: Some(id), since: ctx.now, unknown_at: None };
@@ -354,11 +373,44 @@ impl Group {
         }
     }
 
-    /// The candidate must be the process that was elected: one that restarted since may have lost its data.
     fn command_promote(&mut self, now: Time, token: Token, target: &Addr) -> CommandId {
-        let facts = self.watches.get(target).and_then(Watch::facts);
-        let run_id = facts.and_then(|facts| facts.run_id.clone());
+        let run_id = self.entry.saga.as_ref().and_then(|saga| saga.target_run_id.clone());
         self.command(now, token, target, Command::Promote { run_id })
+    }
+
+    fn run_id_of(&self, addr: &Addr) -> Option<Box<str>> {
+        self.watches.get(addr).and_then(Watch::facts).and_then(|facts| facts.run_id.clone())
+    }
+
+    /// Whether the first promotion of a decision may be sent. It is decided that the master is dead, but what is decided
+    /// may be old: the commit took long, another leader decided it, or this node stood still. So it must be dead now.
+    fn master_is_still_dead(&mut self, ctx: &Context<'_>, token: Token) -> bool {
+        if self.death(ctx.now).is_some() {
+            return true;
+        }
+        let master = self.entry.master.clone();
+        if !self.watches.get(&master).is_some_and(|watch| watch.serves() && watch.is_master()) {
+            // In doubt: its next answer, or its silence, decides.
+            return false;
+        }
+        let Some((mut entry, mut history)) = self.close_saga(ctx.now, Outcome::Undone) else {
+            return false;
+        };
+        // An earlier leader may have sent a promotion that is still to happen.
+        if self.untouched != Some(self.entry.epoch)
+            && let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone())
+            && let Some(known) = entry.instances.get_mut(&target)
+        {
+            known.abandoned = Some(self.entry.epoch);
+        }
+        history.reason = format!("{}; but {master} answers as master again", history.reason);
+        self.propose(
+            token,
+            format!("the failover of {} is undone", self.name),
+            entry,
+            Some(history),
+        );
+        false
     }
 
     /// A command of this group ended.
@@ -462,6 +514,12 @@ impl Group {
 
     /// The candidate was seen to be master: record it.
     fn promoted(&mut self, ctx: &Context<'_>, token: Token, target: &Addr, facts: &Facts) {
+        let elected = self.entry.saga.as_ref().and_then(|saga| saga.target_run_id.clone());
+        if elected.is_some() && elected != facts.run_id {
+            let why = "it restarted after it was elected, and may have lost its data".to_owned();
+            self.abandon(ctx, token, target, true, why);
+            return;
+        }
         self.mark(ctx, "promoted", Some(target), Some(format!("at offset {}", facts.offset)));
         let Some(mut saga) = self.saga_so_far() else { return };
         saga.phase = Phase::Promoted;
@@ -503,13 +561,15 @@ impl Group {
         if changed && let Some(known) = entry.instances.get_mut(target) {
             known.abandoned = Some(self.entry.epoch);
         }
-        let election =
-            self.elect(ctx.now, saga.history.started_at, saga.history.started_at, &saga.attempts);
+        // Judged by this node's own clock; the record's times may be another leader's.
+        let sign = self.death(ctx.now).map_or(ctx.now, |(_, sign, _)| sign);
+        let election = self.elect(ctx.now, sign, sign, &saga.attempts);
         if let Some(next) = election.chosen.filter(|_| !self.recorded_serves()) {
             entry.epoch += 1;
             saga.history.epoch = entry.epoch;
             saga.history.ranking = election.ranking;
             saga.history.bytes_possibly_lost = election.behind_bytes;
+            saga.target_run_id = self.run_id_of(&next);
             saga.target = next.clone();
             entry.saga = Some(saga);
             let what =
@@ -695,7 +755,7 @@ impl Group {
 
     fn repoint(&mut self, ctx: &Context<'_>, token: Token, addr: Addr) {
         let master = self.entry.master.clone();
-        let id = self.command(ctx.now, token, &addr, Command::Follow { master });
+        let id = self.command_follow(ctx.now, token, &addr, master);
         if let Work::Repointing(work) = &mut self.work {
             work.active.insert(addr, Active { sent: Some(id), since: ctx.now });
         }

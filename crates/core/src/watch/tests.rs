@@ -92,7 +92,7 @@ fn silence_that_is_shorter_is_nothing() {
 fn silence_of_our_own_pause_proves_nothing() {
     let mut watch = heard();
     pass(&mut watch, 2, 200);
-    watch.discard(Duration::from_secs(5), at(5200));
+    watch.discard(Duration::from_secs(5), at(5200), &policy());
     watch.update(at(5200), &policy());
     assert_eq!(watch.state(), State::Up);
 }
@@ -180,4 +180,20 @@ fn unanswered_probes_are_bounded() {
     let mut watch = heard();
     pass(&mut watch, 2, 5000);
     assert!(watch.unanswered.len() <= UNANSWERED_MAX);
+}
+
+#[test]
+fn what_was_down_before_our_own_pause_is_looked_at_again() {
+    let mut watch = heard();
+    watch.ended(at(10));
+    let (seq, _) = watch.due(at(10), &policy()).expect("asked");
+    watch.probed(at(11), seq, Probed::Refused, &policy());
+    watch.update(at(11), &policy());
+    watch.discard(Duration::from_secs(5), at(5011), &policy());
+    watch.update(at(5011), &policy());
+    assert_eq!(watch.state(), State::Unknown);
+    let (seq, _) = watch.due(at(5011), &policy()).expect("asked at once");
+    watch.probed(at(5012), seq, Probed::Refused, &policy());
+    watch.update(at(5012), &policy());
+    assert_eq!(watch.state(), State::Down);
 }

@@ -307,6 +307,11 @@ impl Task {
                 "this node is not the leader any more; the command was not sent".to_owned(),
             );
         }
+        if self.clock.now() >= order.deadline {
+            return CommandResult::Refused(
+                "its time was over; the command was not sent".to_owned(),
+            );
+        }
         let Some(main) = &mut self.main else {
             return CommandResult::Refused(
                 "the connection ended; the command was not sent".to_owned(),
