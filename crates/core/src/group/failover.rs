@@ -265,6 +265,10 @@ impl Group {
             return;
         }
         let Some(saga) = &mut plan.saga else { return };
+        if self.eligible(ctx.now, &saga.target).is_err() {
+            // The candidate fell out meanwhile: another election finds the next one.
+            return;
+        }
         saga.history.steps.push(Step {
             name: "vetted".to_owned(),
             addr: None,
