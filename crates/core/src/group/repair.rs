@@ -117,8 +117,10 @@ impl Group {
                 self.repairs.remove(addr);
                 self.hold.take_if(|hold| hold.release(addr));
             } else if watch.serves()
-                && let Some(of) = watch.facts().and_then(Facts::follows)
-                && self.entry.instance_of(of) == Some(&self.entry.master)
+                && let Some(facts) = watch.facts()
+                && facts.asked_at >= watch.answers_since()
+                && facts.follows().and_then(|of| self.entry.instance_of(of))
+                    == Some(&self.entry.master)
             {
                 self.settled.insert(addr.clone());
             }
