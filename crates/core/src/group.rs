@@ -89,7 +89,13 @@ enum Work {
     /// Nothing.
     Idle,
     /// The master is down for this node; the replicas are being heard.
-    Hearing { seen: Time, again_at: Time },
+    Hearing {
+        /// When this was noticed first.
+        seen: Time,
+        /// When the replicas were asked; what they said before does not count.
+        asked: Time,
+        again_at: Time,
+    },
     /// The handlers are being asked.
     Vetting { id: CommandId, plan: Box<GroupEntry>, revision: Revision, deadline: Time },
     /// A proposal is with the broker.

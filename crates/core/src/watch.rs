@@ -432,7 +432,7 @@ impl Watch {
         if self.facts.as_ref().is_some_and(|before| before.asked_at > facts.asked_at) {
             return false;
         }
-        if !facts.is_master() {
+        if !facts.is_master() && facts.asked_at >= self.answers_since {
             self.returned = false;
         }
         self.hear_master(&facts);

@@ -87,16 +87,20 @@ impl Group {
             }
             Ok(_) => {}
         }
-        let (seen, first) = match &self.work {
-            Work::Hearing { seen, .. } => (*seen, false),
+        let timeout = self.policy.corroboration_timeout;
+        let (seen, asked, first) = match &self.work {
+            Work::Hearing { seen, asked, .. } => (*seen, *asked, false),
             Work::Idle
             | Work::Vetting { .. }
             | Work::Proposing { .. }
             | Work::Promoting { .. }
             | Work::Repointing(_)
-            | Work::Repairing { .. } => (ctx.now, true),
+            | Work::Repairing { .. } => (ctx.now, down, true),
         };
-        let waited = down + self.policy.corroboration_timeout;
+        // Answers grow old: after a wait, for a veto or a candidate or a commit, everyone is asked anew.
+        let old = (timeout * 2).max(self.policy.check_interval);
+        let asked = if ctx.now > asked + old { ctx.now } else { asked };
+        let waited = asked + timeout;
         let mut again_at =
             if ctx.now < waited { waited } else { ctx.now + self.policy.check_interval };
         let verdict = hear(&Hearing {
@@ -105,7 +109,7 @@ impl Group {
             policy: &self.policy,
             death,
             sign,
-            down,
+            down: asked,
             now: ctx.now,
         });
         if first {
@@ -133,10 +137,10 @@ impl Group {
             }
             Verdict::Dead => {
                 self.veto = None;
-                return self.elect_and_vet(ctx, token, death, (sign, seen, down));
+                return self.elect_and_vet(ctx, token, death, (sign, seen, asked));
             }
         };
-        self.work = Work::Hearing { seen, again_at };
+        self.work = Work::Hearing { seen, asked, again_at };
         because
     }
 
@@ -146,11 +150,11 @@ impl Group {
         ctx: &Context<'_>,
         _token: Token,
         death: Death,
-        (sign, seen, down): (Time, Time, Time),
+        (sign, seen, asked): (Time, Time, Time),
     ) -> Option<String> {
         let tried = self.hold.as_ref().map_or(&[][..], |hold| hold.tried.as_slice());
-        let election = self.elect(ctx.now, sign, down, tried);
-        self.work = Work::Hearing { seen, again_at: ctx.now + self.policy.check_interval };
+        let election = self.elect(ctx.now, sign, asked, tried);
+        self.work = Work::Hearing { seen, asked, again_at: ctx.now + self.policy.check_interval };
         if let Some(hold) = &self.hold
             && (election.chosen.is_none() || hold.tried.is_empty())
         {
@@ -277,6 +281,10 @@ impl Group {
             return;
         }
         let Some(saga) = &mut plan.saga else { return };
+        if self.eligible(ctx.now, &saga.target).is_err() {
+            // The candidate fell out meanwhile: another election finds the next one.
+            return;
+        }
         saga.history.steps.push(Step {
             name: "vetted".to_owned(),
             addr: None,

@@ -113,7 +113,7 @@ impl Group {
         }
     }
 
-    fn eligible(&self, now: Time, addr: &Addr) -> Result<(), String> {
+    pub(super) fn eligible(&self, now: Time, addr: &Addr) -> Result<(), String> {
         if *addr == self.entry.master {
             return Err("is the recorded master".to_owned());
         }

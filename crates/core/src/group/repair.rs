@@ -141,6 +141,7 @@ impl Group {
                 self.hold.take_if(|hold| hold.release(addr));
             } else if watch.serves()
                 && let Some(facts) = watch.facts()
+                && facts.asked_at >= watch.answers_since()
                 && follows_recorded(&self.entry, &self.watches, addr, facts)
             {
                 self.settled.insert(addr.clone());
