@@ -105,7 +105,7 @@ enum Work {
     /// The other replicas are being pointed at the new master.
     Repointing(failover::Repointing),
     /// One instance is being pointed at the recorded master.
-    Repairing { id: CommandId, deadline: Time },
+    Repairing { id: CommandId, deadline: Time, unknown_at: Option<Time> },
 }
 
 /// Nothing is begun until a moment, for a reason.

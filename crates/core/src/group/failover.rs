@@ -39,6 +39,8 @@ struct Active {
     /// The command, until it ended.
     sent: Option<CommandId>,
     since: Time,
+    /// Why it is not known whether the command was executed.
+    unknown: Option<String>,
 }
 
 /// The pause until a replica that was told to follow is asked for its link again: a partial resync takes milliseconds,
@@ -482,7 +484,12 @@ impl Group {
                         );
                         self.publish(ctx.now, What::Repointed { addr }, sentence);
                     }
-                    CommandResult::Refused(why) | CommandResult::Unknown(why) => {
+                    CommandResult::Unknown(why) => {
+                        active.since = ctx.now;
+                        active.unknown = Some(why);
+                        work.again_at = ctx.now;
+                    }
+                    CommandResult::Refused(why) => {
                         work.active.remove(&addr);
                         self.repoint_failed(ctx, &addr, &why);
                     }
@@ -690,16 +697,16 @@ impl Group {
         let mut failed = Vec::new();
         for (addr, active) in work.active.iter().filter(|(_, active)| active.sent.is_none()) {
             let Some(watch) = self.watches.get_mut(addr) else { continue };
-            let follows =
-                watch.facts().filter(|facts| facts.asked_at >= active.since).is_some_and(|facts| {
-                    facts.link_up()
-                        && facts.follows().and_then(|of| self.entry.instance_of(of))
-                            == Some(&self.entry.master)
-                });
-            if follows {
-                verified.push(addr.clone());
+            let facts = watch.facts().filter(|facts| facts.asked_at >= active.since);
+            let of = facts.and_then(Facts::follows).and_then(|of| self.entry.instance_of(of));
+            let follows = of == Some(&self.entry.master);
+            let overdue = ctx.now >= active.since + self.policy.promote_timeout;
+            if follows && facts.is_some_and(Facts::link_up) {
+                verified.push((addr.clone(), active.unknown.clone()));
             } else if watch.state() == State::Down {
                 failed.push((addr.clone(), "it went down".to_owned()));
+            } else if let Some(why) = active.unknown.as_ref().filter(|_| overdue && !follows) {
+                failed.push((addr.clone(), why.clone()));
             } else if ctx.now >= active.since + self.policy.link_timeout {
                 let secs = self.policy.link_timeout.as_secs();
                 failed.push((addr.clone(), format!("its link was not up within {secs} s")));
@@ -708,13 +715,16 @@ impl Group {
                 watch.ask(ctx.now + pause, active.since);
             }
         }
-        for addr in &verified {
+        for (addr, _) in &verified {
             work.active.remove(addr);
         }
         for (addr, _) in &failed {
             work.active.remove(addr);
         }
-        for addr in verified {
+        for (addr, unknown) in verified {
+            if unknown.is_some() {
+                self.mark(ctx, "repointed", Some(&addr), unknown);
+            }
             self.mark(ctx, "link_verified", Some(&addr), None);
         }
         for (addr, why) in failed {
@@ -765,7 +775,7 @@ impl Group {
         let master = self.entry.master.clone();
         let id = self.command_follow(ctx.now, token, &addr, master);
         if let Work::Repointing(work) = &mut self.work {
-            work.active.insert(addr, Active { sent: Some(id), since: ctx.now });
+            work.active.insert(addr, Active { sent: Some(id), since: ctx.now, unknown: None });
         }
     }
 

@@ -141,10 +141,17 @@ impl Group {
             let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
             let of = facts.follows().and_then(|of| entry.instance_of(of));
             if of == Some(&entry.master) {
-                settled.push((addr.clone(), facts.asked_at >= watch.answers_since()));
+                let history = facts.replication_id.clone().filter(|_| facts.link_up());
+                settled.push((addr.clone(), facts.asked_at >= watch.answers_since(), history));
             }
         }
-        for (addr, surely) in settled {
+        for (addr, surely, history) in settled {
+            // A master that restarted begins another history when its first replica comes, and may die before it is
+            // read again: whoever has its link up has its master's history. The newest is what the master says.
+            if let Some(id) = history.filter(|id| !entry.lineage.contains(id)) {
+                entry.lineage.insert(entry.lineage.len().min(1), id);
+                entry.lineage.truncate(LINEAGE_MAX);
+            }
             if let Some(known) = entry.instances.get_mut(&addr) {
                 known.attached = true;
                 if surely {

@@ -10,6 +10,7 @@ use crate::event::CommandResult;
 use crate::instance::{Facts, Role};
 use crate::node::Token;
 use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Step};
+use crate::time::Time;
 use crate::view::State;
 use crate::watch::Watch;
 
@@ -213,9 +214,19 @@ impl Group {
             return;
         }
         match &self.work {
+            Work::Repairing { unknown_at: Some(since), .. } if self.follows(&target, *since) => {
+                self.end_repair(ctx, token, &target, Ok(()));
+            }
             Work::Repairing { deadline, .. } if ctx.now < *deadline => {}
-            Work::Repairing { .. } => {
-                self.end_repair(ctx, token, &target, Err("the command did not end".to_owned()));
+            Work::Repairing { unknown_at, .. } => {
+                let why = match unknown_at {
+                    Some(_) => format!(
+                        "it was not known within {} ms whether it had been done",
+                        self.policy.promote_timeout.as_millis()
+                    ),
+                    None => "the command did not end".to_owned(),
+                };
+                self.end_repair(ctx, token, &target, Err(why));
             }
             Work::Idle
             | Work::Hearing { .. }
@@ -226,7 +237,7 @@ impl Group {
                 let master = self.entry.master.clone();
                 let id = self.command_follow(ctx.now, token, &target, master);
                 let deadline = ctx.now + self.policy.command_timeout * 2;
-                self.work = Work::Repairing { id, deadline };
+                self.work = Work::Repairing { id, deadline, unknown_at: None };
             }
         }
     }
@@ -243,9 +254,29 @@ impl Group {
                     Ok(())
                 }
             }
-            CommandResult::Refused(why) | CommandResult::Unknown(why) => Err(why),
+            CommandResult::Refused(why) => Err(why),
+            CommandResult::Unknown(_) => {
+                // A server that writes its file for longer than the command may take has done it: its role will tell.
+                if let Work::Repairing { deadline, unknown_at, .. } = &mut self.work {
+                    *deadline = ctx.now + self.policy.promote_timeout;
+                    *unknown_at = Some(ctx.now);
+                }
+                if let Some(watch) = self.watches.get_mut(&target) {
+                    watch.ask(ctx.now, ctx.now);
+                }
+                return;
+            }
         };
         self.end_repair(ctx, token, &target, end);
+    }
+
+    /// Whether an instance was read since a moment and follows the recorded master.
+    pub(super) fn follows(&self, addr: &Addr, since: Time) -> bool {
+        let facts = self.watches.get(addr).and_then(Watch::facts);
+        facts
+            .filter(|facts| facts.asked_at >= since)
+            .and_then(Facts::follows)
+            .is_some_and(|of| self.entry.instance_of(of) == Some(&self.entry.master))
     }
 
     fn end_repair(
