@@ -17,7 +17,6 @@ use crate::record::{
     Attempt, Change, GroupEntry, HistoryEntry, Kind, Outcome, Revision, Saga, Status, Step,
 };
 use crate::time::{Time, millis};
-use crate::view::State;
 use crate::watch::{Death, Watch};
 
 mod corroborate;
@@ -198,6 +197,7 @@ impl Group {
             | Probed::Refused
             | Probed::Ended
             | Probed::Garbage(_)
+            | Probed::NotAsked(_)
             | Probed::Unreachable(_)
             | Probed::Unresolved(_) => None,
         };
@@ -396,8 +396,11 @@ impl Group {
         self.idle_because = None;
         let because = self.decide(ctx);
         self.conclude(ctx);
+        let idle =
+            matches!(self.work, Work::Idle | Work::Hearing { .. }) && self.entry.saga.is_none();
         if self.diagnosis != Diagnosis::Healthy {
-            self.idle_because = because;
+            self.idle_because =
+                because.or_else(|| self.diagnosis.why_idle().filter(|_| idle).map(str::to_owned));
         }
         self.send_due_probes(ctx.now);
     }
@@ -608,10 +611,6 @@ impl Group {
             .values()
             .filter_map(Watch::facts)
             .all(|facts| facts.is_master() || facts.link_up())
-    }
-
-    fn is_up(&self, addr: &Addr) -> bool {
-        self.watches.get(addr).is_some_and(|watch| watch.state() == State::Up)
     }
 
     /// The saga with the steps noted since the last proposal.

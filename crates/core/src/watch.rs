@@ -241,6 +241,13 @@ impl Watch {
                 self.reconnect_later(now, policy);
                 true
             }
+            Probed::NotAsked(why) => {
+                // Nobody kept us waiting but ourselves.
+                self.unanswered.clear();
+                self.detail = Some(why);
+                self.next_probe = now + reply_deadline(policy);
+                true
+            }
             Probed::Unreachable(why) => {
                 self.fail(asked_at.unwrap_or(now), How::Silent, why);
                 self.reconnect_later(now, policy);

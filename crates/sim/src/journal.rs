@@ -56,6 +56,7 @@ pub(crate) fn event(event: &Event) -> String {
             Probed::Refused => format!("<- {addr} probe {seq} refused"),
             Probed::Ended => format!("<- {addr} probe {seq} ended"),
             Probed::Garbage(what) => format!("<- {addr} probe {seq} garbage: {what}"),
+            Probed::NotAsked(why) => format!("<- {addr} probe {seq}: not asked: {why}"),
             Probed::Unreachable(why) => format!("<- {addr} probe {seq} unreachable: {why}"),
             Probed::Unresolved(why) => format!("<- {addr} probe {seq} unresolved: {why}"),
         },

@@ -89,6 +89,44 @@ impl Diagnosis {
     }
 }
 
+impl Diagnosis {
+    /// Why nothing is done about it, where the diagnosis itself is the reason.
+    pub(crate) const fn why_idle(self) -> Option<&'static str> {
+        match self {
+            Self::Healthy
+            | Self::MasterCrashed
+            | Self::MasterHung
+            | Self::MasterUnreachable
+            | Self::MasterUnreachableFromHere
+            | Self::WholeGroupUnreachable
+            | Self::QuorumLost
+            | Self::TwoMasters
+            | Self::ReplicaOfWrongMaster => None,
+            Self::NotYetSeen => Some("what has not been heard yet is not judged"),
+            Self::MasterLoading => {
+                Some("the master lives, and gets max_down_time to read its data")
+            }
+            Self::MasterBusy => Some(
+                "the master lives: a failover would lose what its script writes; SCRIPT KILL ends one that only reads",
+            ),
+            Self::MasterMisconfigured => Some(
+                "the master lives and has all data: free its disk, or let it write without saving",
+            ),
+            Self::AuthenticationFailed => Some(
+                "a server that does not let us in lives; whether it serves others is not known",
+            ),
+            Self::MasterBecameReplica => {
+                Some("a change of roles that was made by hand is reported, not undone")
+            }
+            Self::ReplicationBroken => {
+                Some("the replica points at the right master and tries again by itself")
+            }
+            Self::NoEligibleReplica => Some("no replica can be made eligible from outside"),
+            Self::NoReplicas => Some("there is nobody who could be made a replica"),
+        }
+    }
+}
+
 /// What a diagnosis is made from.
 #[derive(Clone, Copy)]
 pub(crate) struct Picture<'a> {

@@ -197,3 +197,15 @@ fn what_was_down_before_our_own_pause_is_looked_at_again() {
     watch.update(at(5012), &policy());
     assert_eq!(watch.state(), State::Down);
 }
+
+#[test]
+fn a_want_of_our_own_is_no_silence_of_theirs() {
+    let mut watch = heard();
+    for ms in 2..3000 {
+        if let Some((seq, _)) = watch.due(at(ms), &policy()) {
+            watch.probed(at(ms), seq, Probed::NotAsked("no descriptors".to_owned()), &policy());
+        }
+        watch.update(at(ms), &policy());
+    }
+    assert_eq!(watch.state(), State::Up);
+}
