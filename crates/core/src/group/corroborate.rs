@@ -71,7 +71,9 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
         }
         let waited_long = now >= down + policy.corroboration_timeout;
         let read = watch.facts().filter(|facts| facts.asked_at >= down && watch.serves());
-        if read.is_none() && !watch.serves() && watch.last_reply().is_some_and(|at| at > down) {
+        let answers =
+            watch.trouble_since().is_none() && watch.last_reply().is_some_and(|at| at > down);
+        if answers && !watch.serves() {
             // It answers without facts: it is loading, busy, or does not let us in. It has no say.
             continue;
         }

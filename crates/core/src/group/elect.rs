@@ -151,7 +151,9 @@ pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts,
         return Err(how.to_owned());
     }
     let Some(facts) = watch.facts() else { return Err("did not report its facts yet".to_owned()) };
-    if read_after.is_some_and(|after| facts.asked_at < after) {
+    // One whose connection ended may be another by now; only its next answer tells.
+    let doubted = watch.trouble_since().is_some();
+    if read_after.is_some_and(|after| facts.asked_at < after || doubted) {
         return Err("gave no answer when it was asked about the dead master".to_owned());
     }
     let master = watches.get(&contest.entry.master).and_then(Watch::facts);

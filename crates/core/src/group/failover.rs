@@ -238,7 +238,8 @@ impl Group {
             return;
         }
         let Some(saga) = &mut plan.saga else { return };
-        if self.eligible(ctx.now, &saga.target).is_err() {
+        let serves = self.watches.get(&saga.target).is_some_and(Watch::serves);
+        if !serves || self.eligible(ctx.now, &saga.target).is_err() {
             // The candidate fell out meanwhile: another election finds the next one.
             return;
         }
