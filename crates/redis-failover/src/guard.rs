@@ -163,7 +163,13 @@ impl Builder {
             notices: notices.clone(),
         };
         let (answered, answer) = oneshot::channel();
-        let mut tasks = vec![tokio::spawn(driver.run(first, answered, stopped.clone()))];
+        let (running, ended) = watch::channel(());
+        let run = driver.run(first, answered, stopped.clone());
+        let mut tasks = vec![tokio::spawn(async move {
+            // Dropped when the loop ends, also when something in it panics.
+            let _running = running;
+            run.await;
+        })];
         // Whoever asks from here on finds the configured groups. A broker that has to be waited for gives no answer yet.
         if let Ok(Answer::Refused { message, .. }) = answer.await {
             return Err(StartError::Groups(message));
@@ -176,7 +182,7 @@ impl Builder {
                 let _ = stopped.wait_for(|stop| *stop).await;
             })));
         }
-        Ok(Guard { requests, shown, notices, stop, tasks, http_addr })
+        Ok(Guard { requests, shown, notices, stop, tasks, ended, http_addr })
     }
 }
 
@@ -188,6 +194,7 @@ pub struct Guard {
     notices: broadcast::Sender<Notice>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    ended: watch::Receiver<()>,
     http_addr: Option<SocketAddr>,
 }
 
@@ -247,6 +254,13 @@ impl Guard {
     /// Where HTTP is served, with the real port.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http_addr
+    }
+
+    /// Completes when the guard has ended without having been stopped, which it does only when something in it broke.
+    /// Nothing is guarded from then on: start another, or end the process so that its supervisor does.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
     }
 
     /// Stops, and returns when everything has ended. The servers stay as they are.

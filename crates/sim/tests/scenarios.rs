@@ -162,7 +162,7 @@ fn both_candidates_hang(world: &mut World) -> usize {
     world.inflict(Fault::Hang(3 - first));
     let halted =
         world.run_until(SECOND * 5, |world| matches!(world.entry().status, Status::Halted { .. }));
-    assert!(halted, "{:?}", world.view());
+    assert!(halted || world.violation().is_some(), "{:?}", world.view());
     first
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::identity::follows_recorded;
 use crate::addr::Addr;
-use crate::instance::{Link, Role};
 use crate::policy::Policy;
 use crate::record::GroupEntry;
 use crate::time::Time;
@@ -71,7 +71,9 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
         }
         let waited_long = now >= down + policy.corroboration_timeout;
         let read = watch.facts().filter(|facts| facts.asked_at >= down && watch.serves());
-        if read.is_none() && !watch.serves() && watch.last_reply().is_some_and(|at| at > down) {
+        let answers =
+            watch.trouble_since().is_none() && watch.last_reply().is_some_and(|at| at > down);
+        if answers && !watch.serves() {
             // It answers without facts: it is loading, busy, or does not let us in. It has no say.
             continue;
         }
@@ -82,8 +84,7 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
             }
             continue;
         };
-        let Role::Replica { master, link: Link::Up { .. } } = &facts.role else { continue };
-        if entry.instance_of(master) != Some(&entry.master) {
+        if !facts.link_up() || !follows_recorded(entry, watches, addr, facts) {
             continue;
         }
         let again = |at| Question {
@@ -103,10 +104,15 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
             }
             Death::Refusing | Death::Unreachable => {
                 let (why, again_at) = match watch.heard_master() {
-                    Some(heard) if heard > sign => (
-                        format!("its replica {addr} had news of it at {heard}"),
-                        now + policy.check_interval,
-                    ),
+                    // News grow old: a master that was heard of since our path to it ended may have died after that.
+                    Some(heard)
+                        if heard > sign && now < heard + ping_period + Duration::from_secs(2) =>
+                    {
+                        (
+                            format!("its replica {addr} had news of it at {heard}"),
+                            now + policy.check_interval,
+                        )
+                    }
                     Some(_) | None => {
                         let silent_enough = sign + ping_period + Duration::from_secs(2);
                         if now >= silent_enough {

@@ -3,8 +3,8 @@
 //! A repair is decided, recorded, carried out and recorded again like a failover, one at a time per group. Nothing is
 //! repaired unless the recorded master answers as a master.
 
+use super::identity::{follows_recorded, same_process};
 use super::{Context, Group, Work};
-use crate::action::Command;
 use crate::addr::Addr;
 use crate::event::CommandResult;
 use crate::instance::{Facts, Role};
@@ -59,6 +59,7 @@ impl Group {
         let master = &self.entry.master;
         let Some(known) = self.entry.instances.get(addr) else { return Wrong::Nothing };
         match &facts.role {
+            Role::Master { .. } if self.is_the_master_itself(facts) => Wrong::Nothing,
             Role::Master { .. } if known.abandoned.is_some() => Wrong::Repair(
                 Kind::Demotion,
                 format!(
@@ -75,15 +76,25 @@ impl Group {
             Role::Master { .. } => Wrong::LeaveAlone(format!(
                 "{addr} was made a master by hand; changes made by hand are reported, not undone"
             )),
+            Role::Replica { .. } if follows_recorded(&self.entry, &self.watches, addr, facts) => {
+                Wrong::Nothing
+            }
             Role::Replica { master: of, .. } => {
                 let Some(of) = self.entry.instance_of(of) else {
-                    return Wrong::LeaveAlone(format!(
-                        "{addr} was pointed at {of}, which is not of this group; changes made by hand are reported, not undone"
-                    ));
+                    return if known.attached && self.is_straggler(facts) {
+                        Wrong::Repair(
+                            Kind::Repair,
+                            format!(
+                                "{addr} follows {of}, where the group's master was, and not {master}"
+                            ),
+                        )
+                    } else {
+                        Wrong::LeaveAlone(format!(
+                            "{addr} was pointed at {of}, which is not of this group; \
+                             changes made by hand are reported, not undone"
+                        ))
+                    };
                 };
-                if of == master {
-                    return Wrong::Nothing;
-                }
                 let chained = self.watches.get(of).is_some_and(|watch| {
                     watch.state() == State::Up
                         && watch
@@ -108,6 +119,18 @@ impl Group {
         }
     }
 
+    /// Whether it is the recorded master under another address.
+    fn is_the_master_itself(&self, facts: &Facts) -> bool {
+        let master = self.watches.get(&self.entry.master).and_then(Watch::facts);
+        master.is_some_and(|master| same_process(master, facts))
+    }
+
+    /// Whether it is still on a history that the group's master left behind, so that it missed a failover.
+    fn is_straggler(&self, facts: &Facts) -> bool {
+        let older = self.entry.lineage.get(1..).unwrap_or_default();
+        !facts.link_up() && facts.replication_id.as_ref().is_some_and(|id| older.contains(id))
+    }
+
     /// Notes who is where it belongs, and who is away. One that follows another from there on was told to by hand; one that was away,
     /// or was never there, was left behind by a failover.
     pub(super) fn note_settled(&mut self) {
@@ -118,8 +141,9 @@ impl Group {
                 self.repairs.remove(addr);
                 self.hold.take_if(|hold| hold.release(addr));
             } else if watch.serves()
-                && let Some(of) = watch.facts().and_then(Facts::follows)
-                && self.entry.instance_of(of) == Some(&self.entry.master)
+                && let Some(facts) = watch.facts()
+                && facts.asked_at >= watch.answers_since()
+                && follows_recorded(&self.entry, &self.watches, addr, facts)
             {
                 self.settled.insert(addr.clone());
             }
@@ -172,6 +196,7 @@ impl Group {
             saga: Some(Saga {
                 phase: Phase::Decided,
                 target: addr.clone(),
+                target_run_id: None,
                 attempts: Vec::new(),
                 history,
             }),
@@ -210,7 +235,7 @@ impl Group {
             | Work::Promoting { .. }
             | Work::Repointing(_) => {
                 let master = self.entry.master.clone();
-                let id = self.command(ctx.now, token, &target, Command::Follow { master });
+                let id = self.command_follow(ctx.now, token, &target, master);
                 let deadline = ctx.now + self.policy.command_timeout * 2;
                 self.work = Work::Repairing { id, deadline, unknown_at: None };
             }
