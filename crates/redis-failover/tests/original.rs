@@ -7,8 +7,8 @@ use std::time::Duration;
 use common::daemon::instance;
 use common::scenario::{
     CRASH_GAP_MAX, assert_left_alone, assert_whole, failovers, guard, guard_by_file, guard_with,
-    holds, holds_for, on_each_kind, ranking, wait_for_diagnosis, wait_for_entry, wait_for_failover,
-    wait_until_follows, wait_until_guarded,
+    holds, holds_for, on_each_kind, ranking, settle, wait_for_diagnosis, wait_for_entry,
+    wait_for_failover, wait_until_follows, wait_until_guarded,
 };
 use common::{Daemon, Group, Options, PATIENCE, Server, Writer};
 
@@ -69,8 +69,7 @@ fn fault_3_a_master_is_forgotten_when_its_failover_is_aborted() {
         wait_for_entry(&daemon, &name, ("failover", &name, "failed"));
         assert_eq!(daemon.get("/master").body, name, "it is guarded still");
         group.master.restart();
-        wait_until_guarded(&daemon, &name, &group.addrs());
-        group.bring_in_step();
+        settle(&daemon, &name, &group);
         group.master.kill9();
         daemon.wait_for_master(&group.replicas[0].addr(), PATIENCE);
     });
@@ -225,9 +224,8 @@ fn fault_9_a_group_that_was_down_for_3_s_is_forgotten() {
 
         group.master.restart();
         group.replicas[0].restart();
-        wait_until_guarded(&daemon, &name, &group.addrs());
+        settle(&daemon, &name, &group);
         assert_left_alone(&daemon, &name);
-        group.bring_in_step();
         group.master.kill9();
         daemon.wait_for_master(&replica, PATIENCE);
         let entry = wait_for_failover(&daemon, &name);

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use common::daemon::instance;
 use common::scenario::{
-    assert_left_alone, assert_whole, guard, holds, on_each_kind, times_told, wait_for_diagnosis,
-    wait_for_failover, wait_until_follows, wait_until_guarded,
+    assert_left_alone, assert_whole, guard, holds, on_each_kind, settle, times_told,
+    wait_for_diagnosis, wait_for_failover, wait_until_follows, wait_until_guarded,
 };
 use common::{Daemon, Group, Options, PATIENCE, Server, ServerKind, wait_until};
 
@@ -220,8 +220,7 @@ fn masters_are_added_replaced_and_removed_over_http() {
         assert_eq!(daemon.post(&format!("/master?masters={first}"), "").status, 200);
         is(&BTreeSet::from([first.clone()]), "added while it is dead");
         one.master.restart();
-        wait_until_guarded(&daemon, &first, &one.addrs());
-        one.bring_in_step();
+        settle(&daemon, &first, &one);
         one.master.kill9();
         daemon.wait_for_master(&one.replicas[0].addr(), PATIENCE);
     });

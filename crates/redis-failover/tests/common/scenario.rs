@@ -64,6 +64,19 @@ pub fn wait_until_guarded(daemon: &Daemon, name: &str, addrs: &[String]) -> Valu
     })
 }
 
+/// Brings a group that was restarted in step, and returns when the program has read the history that it is on now.
+#[track_caller]
+pub fn settle(daemon: &Daemon, name: &str, group: &Group) {
+    wait_until_guarded(daemon, name, &group.addrs());
+    group.bring_in_step();
+    let id = group.master.info("replication")["master_replid"].clone();
+    daemon.wait_for(name, PATIENCE, |view| {
+        let knows =
+            |addr: &String| instance(view, addr).is_some_and(|seen| seen["replication_id"] == *id);
+        group.addrs().iter().all(knows)
+    });
+}
+
 /// Polls until the group has this diagnosis.
 #[track_caller]
 pub fn wait_for_diagnosis(daemon: &Daemon, name: &str, diagnosis: &str) -> Value {
