@@ -91,5 +91,7 @@ pub enum Command {
     Follow {
         /// Whom.
         master: Addr,
+        /// The process that is the master: one that turns out to be it under another address must not follow itself.
+        master_run_id: Option<Box<str>>,
     },
 }

@@ -108,6 +108,8 @@ pub enum Probed {
     Ended,
     /// What it said is not its protocol, or never ended.
     Garbage(String),
+    /// It could not even be asked, for want of something on this node: that says nothing of the instance.
+    NotAsked(String),
     /// The host cannot be reached.
     Unreachable(String),
     /// The name of its host cannot be resolved.

@@ -341,9 +341,13 @@ impl Fleet {
         let Some(group) = self.groups.get(name).filter(|group| !group.entry().confirmed) else {
             return;
         };
-        let Some(owner) = group.leads_to().and_then(|addr| self.owners.get(addr)) else { return };
-        if owner != name {
-            let owner = owner.clone();
+        // Its master may have become another group's in the meantime, or it leads to one that is.
+        let master = Some(&group.entry().master);
+        let owner = [master, group.leads_to()]
+            .into_iter()
+            .flatten()
+            .find_map(|addr| self.owners.get(addr).filter(|owner| *owner != name));
+        if let Some(owner) = owner.cloned() {
             self.merge(now, name, &owner);
         }
     }

@@ -23,6 +23,7 @@ mod corroborate;
 pub mod diagnose;
 mod elect;
 mod failover;
+mod identity;
 mod learn;
 mod picture;
 mod repair;
@@ -95,7 +96,7 @@ enum Work {
         again_at: Time,
     },
     /// The handlers are being asked.
-    Vetting { id: CommandId, plan: Box<GroupEntry>, deadline: Time },
+    Vetting { id: CommandId, plan: Box<GroupEntry>, revision: Revision, deadline: Time },
     /// A proposal is with the broker.
     Proposing { id: u64 },
     /// The candidate was told to become a master.
@@ -103,7 +104,7 @@ enum Work {
     /// The other replicas are being pointed at the new master.
     Repointing(failover::Repointing),
     /// One instance is being pointed at the recorded master.
-    Repairing { id: CommandId, deadline: Time },
+    Repairing { id: CommandId, deadline: Time, unknown_at: Option<Time> },
 }
 
 /// Nothing is begun until a moment, for a reason.
@@ -196,6 +197,7 @@ impl Group {
             | Probed::Refused
             | Probed::Ended
             | Probed::Garbage(_)
+            | Probed::NotAsked(_)
             | Probed::Unreachable(_)
             | Probed::Unresolved(_) => None,
         };
@@ -208,6 +210,7 @@ impl Group {
             changed |= self.learn_alias(ctx, addr, &socket);
         }
         let quiet = matches!(self.work, Work::Idle)
+            && self.links_up()
             && self.entry.saga.is_none()
             && !self.stranger
             && self.diagnosis == Diagnosis::Healthy;
@@ -349,7 +352,16 @@ impl Group {
     /// Silence of a time in which this node stood still proves nothing.
     pub fn discard(&mut self, now: Time, stalled: Duration) {
         for watch in self.watches.values_mut() {
-            watch.discard(stalled, now);
+            watch.discard(stalled, now, &self.policy);
+        }
+        let later = |at: &mut Time| *at = (*at + stalled).min(now);
+        match &mut self.work {
+            Work::Idle | Work::Proposing { .. } | Work::Hearing { .. } => {}
+            Work::Vetting { deadline, .. } | Work::Repairing { deadline, .. } => {
+                *deadline = *deadline + stalled;
+            }
+            Work::Promoting { since, .. } => later(since),
+            Work::Repointing(work) => work.discard(later),
         }
     }
 
@@ -384,8 +396,11 @@ impl Group {
         self.idle_because = None;
         let because = self.decide(ctx);
         self.conclude(ctx);
+        let idle =
+            matches!(self.work, Work::Idle | Work::Hearing { .. }) && self.entry.saga.is_none();
         if self.diagnosis != Diagnosis::Healthy {
-            self.idle_because = because;
+            self.idle_because =
+                because.or_else(|| self.diagnosis.why_idle().filter(|_| idle).map(str::to_owned));
         }
         self.send_due_probes(ctx.now);
     }
@@ -451,7 +466,7 @@ impl Group {
         let watch = self.watches.get(&self.entry.master)?;
         let policy = &self.policy;
         if let Some(death) = watch.death() {
-            let sign = watch.since();
+            let sign = watch.trouble_since().unwrap_or(watch.since());
             let down = match death {
                 Death::Refusing => sign + policy.crash_down_time,
                 Death::Hung | Death::Unreachable | Death::Loading => sign + policy.max_down_time,
@@ -563,6 +578,13 @@ impl Group {
         id
     }
 
+    /// Tells an instance to follow the recorded master.
+    fn command_follow(&mut self, now: Time, token: Token, addr: &Addr, master: Addr) -> CommandId {
+        let facts = self.watches.get(&master).and_then(Watch::facts);
+        let master_run_id = facts.and_then(|facts| facts.run_id.clone());
+        self.command(now, token, addr, Command::Follow { master, master_run_id })
+    }
+
     fn publish(&mut self, at: Time, what: What, sentence: String) {
         let notice = Notice { at, group: self.name.clone(), what, sentence };
         self.actions.push_back(Action::Publish(notice));
@@ -581,6 +603,14 @@ impl Group {
                 note,
             });
         }
+    }
+
+    /// Whether every replica's link is up. Where one is not, what is concluded changes with time alone.
+    fn links_up(&self) -> bool {
+        self.watches
+            .values()
+            .filter_map(Watch::facts)
+            .all(|facts| facts.is_master() || facts.link_up())
     }
 
     /// The saga with the steps noted since the last proposal.

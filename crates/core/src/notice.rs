@@ -107,6 +107,8 @@ pub enum What {
     },
     /// A failover failed.
     FailoverFailed,
+    /// A failover was given up before anything was changed, since the master came back.
+    FailoverUndone,
     /// A handler refused a failover.
     FailoverVetoed,
     /// The program stopped acting on the group.
@@ -149,6 +151,7 @@ impl What {
             | Self::FailoverDecided { .. }
             | Self::MasterChanged { .. }
             | Self::RepointFailed { .. }
+            | Self::FailoverUndone
             | Self::FailoverVetoed
             | Self::RepairFailed { .. }
             | Self::Warned { .. } => Weight::Warning,

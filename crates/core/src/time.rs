@@ -113,8 +113,9 @@ pub mod rfc3339 {
 
 /// A duration in milliseconds with three decimals, as histories and sentences show it.
 pub fn millis(duration: Duration) -> f64 {
-    let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
-    f64::from(micros) / 1000.0
+    let secs = u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+    // Whole microseconds are exact, so that their thousandth is printed with three decimals and no more.
+    (f64::from(secs) * 1_000_000.0 + f64::from(duration.subsec_micros())) / 1000.0
 }
 
 #[cfg(test)]
@@ -128,6 +129,7 @@ mod tests {
         assert_eq!((t - Duration::from_secs(9)).as_micros(), 0);
         assert_eq!(Time::ZERO.since(t), Duration::ZERO);
         assert_eq!(t.to_string(), "1970-01-01T00:00:01.500Z");
-        assert!((millis(Duration::from_micros(1234)) - 1.234).abs() < 1e-9);
+        assert_eq!(millis(Duration::from_micros(1_005_253)).to_string(), "1005.253");
+        assert_eq!(millis(Duration::from_secs(7200)).to_string(), "7200000");
     }
 }

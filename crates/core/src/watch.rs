@@ -63,6 +63,8 @@ struct Trouble {
     tried_fresh: bool,
     /// A probe went unanswered past its deadline, or was refused: more than an ended connection.
     away: bool,
+    /// Silence does not count before this moment.
+    not_before: Time,
 }
 
 /// It is reading its data from disk.
@@ -178,6 +180,11 @@ impl Watch {
         self.heard_master
     }
 
+    /// Whether it was last read as a master.
+    pub fn is_master(&self) -> bool {
+        self.facts.as_ref().is_some_and(Facts::is_master)
+    }
+
     /// Whether it replies now, and well.
     pub fn serves(&self) -> bool {
         self.trouble.is_none()
@@ -234,6 +241,13 @@ impl Watch {
                 self.reconnect_later(now, policy);
                 true
             }
+            Probed::NotAsked(why) => {
+                // Nobody kept us waiting but ourselves.
+                self.unanswered.clear();
+                self.detail = Some(why);
+                self.next_probe = now + reply_deadline(policy);
+                true
+            }
             Probed::Unreachable(why) => {
                 self.fail(asked_at.unwrap_or(now), How::Silent, why);
                 self.reconnect_later(now, policy);
@@ -277,14 +291,18 @@ impl Watch {
         }
     }
 
-    /// Silence of a time in which this node itself stood still proves nothing.
-    pub fn discard(&mut self, stalled: Duration, now: Time) {
-        if let Some(trouble) = &mut self.trouble {
-            trouble.since = (trouble.since + stalled).min(now);
-            trouble.refused = trouble.refused.map(|since| (since + stalled).min(now));
-        }
+    /// Silence of a time in which this node itself stood still proves nothing, and what was known before it may be over:
+    /// whatever is in trouble is looked at again, and is not down until that had time to be answered.
+    pub fn discard(&mut self, stalled: Duration, now: Time, policy: &Policy) {
         for (_, at) in &mut self.unanswered {
             *at = (*at + stalled).min(now);
+        }
+        if let Some(trouble) = &mut self.trouble {
+            trouble.since = (trouble.since + stalled).min(now);
+            trouble.refused = None;
+            trouble.not_before = now + policy.corroboration_timeout;
+            self.next_probe = now;
+            self.next_fresh = true;
         }
     }
 
@@ -403,7 +421,7 @@ impl Watch {
             (true, None) => Some(Loading { since: now, restarted: restarted || trouble.is_some() }),
             (false, _) => None,
         };
-        if was_away || restarted {
+        if was_away || restarted || self.state == State::Down {
             self.returned = true;
         }
         if trouble.is_some() {
@@ -464,6 +482,7 @@ impl Watch {
             accepted: false,
             tried_fresh: false,
             away: false,
+            not_before: Time::ZERO,
         })
     }
 
@@ -504,7 +523,9 @@ fn reply_deadline(policy: &Policy) -> Duration {
 
 /// When trouble becomes down.
 fn down_at(trouble: &Trouble, policy: &Policy) -> Option<Time> {
-    let silent = trouble.tried_fresh.then_some(trouble.since + policy.max_down_time);
+    let silent = trouble
+        .tried_fresh
+        .then_some((trouble.since + policy.max_down_time).max(trouble.not_before));
     match trouble.refused {
         Some(since) => {
             let refused = since + policy.crash_down_time;

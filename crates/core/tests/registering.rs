@@ -15,7 +15,11 @@ struct Desk {
     fleet: Fleet,
     now: Time,
     servers: BTreeMap<Addr, Role>,
+    /// Of those whose history is not "h".
+    histories: BTreeMap<Addr, &'static str>,
     answers: Vec<Answer>,
+    /// Proposals that wait until nothing else is to be done, as with a broker that takes its time.
+    proposed: Vec<Event>,
 }
 
 fn addr(port: u16) -> Addr {
@@ -42,7 +46,9 @@ impl Desk {
             fleet: Fleet::new(me.clone(), Policies::default()),
             now: Time::from_millis(1_000_000),
             servers: servers.iter().map(|(port, role)| (addr(*port), role.clone())).collect(),
+            histories: BTreeMap::new(),
             answers: Vec::new(),
+            proposed: Vec::new(),
         };
         desk.handle(Event::Voters(vec![me]));
         desk.handle(Event::Leadership(Leadership::Leader(Token(1))));
@@ -60,10 +66,19 @@ impl Desk {
     }
 
     fn drain(&mut self) {
-        while let Some(action) = self.fleet.poll() {
+        loop {
+            let Some(action) = self.fleet.poll() else {
+                if self.proposed.is_empty() {
+                    return;
+                }
+                for event in std::mem::take(&mut self.proposed) {
+                    self.fleet.handle(self.now, event);
+                }
+                continue;
+            };
             match action {
                 Action::Propose { id, changes, .. } => {
-                    self.fleet.handle(self.now, Event::Committed { id: Some(id), changes });
+                    self.proposed.push(Event::Committed { id: Some(id), changes });
                 }
                 Action::Probe { addr, seq, .. } => self.answer_probe(addr, seq),
                 Action::Answer { answer, .. } => self.answers.push(answer),
@@ -84,7 +99,9 @@ impl Desk {
                     version: "7.0.15".into(),
                     run_id: Some(addr.to_string().into()),
                     role: role.clone(),
-                    replication_id: Some(ReplicationId("h".into())),
+                    replication_id: Some(ReplicationId(
+                        self.histories.get(&addr).copied().unwrap_or("h").into(),
+                    )),
                     second_replication_id: None,
                     offset: 1,
                     priority: 100,
@@ -133,6 +150,14 @@ fn all_addresses_of_one_group_registered_at_once_become_one_group() {
     assert_eq!(desk.ask(Request::Add(specs(&[1, 2, 3]))), Answer::Done);
     desk.pass(5000);
     assert_eq!(desk.groups(), [("127.0.0.1:1".to_owned(), 1, vec![1, 2, 3])]);
+}
+
+#[test]
+fn two_replicas_registered_at_once_become_one_group() {
+    let mut desk = Desk::new(&[(1, master_of(&[2, 3])), (2, replica_of(1)), (3, replica_of(1))]);
+    assert_eq!(desk.ask(Request::Add(specs(&[2, 3]))), Answer::Done);
+    desk.pass(5000);
+    assert_eq!(desk.groups(), [("127.0.0.1:2".to_owned(), 1, vec![1, 2, 3])]);
 }
 
 #[test]
@@ -202,4 +227,27 @@ fn a_name_that_is_taken_by_other_instances_is_refused_and_changes_nothing() {
     let before = desk.groups();
     assert!(matches!(desk.ask(Request::Add(vec![named(2)])), Answer::Refused { .. }));
     assert_eq!(desk.groups(), before);
+}
+
+#[test]
+fn a_history_that_only_a_replica_with_its_link_up_has_told_is_the_groups() {
+    let mut desk = Desk::new(&[(1, master_of(&[2, 3])), (2, replica_of(1)), (3, replica_of(1))]);
+    desk.histories.insert(addr(2), "of-the-restarted-master");
+    desk.histories.insert(addr(3), "its-own");
+    let link = Link::Down { since_secs: Some(1) };
+    desk.servers.insert(addr(3), Role::Replica { master: addr(1), link });
+    desk.ask(Request::Add(specs(&[1])));
+    desk.pass(5000);
+    let name = GroupName::new("127.0.0.1:1").expect("a name");
+    let lineage = |desk: &Desk| -> Vec<String> {
+        let entry = desk.fleet.record().entry(&name).expect("it is guarded");
+        entry.lineage.iter().map(|id| id.0.to_string()).collect()
+    };
+    assert_eq!(lineage(&desk), ["h", "of-the-restarted-master"]);
+    let settled = desk.fleet.record().revision(&name);
+    desk.pass(60_000);
+    assert_eq!(desk.fleet.record().revision(&name), settled, "nothing goes to and fro");
+    desk.histories.insert(addr(1), "of-the-restarted-master");
+    desk.pass(5000);
+    assert_eq!(lineage(&desk), ["of-the-restarted-master", "h"]);
 }

@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         policy: Policy { check_interval: Duration::from_millis(100), ..Policy::default() },
         ..Config::default()
     };
-    let guard = Guard::builder(config)
+    let builder = Guard::builder(config)
         // Asked before a failover is decided, while the group has no master: be quick. Only a veto stops it; an error,
         // a panic or a time-out does not.
         .before_failover(|plan| async move {
@@ -44,13 +44,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .after_failover(|change| async move {
             println!("{}: {} is the master now", change.group, change.new_master);
             Ok(())
-        })
-        .start()
-        .await?;
+        });
+    // Everything that is worth telling comes as a notice: for programs in `what`, for people in `sentence`.
+    let mut notices = builder.subscribe();
+    let guard = builder.start().await?;
     println!("guarding {:?}", guard.masters());
 
-    // Everything that is worth telling comes as a notice: for programs in `what`, for people in `sentence`.
-    let mut notices = guard.subscribe();
     loop {
         tokio::select! {
             notice = notices.recv() => match notice {

@@ -134,6 +134,7 @@ impl Driver {
 
     fn publish_changed(&mut self) {
         self.shown.set_leadership(self.fleet.leadership());
+        self.shown.beat();
         let now = self.clock.now();
         for name in self.fleet.take_changed() {
             self.shown.publish(&name, self.fleet.view(now, &name));
@@ -185,6 +186,10 @@ impl Driver {
     }
 
     fn instance<'a>(&self, round: &'a mut Round, group: &GroupName, addr: &Addr) -> &'a Instance {
+        if round.instances.get(addr).is_some_and(Instance::ended) {
+            tracing::error!(%group, "the task of {addr} broke and is started anew; please report this");
+            round.instances.remove(addr);
+        }
         round.instances.entry(addr.clone()).or_insert_with(|| {
             let login = self.logins.by_group.get(group).unwrap_or(&self.logins.default);
             Instance::start(

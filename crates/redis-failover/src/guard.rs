@@ -86,6 +86,7 @@ pub struct Refused {
 pub struct Builder {
     config: Config,
     hooks: Hooks,
+    notices: broadcast::Sender<Notice>,
 }
 
 impl Builder {
@@ -114,13 +115,18 @@ impl Builder {
         self
     }
 
+    /// Everything that is told from the very start on; [`Guard::subscribe`] misses what was told before it was called.
+    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+
     /// Starts to guard, inside the runtime of the caller. When it returns, the configured groups are guarded and shown,
     /// though no server may have answered yet.
     ///
     /// # Errors
     /// When the settings do not fit together, or the address for HTTP cannot be listened on. Nothing goes on then.
     pub async fn start(self) -> Result<Guard, StartError> {
-        let Self { config, hooks } = self;
+        let Self { config, hooks, notices } = self;
         config.validate()?;
         let listener = match &config.addr {
             Some(addr) => Some(listen(addr).await?),
@@ -136,7 +142,6 @@ impl Builder {
         };
         let (events, lanes) = Events::lanes();
         let (requests, requests_end) = Requests::channel();
-        let (notices, _) = broadcast::channel(NOTICES_MAX);
         let (stop, stopped) = watch::channel(false);
         let shown = Arc::new(Shown::new(node.clone(), broker.name(), clock));
         let mut first = broker.first_events();
@@ -158,7 +163,13 @@ impl Builder {
             notices: notices.clone(),
         };
         let (answered, answer) = oneshot::channel();
-        let mut tasks = vec![tokio::spawn(driver.run(first, answered, stopped.clone()))];
+        let (running, ended) = watch::channel(());
+        let run = driver.run(first, answered, stopped.clone());
+        let mut tasks = vec![tokio::spawn(async move {
+            // Dropped when the loop ends, also when something in it panics.
+            let _running = running;
+            run.await;
+        })];
         // Whoever asks from here on finds the configured groups. A broker that has to be waited for gives no answer yet.
         if let Ok(Answer::Refused { message, .. }) = answer.await {
             return Err(StartError::Groups(message));
@@ -171,7 +182,7 @@ impl Builder {
                 let _ = stopped.wait_for(|stop| *stop).await;
             })));
         }
-        Ok(Guard { requests, shown, notices, stop, tasks, http_addr })
+        Ok(Guard { requests, shown, notices, stop, tasks, ended, http_addr })
     }
 }
 
@@ -183,13 +194,15 @@ pub struct Guard {
     notices: broadcast::Sender<Notice>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    ended: watch::Receiver<()>,
     http_addr: Option<SocketAddr>,
 }
 
 impl Guard {
     /// Begins to set one up.
     pub fn builder(config: Config) -> Builder {
-        Builder { config, hooks: Hooks::default() }
+        let (notices, _) = broadcast::channel(NOTICES_MAX);
+        Builder { config, hooks: Hooks::default(), notices }
     }
 
     /// Guards these masters too; returns when that is agreed. An address that is known already, in whatever role, adds
@@ -241,6 +254,13 @@ impl Guard {
     /// Where HTTP is served, with the real port.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http_addr
+    }
+
+    /// Completes when the guard has ended without having been stopped, which it does only when something in it broke.
+    /// Nothing is guarded from then on: start another, or end the process so that its supervisor does.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
     }
 
     /// Stops, and returns when everything has ended. The servers stay as they are.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use redis_failover::cli::{self, Parsed};
 use redis_failover::config::{BrokerKind, Config, LogFormat, LogLevel};
 use redis_failover::{Guard, StartError, fault};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing_subscriber::filter::LevelFilter;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(EXIT_USAGE, &error),
     };
     start_log(&config);
+    raise_descriptor_limit();
     if let Some(warning) = fault {
         tracing::error!("{warning}");
     }
@@ -38,13 +40,22 @@ fn main() -> ExitCode {
         Err(error) => return fail(EXIT_FAILED, &format!("cannot start threads: {error}")),
     };
     match runtime.block_on(run(config)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(StartError::Config(error)) => fail(EXIT_USAGE, &error.to_string()),
         Err(error) => fail(EXIT_FAILED, &error.to_string()),
     }
 }
 
-async fn run(config: Config) -> Result<(), StartError> {
+/// Each instance takes a connection, and a second one while it is in doubt. What may be had is taken.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("the limit of open files stays {:?}: {error}", limit.current);
+    }
+}
+
+async fn run(config: Config) -> Result<ExitCode, StartError> {
     let (alone, groups) = (config.broker == BrokerKind::None, config.all_groups().count());
     // Before anything is said to run: whoever reads that may send a signal at once.
     let mut signals = signals();
@@ -59,12 +70,21 @@ async fn run(config: Config) -> Result<(), StartError> {
              groups only and asks their servers who is master; a failover that was half done is not resumed"
         );
     }
-    if let Some(Ok(kind)) = signals.join_next().await {
-        tracing::info!("signal {} received, stopping", kind.as_raw_value());
+    tokio::select! {
+        kind = signals.join_next() => {
+            if let Some(Ok(kind)) = kind {
+                tracing::info!("signal {} received, stopping", kind.as_raw_value());
+            }
+        }
+        () = guard.ended() => {
+            tracing::error!("the program broke and guards nothing any more; it ends so that it can be started again");
+            guard.stop().await;
+            return Ok(ExitCode::from(EXIT_FAILED));
+        }
     }
     guard.stop().await;
     tracing::info!("stopped; the servers stay as they are");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// SIGINT, SIGTERM, SIGQUIT and SIGHUP, which stop cleanly; none of them ends the process by itself from here on.

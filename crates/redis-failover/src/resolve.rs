@@ -73,12 +73,12 @@ impl Resolver {
 
     async fn look_up(&self, addr: &Addr) -> Result<Vec<SocketAddr>, String> {
         let name = addr.host().to_owned();
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permits = Arc::clone(&self.permits);
         let target = (name.clone(), addr.port());
         // The question is asked in a task of its own, which keeps the permit until the name server has answered:
         // a time-out must not let more questions pile up behind those that hang.
         let asked = tokio::spawn(async move {
-            let _permit = permit;
+            let _permit = permits.acquire_owned().await;
             let sockets = tokio::net::lookup_host(target).await?;
             Ok::<Vec<_>, std::io::Error>(sockets.take(SOCKETS_MAX).collect())
         });

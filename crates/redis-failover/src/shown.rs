@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use failover_core::node::{GroupName, Leadership, NodeId};
@@ -22,6 +24,8 @@ pub(crate) struct Shown {
     broker: &'static str,
     clock: Clock,
     leadership: ArcSwap<Leadership>,
+    /// When the loop last went round, in microseconds.
+    beat: AtomicU64,
     directory: ArcSwap<BTreeMap<GroupName, Cell>>,
 }
 
@@ -32,6 +36,7 @@ impl Shown {
             broker,
             clock,
             leadership: ArcSwap::from_pointee(Leadership::None),
+            beat: AtomicU64::new(clock.now().as_micros()),
             directory: ArcSwap::default(),
         }
     }
@@ -75,6 +80,16 @@ impl Shown {
         }
         let master = name_or_master.parse().ok()?;
         directory.values().map(|cell| cell.load_full()).find(|group| group.master == master)
+    }
+
+    /// The loop went round.
+    pub(crate) fn beat(&self) {
+        self.beat.store(self.clock.now().as_micros(), Ordering::Relaxed);
+    }
+
+    /// How long ago the loop last went round. It does so several times a second, whatever happens.
+    pub(crate) fn standing_still(&self) -> Duration {
+        self.clock.now().since(Time::from_micros(self.beat.load(Ordering::Relaxed)))
     }
 
     pub(crate) fn set_leadership(&self, leadership: &Leadership) {

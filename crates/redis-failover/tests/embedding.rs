@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader};
+use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -372,8 +372,11 @@ fn stop_has_closed_everything_when_it_returns() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let guard = runtime.block_on(async {
-        let guard = Guard::builder(config(&[&group.master])).start().await.expect("it starts");
-        let mut told = guard.subscribe();
+        let builder = Guard::builder(config(&[&group.master]));
+        let mut told = builder.subscribe();
+        let guard = builder.start().await.expect("it starts");
+        let added = |n: &Notice| n.what == What::GroupAdded;
+        next(&mut told, added).await;
         let healthy = |n: &Notice| matches!(n.what, What::Diagnosed { healthy: true, .. });
         next(&mut told, healthy).await;
         guard
@@ -448,14 +451,15 @@ fn the_example_guards_and_prints() {
         return;
     }
     let group = Group::start(ServerKind::Redis, 1);
+    let dir = common::temporary_dir();
+    let printed = dir.path().join("stdout");
     let mut command = common::child::command(example);
-    command.arg(group.master.addr()).stdout(std::process::Stdio::piped());
+    command.arg(group.master.addr()).stdout(File::create(&printed).expect("the directory is ours"));
     let mut process = common::child::Owned::start(command).expect("the example can be started");
-    let stdout = process.child().stdout.take().expect("it is piped");
-    // Kept open: the example goes on printing.
-    let mut lines = BufReader::new(stdout).lines();
-    let healthy = lines.by_ref().map_while(Result::ok).any(|line| line.contains("Healthy"));
-    assert!(healthy, "it ended without having seen the group healthy");
+    wait_until("the example sees the group healthy", PATIENCE, || {
+        let printed = std::fs::read_to_string(&printed).expect("the file is ours");
+        printed.contains("Healthy").then_some(())
+    });
     process.signal(rustix::process::Signal::INT);
     assert_eq!(process.wait(PATIENCE).code(), Some(0));
 }

@@ -44,6 +44,12 @@ fn failed_over(kind: ServerKind) -> (Group, String, String) {
     (group, old, new)
 }
 
+/// The old master comes back, and its owner has made it a replica of the new one.
+fn restart_as_replica(group: &mut Group, new: &str) {
+    let new = group.replicas.iter().find(|replica| replica.addr() == new);
+    group.master.restart_as_replica_of(new.expect("it is of the group"));
+}
+
 #[test]
 fn the_old_address_while_that_server_is_dead_undoes_nothing() {
     on_each_kind(|kind| {
@@ -55,8 +61,7 @@ fn the_old_address_while_that_server_is_dead_undoes_nothing() {
             times_told(group.server(&new)) == told && names(&daemon) == [&*old]
         });
         // It comes back as a replica of the new master, as its owner has it.
-        group.master.restart();
-        group.master.replica_of(group.server(&new));
+        restart_as_replica(&mut group, &new);
         daemon.wait_for_master(&new, PATIENCE);
         wait_until_guarded(&daemon, &old, &group.addrs());
         assert_eq!((names(&daemon), daemon.get("/master").body), (vec![old.clone()], new.clone()));
@@ -70,8 +75,7 @@ fn the_old_address_while_that_server_is_dead_undoes_nothing() {
 fn the_old_address_of_a_server_that_is_a_replica_now_leads_to_its_master() {
     on_each_kind(|kind| {
         let (mut group, old, new) = failed_over(kind);
-        group.master.restart();
-        group.master.replica_of(group.server(&new));
+        restart_as_replica(&mut group, &new);
         group.master.wait_for_link(group.server(&new));
         let told = times_told(group.server(&new));
         let daemon = start(&old);

@@ -170,7 +170,11 @@ fn a_hung_group_is_kept_and_goes_on_where_it_was() {
         group.master.stop();
         let view = wait_for_diagnosis(&daemon, &name, "WholeGroupUnreachable");
         assert_eq!(view["master"], name);
+        // A replica that wakes before its master is a reason to act.
         group.master.cont();
+        daemon.wait_for(&name, PATIENCE, |view| {
+            instance(view, &name).is_some_and(|seen| seen["state"] == "up")
+        });
         group.replicas[0].cont();
         wait_until_guarded(&daemon, &name, &group.addrs());
         wait_for_diagnosis(&daemon, &name, "Healthy");

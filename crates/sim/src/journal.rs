@@ -56,6 +56,7 @@ pub(crate) fn event(event: &Event) -> String {
             Probed::Refused => format!("<- {addr} probe {seq} refused"),
             Probed::Ended => format!("<- {addr} probe {seq} ended"),
             Probed::Garbage(what) => format!("<- {addr} probe {seq} garbage: {what}"),
+            Probed::NotAsked(why) => format!("<- {addr} probe {seq}: not asked: {why}"),
             Probed::Unreachable(why) => format!("<- {addr} probe {seq} unreachable: {why}"),
             Probed::Unresolved(why) => format!("<- {addr} probe {seq} unresolved: {why}"),
         },
@@ -90,7 +91,7 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Propose { changes, .. } => format!("-> propose: {}", whats(changes)),
         Action::Command { id, addr, command, .. } => match command {
             Command::Promote { .. } => format!("-> {addr} command {id}: promote"),
-            Command::Follow { master } => format!("-> {addr} command {id}: follow {master}"),
+            Command::Follow { master, .. } => format!("-> {addr} command {id}: follow {master}"),
         },
         Action::Vet { old_master, candidate, .. } => {
             format!("-> vet: {candidate} instead of {old_master}")

@@ -339,7 +339,7 @@ impl Server {
                 self.replid = fresh_id;
                 out.push(Effect::Promoted { epoch });
             }
-            Command::Follow { master } => {
+            Command::Follow { master, .. } => {
                 let Some(of) = self.addrs.iter().position(|addr| addr == master) else { return };
                 if self.part == Part::Replica(of) || of == self.index {
                     return;

@@ -111,7 +111,8 @@ impl Fleet {
             taken.insert(spec.master.clone());
             for replica in &spec.replicas {
                 if self.owner_of(replica, going).is_none() && taken.insert(replica.clone()) {
-                    entry.instances.insert(replica.clone(), Known::default());
+                    let known = Known { listed: true, ..Known::default() };
+                    entry.instances.insert(replica.clone(), known);
                 }
             }
             changes.push(Change {

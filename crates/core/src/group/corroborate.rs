@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::identity::follows_recorded;
 use crate::addr::Addr;
-use crate::instance::{Link, Role};
 use crate::policy::Policy;
 use crate::record::GroupEntry;
 use crate::time::Time;
@@ -84,8 +84,7 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
             }
             continue;
         };
-        let Role::Replica { master, link: Link::Up { .. } } = &facts.role else { continue };
-        if entry.instance_of(master) != Some(&entry.master) {
+        if !facts.link_up() || !follows_recorded(entry, watches, addr, facts) {
             continue;
         }
         let again = |at| Question {
@@ -105,10 +104,15 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
             }
             Death::Refusing | Death::Unreachable => {
                 let (why, again_at) = match watch.heard_master() {
-                    Some(heard) if heard > sign => (
-                        format!("its replica {addr} had news of it at {heard}"),
-                        now + policy.check_interval,
-                    ),
+                    // News grow old: a master that was heard of since our path to it ended may have died after that.
+                    Some(heard)
+                        if heard > sign && now < heard + ping_period + Duration::from_secs(2) =>
+                    {
+                        (
+                            format!("its replica {addr} had news of it at {heard}"),
+                            now + policy.check_interval,
+                        )
+                    }
                     Some(_) | None => {
                         let silent_enough = sign + ping_period + Duration::from_secs(2);
                         if now >= silent_enough {

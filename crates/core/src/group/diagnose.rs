@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::addr::Addr;
 use crate::group::elect::{Contest, ago, judge};
+use crate::group::identity::{follows_recorded, same_process};
 use crate::instance::{Facts, Link, Role};
 use crate::policy::Policy;
 use crate::record::{GroupEntry, Phase};
@@ -84,6 +85,44 @@ impl Diagnosis {
             Self::NoEligibleReplica => "NoEligibleReplica",
             Self::WholeGroupUnreachable => "WholeGroupUnreachable",
             Self::QuorumLost => "QuorumLost",
+        }
+    }
+}
+
+impl Diagnosis {
+    /// Why nothing is done about it, where the diagnosis itself is the reason.
+    pub(crate) const fn why_idle(self) -> Option<&'static str> {
+        match self {
+            Self::Healthy
+            | Self::MasterCrashed
+            | Self::MasterHung
+            | Self::MasterUnreachable
+            | Self::MasterUnreachableFromHere
+            | Self::WholeGroupUnreachable
+            | Self::QuorumLost
+            | Self::TwoMasters
+            | Self::ReplicaOfWrongMaster => None,
+            Self::NotYetSeen => Some("what has not been heard yet is not judged"),
+            Self::MasterLoading => {
+                Some("the master lives, and gets max_down_time to read its data")
+            }
+            Self::MasterBusy => Some(
+                "the master lives: a failover would lose what its script writes; SCRIPT KILL ends one that only reads",
+            ),
+            Self::MasterMisconfigured => Some(
+                "the master lives and has all data: free its disk, or let it write without saving",
+            ),
+            Self::AuthenticationFailed => Some(
+                "a server that does not let us in lives; whether it serves others is not known",
+            ),
+            Self::MasterBecameReplica => {
+                Some("a change of roles that was made by hand is reported, not undone")
+            }
+            Self::ReplicationBroken => {
+                Some("the replica points at the right master and tries again by itself")
+            }
+            Self::NoEligibleReplica => Some("no replica can be made eligible from outside"),
+            Self::NoReplicas => Some("there is nobody who could be made a replica"),
         }
     }
 }
@@ -267,11 +306,14 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
             ),
         );
     }
+    let watch_master = watch.facts();
     let mut up = 0;
     let mut broken = None;
     for (addr, watch) in picture.others() {
         let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
         match &facts.role {
+            Role::Master { .. }
+                if watch_master.is_some_and(|master| same_process(master, facts)) => {}
             Role::Master { .. } => {
                 return (
                     Diagnosis::TwoMasters,
@@ -280,7 +322,9 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
                     ),
                 );
             }
-            Role::Replica { master: of, .. } if entry.instance_of(of) != Some(master) => {
+            Role::Replica { master: of, .. }
+                if !follows_recorded(entry, picture.watches, addr, facts) =>
+            {
                 return (
                     Diagnosis::ReplicaOfWrongMaster,
                     format!("{addr} follows {of} and not the recorded master {master}"),

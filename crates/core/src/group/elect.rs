@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use super::identity::same_process;
 use crate::addr::Addr;
 use crate::instance::{Facts, Link, ReplicationId, Role};
 use crate::policy::Policy;
@@ -136,6 +137,10 @@ pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts,
         How::Replied | How::Misconf => None,
         How::Loading => Some("is loading its data"),
         How::Busy => Some("is busy with a script that does not end, or takes no more clients"),
+        // In doubt and still up: as long as nobody is to be promoted, the doubt alone refuses nobody.
+        How::Refusing | How::Silent | How::Garbage | How::Unresolved if read_after.is_none() => {
+            None
+        }
         How::Refusing => Some("refuses connections"),
         How::Silent => Some("gives no answer"),
         How::Auth => Some("does not let us in: check user, password and permissions"),
@@ -150,6 +155,10 @@ pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts,
     let doubted = watch.trouble_since().is_some();
     if read_after.is_some_and(|after| facts.asked_at < after || doubted) {
         return Err("gave no answer when it was asked about the dead master".to_owned());
+    }
+    let master = watches.get(&contest.entry.master).and_then(Watch::facts);
+    if master.is_some_and(|master| same_process(master, facts)) {
+        return Err("is the recorded master under another address".to_owned());
     }
     if facts.priority == 0 {
         return Err("has priority 0: its owner does not want it promoted".to_owned());

@@ -1,11 +1,13 @@
 //! What the servers teach about their group: its replicas, its history of writes, other names of an instance.
 
+use super::identity::{twins, unite};
 use super::{Context, Group};
 use crate::addr::Addr;
-use crate::instance::Role;
+use crate::instance::{Facts, Role};
 use crate::node::Token;
 use crate::policy::{INSTANCES_PER_GROUP_MAX, LINEAGE_MAX};
 use crate::record::{GroupEntry, Known};
+use crate::view::State;
 use crate::watch::Watch;
 
 impl Group {
@@ -18,8 +20,12 @@ impl Group {
     /// Finds out what a registered address is: a master, or a replica that leads to one.
     pub(super) fn register(&mut self, ctx: &Context<'_>, token: Token) {
         let master = &self.entry.master;
-        let Some(watch) = self.watches.get(master).filter(|watch| watch.serves()) else { return };
-        let Some(facts) = watch.facts() else { return };
+        let Some(watch) = self.watches.get(master) else { return };
+        if watch.state() == State::Down {
+            self.register_dead(token);
+            return;
+        }
+        let Some(facts) = watch.facts().filter(|_| watch.serves()) else { return };
         let mut entry = self.entry.clone();
         let what = match facts.follows() {
             None => {
@@ -37,10 +43,7 @@ impl Group {
                 // A ring of replicas must not be followed for ever: a known one has to be a master.
                 Some(of) => {
                     let of_watch = self.watches.get(of).filter(|watch| watch.serves());
-                    if !of_watch
-                        .and_then(Watch::facts)
-                        .is_some_and(crate::instance::Facts::is_master)
-                    {
+                    if !of_watch.and_then(Watch::facts).is_some_and(Facts::is_master) {
                         return;
                     }
                     entry.master = of.clone();
@@ -51,9 +54,37 @@ impl Group {
         self.propose(token, what, entry, None);
     }
 
+    /// A master that was dead before it was ever asked is known by the replicas that its owner listed, when they follow
+    /// it. An address that only led to it does not count: it may be the middle of a chain below a living master.
+    fn register_dead(&mut self, token: Token) {
+        let mut entry = self.entry.clone();
+        let mut followers = Vec::new();
+        for (addr, known) in self.entry.instances.iter().filter(|(_, known)| known.listed) {
+            let watch = self.watches.get(addr).filter(|watch| watch.serves());
+            let of = watch.and_then(Watch::facts).and_then(Facts::follows);
+            if of.and_then(|of| entry.instance_of(of)) == Some(&entry.master) && !known.attached {
+                followers.push(addr.clone());
+            }
+        }
+        if followers.is_empty() {
+            return;
+        }
+        entry.confirmed = true;
+        for addr in followers.iter().chain([&self.entry.master]) {
+            if let Some(known) = entry.instances.get_mut(addr) {
+                known.attached = true;
+            }
+        }
+        let what = format!("{} is the dead master of its listed replicas", self.entry.master);
+        self.propose(token, what, entry, None);
+    }
+
     /// Proposes what was learned since the last time. Returns whether there was anything.
     pub(super) fn learn(&mut self, ctx: &Context<'_>, token: Token) -> bool {
         let mut entry = self.entry.clone();
+        while let Some((stays, goes)) = twins(&entry, &self.watches) {
+            unite(&mut entry, &stays, &goes);
+        }
         self.stranger = self.learn_from_master(ctx, &mut entry);
         self.learn_from_replicas(&mut entry);
         if entry == self.entry {
@@ -110,10 +141,17 @@ impl Group {
             let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
             let of = facts.follows().and_then(|of| entry.instance_of(of));
             if of == Some(&entry.master) {
-                settled.push((addr.clone(), facts.asked_at >= watch.answers_since()));
+                let history = facts.replication_id.clone().filter(|_| facts.link_up());
+                settled.push((addr.clone(), facts.asked_at >= watch.answers_since(), history));
             }
         }
-        for (addr, surely) in settled {
+        for (addr, surely, history) in settled {
+            // A master that restarted begins another history when its first replica comes, and may die before it is
+            // read again: whoever has its link up has its master's history. The newest is what the master says.
+            if let Some(id) = history.filter(|id| !entry.lineage.contains(id)) {
+                entry.lineage.insert(entry.lineage.len().min(1), id);
+                entry.lineage.truncate(LINEAGE_MAX);
+            }
             if let Some(known) = entry.instances.get_mut(&addr) {
                 known.attached = true;
                 if surely {
@@ -135,20 +173,9 @@ impl Group {
             return false;
         };
         let mut entry = self.entry.clone();
-        if *alias == entry.master {
-            // The master's address is what everyone is told; the other name gives way.
-            if entry.instances.remove(addr).is_some()
-                && let Some(known) = entry.instances.get_mut(alias)
-            {
-                known.aliases.insert(addr.clone());
-            }
-        } else {
-            let twin = entry.instances.remove(alias).unwrap_or_default();
-            if let Some(known) = entry.instances.get_mut(addr) {
-                known.attached |= twin.attached;
-                known.aliases.insert(alias.clone());
-            }
-        }
+        // The master's address is what everyone is told; the other name gives way.
+        let (stays, goes) = if *alias == entry.master { (alias, addr) } else { (addr, alias) };
+        unite(&mut entry, stays, goes);
         self.propose(token, format!("{addr} is {alias}"), entry, None);
         true
     }

@@ -3,7 +3,7 @@
 use super::elect::{Contest, judge};
 use super::{Context, Group, Work};
 use crate::addr::Addr;
-use crate::instance::{Link, Role};
+use crate::instance::{Link, ReplicationId, Role};
 use crate::record::{HistoryEntry, Kind, Status};
 use crate::time::Time;
 use crate::view::{
@@ -21,7 +21,16 @@ impl Group {
             running.steps.extend(self.steps.iter().cloned());
             shown.insert(0, running);
         }
-        let most = self.watches.values().filter_map(Watch::facts).map(|facts| facts.offset).max();
+        // Offsets of two histories cannot be compared.
+        let history = self.watches.get(&self.entry.master).and_then(Watch::facts);
+        let history = history.and_then(|facts| facts.replication_id.clone());
+        let most = self
+            .watches
+            .values()
+            .filter_map(Watch::facts)
+            .filter(|facts| facts.replication_id == history)
+            .map(|facts| facts.offset)
+            .max();
         let mut addrs: Vec<&Addr> = self.entry.instances.keys().collect();
         addrs.sort_by_key(|addr| (**addr != self.entry.master, *addr));
         GroupView {
@@ -38,7 +47,10 @@ impl Group {
                 not_acting_because: self.idle_because.clone(),
             },
             quorum: self.policy.quorum_of(ctx.voters.len()).unwrap_or(self.policy.quorum),
-            instances: addrs.into_iter().map(|addr| self.instance_view(ctx, addr, most)).collect(),
+            instances: addrs
+                .into_iter()
+                .map(|addr| self.instance_view(ctx, addr, (&history, most)))
+                .collect(),
             fencing: FencingView { mode: "none", min_replicas: None },
             last_history_id: shown.first().map(|entry| entry.id.clone()),
             history: shown,
@@ -65,7 +77,12 @@ impl Group {
         }
     }
 
-    fn instance_view(&self, ctx: &Context<'_>, addr: &Addr, most: Option<u64>) -> InstanceView {
+    fn instance_view(
+        &self,
+        ctx: &Context<'_>,
+        addr: &Addr,
+        most: (&Option<ReplicationId>, Option<u64>),
+    ) -> InstanceView {
         let watch = self.watches.get(addr);
         let facts = watch.and_then(Watch::facts);
         let (role, link) = match facts.map(|facts| &facts.role) {
@@ -85,7 +102,10 @@ impl Group {
             how,
             since_at: watch.map_or(ctx.now, Watch::since),
             offset: facts.map(|facts| facts.offset),
-            lag_bytes: facts.zip(most).map(|(facts, most)| most.saturating_sub(facts.offset)),
+            lag_bytes: facts
+                .filter(|facts| facts.replication_id == *most.0)
+                .zip(most.1)
+                .map(|(facts, most)| most.saturating_sub(facts.offset)),
             link: link.map(|link| match link {
                 Link::Up { .. } => "up",
                 Link::Down { .. } | Link::Syncing => "down",

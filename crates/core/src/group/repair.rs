@@ -3,13 +3,14 @@
 //! A repair is decided, recorded, carried out and recorded again like a failover, one at a time per group. Nothing is
 //! repaired unless the recorded master answers as a master.
 
+use super::identity::{follows_recorded, same_process};
 use super::{Context, Group, Work};
-use crate::action::Command;
 use crate::addr::Addr;
 use crate::event::CommandResult;
 use crate::instance::{Facts, Role};
 use crate::node::Token;
 use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Step};
+use crate::time::Time;
 use crate::view::State;
 use crate::watch::Watch;
 
@@ -58,6 +59,7 @@ impl Group {
         let master = &self.entry.master;
         let Some(known) = self.entry.instances.get(addr) else { return Wrong::Nothing };
         match &facts.role {
+            Role::Master { .. } if self.is_the_master_itself(facts) => Wrong::Nothing,
             Role::Master { .. } if known.abandoned.is_some() => Wrong::Repair(
                 Kind::Demotion,
                 format!(
@@ -74,15 +76,25 @@ impl Group {
             Role::Master { .. } => Wrong::LeaveAlone(format!(
                 "{addr} was made a master by hand; changes made by hand are reported, not undone"
             )),
+            Role::Replica { .. } if follows_recorded(&self.entry, &self.watches, addr, facts) => {
+                Wrong::Nothing
+            }
             Role::Replica { master: of, .. } => {
                 let Some(of) = self.entry.instance_of(of) else {
-                    return Wrong::LeaveAlone(format!(
-                        "{addr} was pointed at {of}, which is not of this group; changes made by hand are reported, not undone"
-                    ));
+                    return if known.attached && self.is_straggler(facts) {
+                        Wrong::Repair(
+                            Kind::Repair,
+                            format!(
+                                "{addr} follows {of}, where the group's master was, and not {master}"
+                            ),
+                        )
+                    } else {
+                        Wrong::LeaveAlone(format!(
+                            "{addr} was pointed at {of}, which is not of this group; \
+                             changes made by hand are reported, not undone"
+                        ))
+                    };
                 };
-                if of == master {
-                    return Wrong::Nothing;
-                }
                 let chained = self.watches.get(of).is_some_and(|watch| {
                     watch.state() == State::Up
                         && watch
@@ -107,6 +119,18 @@ impl Group {
         }
     }
 
+    /// Whether it is the recorded master under another address.
+    fn is_the_master_itself(&self, facts: &Facts) -> bool {
+        let master = self.watches.get(&self.entry.master).and_then(Watch::facts);
+        master.is_some_and(|master| same_process(master, facts))
+    }
+
+    /// Whether it is still on a history that the group's master left behind, so that it missed a failover.
+    fn is_straggler(&self, facts: &Facts) -> bool {
+        let older = self.entry.lineage.get(1..).unwrap_or_default();
+        !facts.link_up() && facts.replication_id.as_ref().is_some_and(|id| older.contains(id))
+    }
+
     /// Notes who is where it belongs, and who is away. One that follows another from there on was told to by hand; one that was away,
     /// or was never there, was left behind by a failover.
     pub(super) fn note_settled(&mut self) {
@@ -119,8 +143,7 @@ impl Group {
             } else if watch.serves()
                 && let Some(facts) = watch.facts()
                 && facts.asked_at >= watch.answers_since()
-                && facts.follows().and_then(|of| self.entry.instance_of(of))
-                    == Some(&self.entry.master)
+                && follows_recorded(&self.entry, &self.watches, addr, facts)
             {
                 self.settled.insert(addr.clone());
             }
@@ -173,6 +196,7 @@ impl Group {
             saga: Some(Saga {
                 phase: Phase::Decided,
                 target: addr.clone(),
+                target_run_id: None,
                 attempts: Vec::new(),
                 history,
             }),
@@ -190,9 +214,19 @@ impl Group {
             return;
         }
         match &self.work {
+            Work::Repairing { unknown_at: Some(since), .. } if self.follows(&target, *since) => {
+                self.end_repair(ctx, token, &target, Ok(()));
+            }
             Work::Repairing { deadline, .. } if ctx.now < *deadline => {}
-            Work::Repairing { .. } => {
-                self.end_repair(ctx, token, &target, Err("the command did not end".to_owned()));
+            Work::Repairing { unknown_at, .. } => {
+                let why = match unknown_at {
+                    Some(_) => format!(
+                        "it was not known within {} ms whether it had been done",
+                        self.policy.promote_timeout.as_millis()
+                    ),
+                    None => "the command did not end".to_owned(),
+                };
+                self.end_repair(ctx, token, &target, Err(why));
             }
             Work::Idle
             | Work::Hearing { .. }
@@ -201,9 +235,9 @@ impl Group {
             | Work::Promoting { .. }
             | Work::Repointing(_) => {
                 let master = self.entry.master.clone();
-                let id = self.command(ctx.now, token, &target, Command::Follow { master });
+                let id = self.command_follow(ctx.now, token, &target, master);
                 let deadline = ctx.now + self.policy.command_timeout * 2;
-                self.work = Work::Repairing { id, deadline };
+                self.work = Work::Repairing { id, deadline, unknown_at: None };
             }
         }
     }
@@ -220,9 +254,29 @@ impl Group {
                     Ok(())
                 }
             }
-            CommandResult::Refused(why) | CommandResult::Unknown(why) => Err(why),
+            CommandResult::Refused(why) => Err(why),
+            CommandResult::Unknown(_) => {
+                // A server that writes its file for longer than the command may take has done it: its role will tell.
+                if let Work::Repairing { deadline, unknown_at, .. } = &mut self.work {
+                    *deadline = ctx.now + self.policy.promote_timeout;
+                    *unknown_at = Some(ctx.now);
+                }
+                if let Some(watch) = self.watches.get_mut(&target) {
+                    watch.ask(ctx.now, ctx.now);
+                }
+                return;
+            }
         };
         self.end_repair(ctx, token, &target, end);
+    }
+
+    /// Whether an instance was read since a moment and follows the recorded master.
+    pub(super) fn follows(&self, addr: &Addr, since: Time) -> bool {
+        let facts = self.watches.get(addr).and_then(Watch::facts);
+        facts
+            .filter(|facts| facts.asked_at >= since)
+            .and_then(Facts::follows)
+            .is_some_and(|of| self.entry.instance_of(of) == Some(&self.entry.master))
     }
 
     fn end_repair(

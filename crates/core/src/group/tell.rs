@@ -170,11 +170,21 @@ impl Group {
             (Kind::Failover, Outcome::Vetoed) => {
                 (What::FailoverVetoed, format!("the failover was vetoed: {}", history.reason))
             }
+            (Kind::Failover, Outcome::Undone) => (
+                What::FailoverUndone,
+                format!(
+                    "the failover is not needed any more, nothing was changed: {}",
+                    history.reason
+                ),
+            ),
             (Kind::Demotion | Kind::Repair, Outcome::Done | Outcome::Running) => (
                 What::Repaired { addr: history.old_master.clone() },
                 format!("{}: done after {took:.1} ms", history.reason),
             ),
-            (Kind::Demotion | Kind::Repair, Outcome::Failed | Outcome::Vetoed) => (
+            (
+                Kind::Demotion | Kind::Repair,
+                Outcome::Failed | Outcome::Vetoed | Outcome::Undone,
+            ) => (
                 What::RepairFailed { addr: history.old_master.clone() },
                 format!("repair failed: {}", history.reason),
             ),

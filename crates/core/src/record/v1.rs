@@ -71,6 +71,9 @@ pub struct Known {
     /// not demoted into it.
     #[serde(default)]
     pub attached: bool,
+    /// Whether its owner named it as a replica of this group before it was ever asked.
+    #[serde(default)]
+    pub listed: bool,
     /// Set when a promotion of it was given up while it might still take effect: the epoch of that promotion. It is
     /// demoted on sight until its role was read.
     #[serde(default)]
@@ -98,6 +101,9 @@ pub struct Saga {
     pub phase: Phase,
     /// Whom it is about: the candidate to be promoted, or the instance to be repaired.
     pub target: Addr,
+    /// The process that was elected. One that restarted since may have lost its data and is not promoted.
+    #[serde(default)]
+    pub target_run_id: Option<Box<str>>,
     /// Candidates of this failover that were given up, in order.
     pub attempts: Vec<Attempt>,
     /// Its entry of history, growing.
@@ -150,6 +156,8 @@ pub enum Outcome {
     Failed,
     /// A before-failover handler refused.
     Vetoed,
+    /// Nothing was changed, because its reason was gone.
+    Undone,
 }
 
 /// One thing that was done, with what led to it and each step's time.

@@ -92,7 +92,7 @@ fn silence_that_is_shorter_is_nothing() {
 fn silence_of_our_own_pause_proves_nothing() {
     let mut watch = heard();
     pass(&mut watch, 2, 200);
-    watch.discard(Duration::from_secs(5), at(5200));
+    watch.discard(Duration::from_secs(5), at(5200), &policy());
     watch.update(at(5200), &policy());
     assert_eq!(watch.state(), State::Up);
 }
@@ -180,4 +180,32 @@ fn unanswered_probes_are_bounded() {
     let mut watch = heard();
     pass(&mut watch, 2, 5000);
     assert!(watch.unanswered.len() <= UNANSWERED_MAX);
+}
+
+#[test]
+fn what_was_down_before_our_own_pause_is_looked_at_again() {
+    let mut watch = heard();
+    watch.ended(at(10));
+    let (seq, _) = watch.due(at(10), &policy()).expect("asked");
+    watch.probed(at(11), seq, Probed::Refused, &policy());
+    watch.update(at(11), &policy());
+    watch.discard(Duration::from_secs(5), at(5011), &policy());
+    watch.update(at(5011), &policy());
+    assert_eq!(watch.state(), State::Unknown);
+    let (seq, _) = watch.due(at(5011), &policy()).expect("asked at once");
+    watch.probed(at(5012), seq, Probed::Refused, &policy());
+    watch.update(at(5012), &policy());
+    assert_eq!(watch.state(), State::Down);
+}
+
+#[test]
+fn a_want_of_our_own_is_no_silence_of_theirs() {
+    let mut watch = heard();
+    for ms in 2..3000 {
+        if let Some((seq, _)) = watch.due(at(ms), &policy()) {
+            watch.probed(at(ms), seq, Probed::NotAsked("no descriptors".to_owned()), &policy());
+        }
+        watch.update(at(ms), &policy());
+    }
+    assert_eq!(watch.state(), State::Up);
 }

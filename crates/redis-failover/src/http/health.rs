@@ -1,8 +1,10 @@
 //! `/v1/health`: whether this node can do its work, and what people should look at.
 //!
-//! `ok` and the status speak of the program alone: false and 503 when nobody is known to act. A group that is halted or
+//! `ok` and the status speak of the program alone: false and 503 when nobody is known to act, or its loop stands still. A group that is halted or
 //! not healthy is listed as a problem and changes neither, because whatever restarts a program that is not `ok` cannot
 //! repair a Redis server that way.
+
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -13,6 +15,9 @@ use failover_core::view::{GroupView, StatusView};
 use serde::Serialize;
 
 use super::{Context, HEALTH_PROBLEMS_MAX, reply};
+
+/// The loop goes round ten times a second; when it has not for this long, it is broken or starved.
+const STANDING_STILL_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
 struct Health<'a> {
@@ -29,10 +34,17 @@ pub(super) async fn show(State(context): State<Context>) -> Response<Body> {
     let shown = &context.shown;
     let leader = shown.leader();
     let groups = shown.groups();
-    let ok = leader.is_some();
+    let still = shown.standing_still();
+    let ok = leader.is_some() && still < STANDING_STILL_MAX;
     let mut problems = Vec::new();
-    if !ok {
+    if leader.is_none() {
         problems.push("no leader is known: nobody acts".to_owned());
+    }
+    if still >= STANDING_STILL_MAX {
+        problems.push(format!(
+            "this node has decided nothing for {} ms and shows what it knew then; restart it",
+            still.as_millis()
+        ));
     }
     problems.extend(groups.iter().filter_map(|group| halt(group)));
     let mut unhealthy = groups.iter().filter(|group| !is_healthy(group));

@@ -48,7 +48,15 @@ pub(super) async fn carry_out(
     let mut talk = Talk { connection, clock, answered };
     let done = match command {
         Command::Promote { .. } => talk.promote(flavor, version).await,
-        Command::Follow { master } => {
+        Command::Follow { master_run_id: Some(run_id), .. }
+            if server.run_id.as_ref() == Some(run_id) =>
+        {
+            return CommandResult::Refused(
+                "it is the master itself under another address; it was not told to follow itself"
+                    .to_owned(),
+            );
+        }
+        Command::Follow { master, .. } => {
             talk.follow(flavor, version, &flavor::follow(flavor, version, master)).await
         }
     };

@@ -30,6 +30,9 @@ use crate::resolve::Resolver;
 /// A host that does not answer a connection attempt for this long is unreachable for now.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a fresh connection may stay silent until another one is opened in its place; longer than connecting takes.
+const FRESH_AGE_MAX: Duration = Duration::from_millis(1500);
+
 /// A command for an instance.
 #[derive(Debug)]
 pub(crate) struct Order {
@@ -93,6 +96,11 @@ impl Instance {
         self.slot.wake.notify_one();
     }
 
+    /// Whether its task ended, which it does only when something in it broke.
+    pub(crate) fn ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// Orders a change.
     pub(crate) fn order(&self, order: Order) {
         let mut wish = self.slot.wish.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,6 +132,7 @@ struct Task {
 
 struct Fresh {
     seq: ProbeSeq,
+    begun: Time,
     state: FreshState,
 }
 
@@ -134,6 +143,8 @@ enum FreshState {
 
 enum ConnectError {
     Refused,
+    /// This node lacks what it takes: descriptors, memory, or a free port of its own.
+    Ours(String),
     Unreachable(String),
     Unresolved(String),
 }
@@ -175,15 +186,15 @@ impl Task {
             return;
         }
         match &mut self.fresh {
-            // One that is being opened, or is open and silent, is as good as another: more of them would only fill
-            // the server's backlog.
-            Some(fresh) => fresh.seq = seq,
-            None => {
+            // One that is being opened, or was opened a moment ago, is as good as another: more of them would only fill
+            // the server's backlog. One that is silent for long may have lost whoever was behind it.
+            Some(fresh) if self.clock.now().since(fresh.begun) < FRESH_AGE_MAX => fresh.seq = seq,
+            Some(_) | None => {
                 let state = FreshState::Connecting(Box::pin(connect(
                     self.addr.clone(),
                     self.resolver.clone(),
                 )));
-                self.fresh = Some(Fresh { seq, state });
+                self.fresh = Some(Fresh { seq, begun: self.clock.now(), state });
             }
         }
     }
@@ -232,6 +243,7 @@ impl Task {
                 )
             }
             (Yield::Connected(Err(ConnectError::Refused)), _) => Probed::Refused,
+            (Yield::Connected(Err(ConnectError::Ours(why))), _) => Probed::NotAsked(why),
             (Yield::Connected(Err(ConnectError::Unreachable(why))), _) => Probed::Unreachable(why),
             (Yield::Connected(Err(ConnectError::Unresolved(why))), _) => Probed::Unresolved(why),
             (Yield::Frame(frame), FreshState::Open(connection)) => {
@@ -295,6 +307,8 @@ impl Task {
         written: &mut bool,
     ) -> CommandResult {
         if let Err(why) = self.warm(answered).await {
+            // What is left of it cannot be told from a connection that works.
+            self.main = None;
             return CommandResult::Refused(format!("{why}; the command was not sent"));
         }
         let promotes = matches!(order.command, Command::Promote { .. });
@@ -305,6 +319,11 @@ impl Task {
         if !self.fence.allows(order.token) {
             return CommandResult::Refused(
                 "this node is not the leader any more; the command was not sent".to_owned(),
+            );
+        }
+        if self.clock.now() >= order.deadline {
+            return CommandResult::Refused(
+                "its time was over; the command was not sent".to_owned(),
             );
         }
         let Some(main) = &mut self.main else {
@@ -339,7 +358,9 @@ impl Task {
             let opened = connect(self.addr.clone(), self.resolver.clone()).await;
             let mut connection = opened.map_err(|error| match error {
                 ConnectError::Refused => "its host refuses connections".to_owned(),
-                ConnectError::Unreachable(why) | ConnectError::Unresolved(why) => why,
+                ConnectError::Ours(why)
+                | ConnectError::Unreachable(why)
+                | ConnectError::Unresolved(why) => why,
             })?;
             connection.greet(&self.login, 0, now).await.map_err(broken)?;
             self.main = Some(connection);
@@ -422,12 +443,25 @@ async fn connect_socket(socket: SocketAddr) -> Result<Box<Connection>, ConnectEr
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             Err(ConnectError::Refused)
         }
+        Ok(Err(error)) if is_ours(&error) => {
+            Err(ConnectError::Ours(format!("this node cannot open a connection: {error}")))
+        }
         Ok(Err(error)) => Err(ConnectError::Unreachable(format!("connecting failed: {error}"))),
         Err(_) => Err(ConnectError::Unreachable(format!(
             "its host does not answer a connection attempt within {} ms",
             CONNECT_TIMEOUT.as_millis()
         ))),
     }
+}
+
+/// Whether a connection failed for want of something on this node.
+fn is_ours(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        code,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL)
+    )
 }
 
 #[cfg(test)]

@@ -217,6 +217,14 @@ impl Server {
         panic!("{:?} did not restart:\n{}", self.kind, self.log());
     }
 
+    /// The same, as a replica of `master` from its first moment on.
+    pub fn restart_as_replica_of(&mut self, master: &Self) {
+        let mut text = self.config_text();
+        text.push_str(&format!("\nreplicaof 127.0.0.1 {}\n", master.port()));
+        fs::write(config_path(self.dir()), text).expect("the file is ours");
+        self.restart();
+    }
+
     /// The reply as text, lines for arrays, `(nil)` for nothing.
     ///
     /// # Panics

@@ -34,10 +34,10 @@ fn decided(entry: &GroupEntry, addr: &Addr, command: &Command) -> bool {
     let Some(saga) = &entry.saga else { return false };
     match (saga.history.kind, saga.phase, command) {
         (Kind::Failover, Phase::Decided, Command::Promote { .. }) => saga.target == *addr,
-        (Kind::Failover, Phase::Promoted, Command::Follow { master }) => {
+        (Kind::Failover, Phase::Promoted, Command::Follow { master, .. }) => {
             *master == entry.master && addr != master
         }
-        (Kind::Demotion | Kind::Repair, _, Command::Follow { master }) => {
+        (Kind::Demotion | Kind::Repair, _, Command::Follow { master, .. }) => {
             saga.target == *addr && *master == entry.master && addr != master
         }
         (Kind::Failover, Phase::Decided, Command::Follow { .. })

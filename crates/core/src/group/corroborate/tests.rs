@@ -1,5 +1,5 @@
 use super::*;
-use crate::instance::Facts;
+use crate::instance::{Facts, Link};
 use crate::sample::{addr, at, master, replica, reply};
 
 const SIGN: u64 = 100;

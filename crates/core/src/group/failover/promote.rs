@@ -1,0 +1,252 @@
+//! Promoting the elected candidate, and giving it up: a time-out is *unknown*, never *failed*.
+
+use crate::action::Command;
+use crate::addr::Addr;
+use crate::event::{CommandId, CommandResult};
+use crate::group::{Context, Group, Hold, Work};
+use crate::instance::Facts;
+use crate::node::Token;
+use crate::policy::{LINEAGE_MAX, OnFailedFailover};
+use crate::record::{Attempt, GroupEntry, Outcome, Phase, Saga, Status};
+use crate::time::{Time, millis};
+use crate::watch::Watch;
+
+impl Group {
+    /// Sends the promotion, reads what became of it, and sends it again while that is safe.
+    pub(super) fn drive_promotion(&mut self, ctx: &Context<'_>, token: Token) {
+        let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
+        let Work::Promoting { sent, since, unknown_at } = &self.work else {
+            if !self.master_is_still_dead(ctx, token) {
+                return;
+            }
+            self.mark(ctx, "promote_sent", Some(&target), None);
+            let id = self.command_promote(ctx.now, token, &target);
+            self.work = Work::Promoting { sent: Some(id), since: ctx.now, unknown_at: None };
+            return;
+        };
+        let (sent, since, unknown_at) = (*sent, *since, *unknown_at);
+        let over = ctx.now >= since + self.policy.promote_timeout;
+        if let Some(unknown_at) = unknown_at {
+            let facts = self.watches.get(&target).and_then(Watch::facts).cloned();
+            match facts.filter(|facts| facts.asked_at >= unknown_at) {
+                Some(facts) if facts.is_master() => {
+                    self.promoted(ctx, token, &target, &facts);
+                    return;
+                }
+                Some(_) if sent.is_none() && !over => {
+                    // It was read after the command and is a replica still: sending again is safe, and needed.
+                    let id = self.command_promote(ctx.now, token, &target);
+                    self.work =
+                        Work::Promoting { sent: Some(id), since, unknown_at: Some(ctx.now) };
+                    return;
+                }
+                Some(_) => {}
+                None => {
+                    if let Some(watch) = self.watches.get_mut(&target) {
+                        watch.ask(ctx.now, unknown_at);
+                    }
+                }
+            }
+        }
+        if over {
+            let why = format!(
+                "it was not known within {} ms whether it had become master",
+                self.policy.promote_timeout.as_millis()
+            );
+            self.abandon(ctx, token, &target, true, why);
+        }
+    }
+
+    fn command_promote(&mut self, now: Time, token: Token, target: &Addr) -> CommandId {
+        let run_id = self.entry.saga.as_ref().and_then(|saga| saga.target_run_id.clone());
+        self.command(now, token, target, Command::Promote { run_id })
+    }
+
+    pub(super) fn run_id_of(&self, addr: &Addr) -> Option<Box<str>> {
+        self.watches.get(addr).and_then(Watch::facts).and_then(|facts| facts.run_id.clone())
+    }
+
+    /// Whether the first promotion of a decision may be sent. It is decided that the master is dead, but what is decided
+    /// may be old: the commit took long, another leader decided it, or this node stood still. So it must be dead now.
+    fn master_is_still_dead(&mut self, ctx: &Context<'_>, token: Token) -> bool {
+        if self.death(ctx.now).is_some() {
+            return true;
+        }
+        let master = self.entry.master.clone();
+        if !self.watches.get(&master).is_some_and(|watch| watch.serves() && watch.is_master()) {
+            // In doubt: its next answer, or its silence, decides.
+            return false;
+        }
+        let Some((mut entry, mut history)) = self.close_saga(ctx.now, Outcome::Undone) else {
+            return false;
+        };
+        // An earlier leader may have sent a promotion that is still to happen.
+        if self.untouched != Some(self.entry.epoch)
+            && let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone())
+            && let Some(known) = entry.instances.get_mut(&target)
+        {
+            known.abandoned = Some(self.entry.epoch);
+        }
+        history.reason = format!("{}; but {master} answers as master again", history.reason);
+        self.propose(
+            token,
+            format!("the failover of {} is undone", self.name),
+            entry,
+            Some(history),
+        );
+        false
+    }
+
+    /// The command of a promotion ended.
+    pub(super) fn promotion_ended(
+        &mut self,
+        ctx: &Context<'_>,
+        token: Token,
+        result: CommandResult,
+    ) {
+        let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
+        let Work::Promoting { sent, unknown_at, .. } = &mut self.work else { return };
+        *sent = None;
+        match result {
+            CommandResult::Done { facts, warnings } => {
+                *unknown_at = Some(ctx.now);
+                self.untouched = None;
+                self.warn(ctx.now, &target, &warnings);
+                if facts.is_master() {
+                    self.promoted(ctx, token, &target, &facts);
+                }
+            }
+            CommandResult::Unknown(_) => {
+                *unknown_at = Some(ctx.now);
+                self.untouched = None;
+            }
+            CommandResult::Refused(why) => {
+                // Nothing was changed by this one, but an earlier one of the same promotion may have happened:
+                // unknown, or done and not recorded, or sent by another leader.
+                let changed = self.untouched != Some(self.entry.epoch);
+                self.abandon(ctx, token, &target, changed, why);
+            }
+        }
+    }
+
+    /// The candidate was seen to be master: record it.
+    fn promoted(&mut self, ctx: &Context<'_>, token: Token, target: &Addr, facts: &Facts) {
+        let elected = self.entry.saga.as_ref().and_then(|saga| saga.target_run_id.clone());
+        if elected.is_some() && elected != facts.run_id {
+            let why = "it restarted after it was elected, and may have lost its data".to_owned();
+            self.abandon(ctx, token, target, true, why);
+            return;
+        }
+        self.mark(ctx, "promoted", Some(target), Some(format!("at offset {}", facts.offset)));
+        let Some(mut saga) = self.saga_so_far() else { return };
+        saga.phase = Phase::Promoted;
+        saga.history.new_master = Some(target.clone());
+        saga.history.write_gap_ms = Some(millis(ctx.now.since(saga.history.started_at)));
+        let mut entry =
+            GroupEntry { master: target.clone(), saga: Some(saga), ..self.entry.clone() };
+        for id in [&facts.second_replication_id, &facts.replication_id].into_iter().flatten() {
+            entry.lineage.retain(|known| known != id);
+            entry.lineage.insert(0, id.clone());
+        }
+        entry.lineage.truncate(LINEAGE_MAX);
+        if let Some(known) = entry.instances.get_mut(target) {
+            known.attached = true;
+            known.abandoned = None;
+        }
+        let what = format!("{target} was promoted in {} under epoch {}", self.name, entry.epoch);
+        self.propose(token, what, entry, None);
+    }
+
+    /// Gives the candidate up, and decides for the next one under a new epoch, or ends the failover.
+    fn abandon(
+        &mut self,
+        ctx: &Context<'_>,
+        token: Token,
+        target: &Addr,
+        changed: bool,
+        why: String,
+    ) {
+        self.mark(ctx, "failed", Some(target), Some(why.clone()));
+        let Some(mut saga) = self.saga_so_far() else { return };
+        let mut entry = self.entry.clone();
+        saga.attempts.push(Attempt {
+            addr: target.clone(),
+            epoch: self.entry.epoch,
+            changed,
+            reason: why.clone(),
+        });
+        if changed && let Some(known) = entry.instances.get_mut(target) {
+            known.abandoned = Some(self.entry.epoch);
+        }
+        // Judged by this node's own clock; the record's times may be another leader's.
+        let sign = self.death(ctx.now).map_or(ctx.now, |(_, sign, _)| sign);
+        let election = self.elect(ctx.now, sign, sign, &saga.attempts);
+        if let Some(next) = election.chosen.filter(|_| !self.recorded_serves()) {
+            entry.epoch += 1;
+            saga.history.epoch = entry.epoch;
+            saga.history.ranking = election.ranking;
+            saga.history.bytes_possibly_lost = election.behind_bytes;
+            saga.target_run_id = self.run_id_of(&next);
+            saga.target = next.clone();
+            entry.saga = Some(saga);
+            let what =
+                format!("{next} instead of {target} in {} under epoch {}", self.name, entry.epoch);
+            self.propose(token, what, entry, None);
+            return;
+        }
+        self.fail(ctx, token, entry, saga, &format!("{target}: {why}"));
+    }
+
+    /// A recorded master that came back while its candidates failed is a verified one: nobody else is promoted, and who
+    /// was promoted beside it is demoted.
+    fn recorded_serves(&self) -> bool {
+        self.watches
+            .get(&self.entry.master)
+            .is_some_and(|watch| watch.serves() && watch.facts().is_some_and(Facts::is_master))
+    }
+
+    /// Every candidate was tried: the group is halted when anything may have been changed.
+    fn fail(
+        &mut self,
+        ctx: &Context<'_>,
+        token: Token,
+        mut entry: GroupEntry,
+        saga: Saga,
+        why: &str,
+    ) {
+        let changed = saga.attempts.iter().any(|attempt| attempt.changed);
+        let mut history = saga.history;
+        history.outcome = Outcome::Failed;
+        history.finished_at = Some(ctx.now);
+        let master = self.entry.master.clone();
+        history.reason = format!(
+            "{}; no candidate could be verified as the new master, the last was {why}",
+            history.reason
+        );
+        entry.saga = None;
+        let retry = match self.policy.on_failed_failover {
+            OnFailedFailover::Halt => false,
+            OnFailedFailover::Retry => true,
+        };
+        if changed && !retry && !self.recorded_serves() {
+            entry.status = Status::Halted {
+                reason: format!(
+                    "the failover of {master} failed after it may have changed something ({why}); \
+                     check which instance is master, then resume the group"
+                ),
+                at: ctx.now,
+            };
+        } else {
+            let wait = self.policy.failover_timeout;
+            self.hold = Some(Hold {
+                until: ctx.now + wait,
+                why: format!(
+                    "the last failover failed ({why}); tried again after {} s, or when another replica can be promoted",
+                    wait.as_secs_f64()
+                ),
+                tried: saga.attempts,
+            });
+        }
+        self.propose(token, format!("the failover of {} failed", self.name), entry, Some(history));
+    }
+}

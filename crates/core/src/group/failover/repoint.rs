@@ -1,0 +1,261 @@
+//! Pointing the other replicas at the new master, `parallel_syncs` at a time, and verifying each.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::addr::Addr;
+use crate::event::{CommandId, CommandResult};
+use crate::group::{Context, Group, Work};
+use crate::instance::Facts;
+use crate::node::Token;
+use crate::notice::What;
+use crate::policy::Policy;
+use crate::record::Outcome;
+use crate::time::Time;
+use crate::view::State;
+use crate::watch::Watch;
+
+/// The other replicas on their way to the new master.
+#[derive(Debug)]
+pub(in crate::group) struct Repointing {
+    since: Time,
+    waiting: Vec<Addr>,
+    active: BTreeMap<Addr, Active>,
+    /// Those that could not be repointed; they are repaired later.
+    failed: BTreeSet<Addr>,
+    again_at: Time,
+}
+
+/// One replica on its way.
+#[derive(Debug)]
+struct Active {
+    /// The command, until it ended.
+    sent: Option<CommandId>,
+    since: Time,
+    /// Why it is not known whether the command was executed.
+    unknown: Option<String>,
+}
+
+/// The pause until a replica that was told to follow is asked for its link again: a partial resync takes milliseconds,
+/// and a full one is not hurried by asking.
+fn link_pause(policy: &Policy, age: Duration) -> Duration {
+    let step = policy.corroboration_interval;
+    if age < step * 20 {
+        step
+    } else if age < policy.promote_timeout {
+        step * 20
+    } else {
+        policy.check_interval
+    }
+}
+
+impl Repointing {
+    /// Whom a command that is on its way was sent to.
+    pub(super) fn sent_to(&self, id: CommandId) -> Option<&Addr> {
+        self.active.iter().find(|(_, active)| active.sent == Some(id)).map(|(addr, _)| addr)
+    }
+
+    /// Time in which this node stood still is nobody's fault.
+    pub(in crate::group) fn discard(&mut self, later: impl Fn(&mut Time)) {
+        later(&mut self.since);
+        self.active.values_mut().for_each(|active| later(&mut active.since));
+    }
+
+    /// When something is to be done about it without a new event.
+    pub(in crate::group) fn timeout(&self, policy: &Policy) -> Option<Time> {
+        let overdue = self.active.values().map(|active| active.since + policy.link_timeout).min();
+        let whole = self.since + policy.failover_timeout;
+        [Some(self.again_at), overdue, Some(whole)].into_iter().flatten().min()
+    }
+}
+
+impl Group {
+    /// Points the other replicas at the new master, `parallel_syncs` at a time, and verifies each.
+    pub(super) fn drive_repointing(&mut self, ctx: &Context<'_>, token: Token) {
+        if self.watches.get(&self.entry.master).is_some_and(|watch| watch.state() == State::Down) {
+            self.finish_failover(
+                ctx,
+                token,
+                Some("the new master died while its replicas were repointed"),
+            );
+            return;
+        }
+        if !matches!(self.work, Work::Repointing(_)) {
+            let waiting = self
+                .watches
+                .iter()
+                .filter(|(addr, watch)| **addr != self.entry.master && watch.state() != State::Down)
+                .filter(|(_, watch)| watch.last_reply().is_some())
+                // One that was never seen attached may be somebody else's master.
+                .filter(|(addr, _)| {
+                    self.entry.instances.get(*addr).is_some_and(|known| known.attached)
+                })
+                .map(|(addr, _)| addr.clone())
+                .rev()
+                .collect();
+            self.work = Work::Repointing(Repointing {
+                since: ctx.now,
+                waiting,
+                active: BTreeMap::new(),
+                failed: BTreeSet::new(),
+                again_at: ctx.now,
+            });
+        }
+        self.verify_links(ctx);
+        self.call_returned(ctx, token);
+        self.start_repoints(ctx, token);
+        let Work::Repointing(work) = &mut self.work else { return };
+        work.again_at = ctx.now + link_pause(&self.policy, ctx.now.since(work.since));
+        let over = ctx.now >= work.since + self.policy.failover_timeout;
+        if over || (work.waiting.is_empty() && work.active.is_empty()) {
+            let note = over.then_some("failover_timeout passed before every replica was verified");
+            self.finish_failover(ctx, token, note);
+        }
+    }
+
+    fn verify_links(&mut self, ctx: &Context<'_>) {
+        let Work::Repointing(work) = &mut self.work else { return };
+        let mut verified = Vec::new();
+        let mut failed = Vec::new();
+        for (addr, active) in work.active.iter().filter(|(_, active)| active.sent.is_none()) {
+            let Some(watch) = self.watches.get_mut(addr) else { continue };
+            let facts = watch.facts().filter(|facts| facts.asked_at >= active.since);
+            let of = facts.and_then(Facts::follows).and_then(|of| self.entry.instance_of(of));
+            let follows = of == Some(&self.entry.master);
+            let overdue = ctx.now >= active.since + self.policy.promote_timeout;
+            if follows && facts.is_some_and(Facts::link_up) {
+                verified.push((addr.clone(), active.unknown.clone()));
+            } else if watch.state() == State::Down {
+                failed.push((addr.clone(), "it went down".to_owned()));
+            } else if let Some(why) = active.unknown.as_ref().filter(|_| overdue && !follows) {
+                failed.push((addr.clone(), why.clone()));
+            } else if ctx.now >= active.since + self.policy.link_timeout {
+                let secs = self.policy.link_timeout.as_secs();
+                failed.push((addr.clone(), format!("its link was not up within {secs} s")));
+            } else {
+                let pause = link_pause(&self.policy, ctx.now.since(active.since));
+                watch.ask(ctx.now + pause, active.since);
+            }
+        }
+        for (addr, _) in &verified {
+            work.active.remove(addr);
+        }
+        for (addr, _) in &failed {
+            work.active.remove(addr);
+        }
+        for (addr, unknown) in verified {
+            if unknown.is_some() {
+                self.mark(ctx, "repointed", Some(&addr), unknown);
+            }
+            self.mark(ctx, "link_verified", Some(&addr), None);
+        }
+        for (addr, why) in failed {
+            self.repoint_failed(ctx, &addr, &why);
+        }
+    }
+
+    fn start_repoints(&mut self, ctx: &Context<'_>, token: Token) {
+        loop {
+            let Work::Repointing(work) = &mut self.work else { return };
+            if work.active.len() >= self.policy.parallel_syncs {
+                return;
+            }
+            let Some(addr) = work.waiting.pop() else { return };
+            self.repoint(ctx, token, addr);
+        }
+    }
+
+    /// An instance that comes back as a master while others are repointed waits for nobody: a full sync of one of them
+    /// may take long, and it takes writes meanwhile.
+    fn call_returned(&mut self, ctx: &Context<'_>, token: Token) {
+        let master = &self.entry.master;
+        let is_master =
+            |watch: &Watch| watch.serves() && watch.facts().is_some_and(Facts::is_master);
+        let Work::Repointing(work) = &mut self.work else { return };
+        if !self.watches.get(master).is_some_and(is_master) {
+            return;
+        }
+        let returned: Vec<Addr> = self
+            .watches
+            .iter()
+            .filter(|(addr, watch)| *addr != master && is_master(watch))
+            .filter(|(addr, _)| !work.active.contains_key(*addr) && !work.failed.contains(*addr))
+            .filter(|(addr, watch)| {
+                self.entry.instances.get(*addr).is_some_and(|known| {
+                    known.attached && (watch.returned() || known.abandoned.is_some())
+                })
+            })
+            .map(|(addr, _)| addr.clone())
+            .collect();
+        work.waiting.retain(|addr| !returned.contains(addr));
+        for addr in returned {
+            self.repoint(ctx, token, addr);
+        }
+    }
+
+    fn repoint(&mut self, ctx: &Context<'_>, token: Token, addr: Addr) {
+        let master = self.entry.master.clone();
+        let id = self.command_follow(ctx.now, token, &addr, master);
+        if let Work::Repointing(work) = &mut self.work {
+            work.active.insert(addr, Active { sent: Some(id), since: ctx.now, unknown: None });
+        }
+    }
+
+    /// The command of a repointing ended.
+    pub(super) fn repoint_ended(
+        &mut self,
+        ctx: &Context<'_>,
+        id: CommandId,
+        result: CommandResult,
+    ) {
+        let Work::Repointing(work) = &mut self.work else { return };
+        let Some(addr) = work.sent_to(id).cloned() else { return };
+        let Some(active) = work.active.get_mut(&addr) else { return };
+        active.sent = None;
+        match result {
+            CommandResult::Done { warnings, .. } => {
+                work.again_at = ctx.now;
+                self.warn(ctx.now, &addr, &warnings);
+                self.mark(ctx, "repointed", Some(&addr), None);
+                let sentence =
+                    format!("{addr} was told to follow the new master {}", self.entry.master);
+                self.publish(ctx.now, What::Repointed { addr }, sentence);
+            }
+            CommandResult::Unknown(why) => {
+                active.since = ctx.now;
+                active.unknown = Some(why);
+                work.again_at = ctx.now;
+            }
+            CommandResult::Refused(why) => {
+                work.active.remove(&addr);
+                self.repoint_failed(ctx, &addr, &why);
+            }
+        }
+    }
+
+    fn repoint_failed(&mut self, ctx: &Context<'_>, addr: &Addr, why: &str) {
+        if let Work::Repointing(work) = &mut self.work {
+            work.failed.insert(addr.clone());
+        }
+        self.mark(ctx, "failed", Some(addr), Some(format!("could not be repointed: {why}")));
+        let sentence = format!(
+            "{addr} could not be pointed at the new master {}: {why}; it is tried again as a repair",
+            self.entry.master
+        );
+        self.publish(ctx.now, What::RepointFailed { addr: addr.clone() }, sentence);
+    }
+
+    /// The promotion holds; what is left over is repaired later.
+    fn finish_failover(&mut self, ctx: &Context<'_>, token: Token, note: Option<&str>) {
+        let Some((entry, mut history)) = self.close_saga(ctx.now, Outcome::Done) else { return };
+        if let Some(note) = note {
+            history.reason = format!("{}; {note}", history.reason);
+        }
+        self.propose(
+            token,
+            format!("the failover of {} is finished", self.name),
+            entry,
+            Some(history),
+        );
+    }
+}
