@@ -15,7 +15,7 @@ use crate::node::Token;
 use crate::notice::What;
 use crate::record::{Attempt, GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Step};
 use crate::time::{Time, millis};
-use crate::watch::Death;
+use crate::watch::{Death, Watch};
 
 mod promote;
 mod repoint;
