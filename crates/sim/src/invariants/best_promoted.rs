@@ -88,7 +88,9 @@ impl BestPromoted {
         if chosen == master {
             return Err(format!("{candidate} was elected to replace itself"));
         }
-        if let Err(why) = self.electable(&truth.servers[chosen], &truth.servers[master]) {
+        let settled = truth.now.since(truth.servers[chosen].running_since()) > NEWS;
+        if settled && let Err(why) = self.electable(&truth.servers[chosen], &truth.servers[master])
+        {
             return Err(format!("{candidate} was elected, but {why}"));
         }
         // Only what the master really has is there to be lost.
