@@ -18,6 +18,8 @@ struct Desk {
     /// Of those whose history is not "h".
     histories: BTreeMap<Addr, &'static str>,
     answers: Vec<Answer>,
+    /// Whom the core wanted to promote, where a test expects that.
+    promoted: Option<Vec<u16>>,
     /// Proposals that wait until nothing else is to be done, as with a broker that takes its time.
     proposed: Vec<Event>,
 }
@@ -48,6 +50,7 @@ impl Desk {
             servers: servers.iter().map(|(port, role)| (addr(*port), role.clone())).collect(),
             histories: BTreeMap::new(),
             answers: Vec::new(),
+            promoted: None,
             proposed: Vec::new(),
         };
         desk.handle(Event::Voters(vec![me]));
@@ -82,8 +85,14 @@ impl Desk {
                 }
                 Action::Probe { addr, seq, .. } => self.answer_probe(addr, seq),
                 Action::Answer { answer, .. } => self.answers.push(answer),
-                Action::Command { .. } => panic!("nothing is to be changed here: {action:?}"),
-                Action::Vet { .. } | Action::Publish(_) | Action::Forget { .. } => {}
+                Action::Command { ref addr, .. } => match &mut self.promoted {
+                    Some(promoted) => promoted.push(addr.port()),
+                    None => panic!("nothing is to be changed here: {action:?}"),
+                },
+                Action::Vet { group, id, .. } => {
+                    self.fleet.handle(self.now, Event::Vetted { group, id, veto: None });
+                }
+                Action::Publish(_) | Action::Forget { .. } => {}
             }
         }
     }
@@ -181,6 +190,25 @@ fn an_address_that_never_answers_is_kept_as_a_group_that_is_not_acted_on() {
     let view = desk.fleet.view(desk.now, &name).expect("it is guarded");
     assert_eq!(view.diagnosis.name, "WholeGroupUnreachable");
     assert!(view.diagnosis.not_acting_because.is_some());
+}
+
+#[test]
+fn a_master_that_was_dead_from_the_start_is_replaced_by_a_listed_replica_that_follows_it() {
+    let orphan = || Role::Replica { master: addr(1), link: Link::Down { since_secs: Some(2) } };
+    let spec = |replicas: &[u16]| GroupSpec {
+        name: None,
+        master: addr(1),
+        replicas: replicas.iter().copied().map(addr).collect(),
+    };
+    let mut desk = Desk::new(&[(2, orphan()), (3, replica_of(9))]);
+    desk.promoted = Some(Vec::new());
+    assert_eq!(desk.ask(Request::Add(vec![spec(&[2, 3])])), Answer::Done);
+    desk.pass(10);
+    assert_eq!(desk.promoted, Some(vec![2]), "the one that follows another is left alone");
+    // One that only led there may be the middle of a chain below a living master.
+    let mut desk = Desk::new(&[(2, orphan())]);
+    assert_eq!(desk.ask(Request::Add(specs(&[2]))), Answer::Done);
+    desk.pass(60_000);
 }
 
 #[test]
