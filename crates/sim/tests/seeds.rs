@@ -7,8 +7,8 @@ fn short() -> Options {
 }
 
 #[test]
-fn a_hundred_seeds_hold() {
-    for seed in 0..100 {
+fn three_hundred_seeds_hold() {
+    for seed in 0..300 {
         let outcome = run(seed, &short());
         assert_eq!(outcome.violation, None, "failover-sim --minutes 2 --seed {seed}");
         assert!(outcome.counts.faults > 0 && outcome.counts.acknowledged > 0);
