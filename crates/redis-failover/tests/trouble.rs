@@ -191,8 +191,16 @@ fn a_master_that_turns_clients_away_is_busy_and_not_dead() {
         let name = group.master.addr();
         // One place is the replica's, and the program finds the other one taken, too.
         group.master.cmd(&["CONFIG", "SET", "maxclients", "2"]);
-        let taken = std::net::TcpStream::connect(&*name).expect("it listens");
-        wait_until("every place is taken", PATIENCE, || {
+        // The connection that set the limit may not be gone yet, so ours is a place only once it is answered.
+        let taken = wait_until("the other place is taken", PATIENCE, || {
+            let mut taken = std::net::TcpStream::connect(&*name).ok()?;
+            taken.set_read_timeout(Some(PATIENCE)).ok()?;
+            taken.write_all(b"PING\r\n").ok()?;
+            let mut answer = [0; 7];
+            taken.read_exact(&mut answer).ok()?;
+            (answer == *b"+PONG\r\n").then_some(taken)
+        });
+        wait_until("nobody else is let in", PATIENCE, || {
             group.master.try_cmd(&["PING"]).is_err().then_some(())
         });
         let masters = format!("-masters={name}");
