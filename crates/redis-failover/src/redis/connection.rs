@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use failover_core::event::{Health, ProbeSeq, Probed};
-use failover_core::instance::Flavor;
 use failover_core::time::Time;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -169,7 +168,7 @@ impl Connection {
         self.expected.push_back(Expect::Ping);
         encode_command(out, &["INFO", "replication"]);
         self.expected.push_back(Expect::Replication { seq, asked_at });
-        if self.server.as_ref().is_some_and(|server| server.flavor == Flavor::Ledisdb) {
+        if self.server.as_ref().is_some_and(|server| server.words().role_settles_link) {
             encode_command(out, &["ROLE"]);
             self.expected.push_back(Expect::Role);
         }
