@@ -65,6 +65,8 @@ struct Trouble {
     away: bool,
     /// Silence does not count before this moment.
     not_before: Time,
+    /// This node stood still: a refusal does not count until there is another one.
+    unproven: bool,
 }
 
 /// It is reading its data from disk.
@@ -220,6 +222,7 @@ impl Watch {
             Probed::Refused => {
                 let trouble = self.begin_trouble(asked_at.unwrap_or(now));
                 trouble.refused.get_or_insert(now);
+                trouble.unproven = false;
                 trouble.away = true;
                 trouble.tried_fresh = true;
                 self.how = How::Refusing;
@@ -299,7 +302,8 @@ impl Watch {
         }
         if let Some(trouble) = &mut self.trouble {
             trouble.since = (trouble.since + stalled).min(now);
-            trouble.refused = None;
+            trouble.refused = trouble.refused.map(|at| (at + stalled).min(now));
+            trouble.unproven = true;
             trouble.not_before = now + policy.corroboration_timeout;
             self.next_probe = now;
             self.next_fresh = true;
@@ -483,6 +487,7 @@ impl Watch {
             tried_fresh: false,
             away: false,
             not_before: Time::ZERO,
+            unproven: false,
         })
     }
 
@@ -529,7 +534,7 @@ fn down_at(trouble: &Trouble, policy: &Policy) -> Option<Time> {
     let silent = trouble
         .tried_fresh
         .then_some((trouble.since + policy.max_down_time).max(trouble.not_before));
-    match trouble.refused {
+    match trouble.refused.filter(|_| !trouble.unproven) {
         Some(since) => {
             let refused = since + policy.crash_down_time;
             Some(silent.map_or(refused, |silent| silent.min(refused)))

@@ -223,3 +223,19 @@ fn a_replica_with_its_link_up_is_asked_less_often() {
     }
     assert!((9..=12).contains(&sent), "{sent}");
 }
+
+#[test]
+fn our_own_pause_is_taken_off_a_refusal_and_does_not_begin_it_anew() {
+    let policy = Policy { crash_down_time: Duration::from_secs(1), ..policy() };
+    let mut watch = heard();
+    watch.ended(at(10));
+    let (seq, _) = watch.due(at(10), &policy).expect("asked");
+    watch.probed(at(10), seq, Probed::Refused, &policy);
+    watch.discard(Duration::from_millis(100), at(600), &policy);
+    let (seq, _) = watch.due(at(600), &policy).expect("asked at once");
+    watch.probed(at(600), seq, Probed::Refused, &policy);
+    watch.update(at(1109), &policy);
+    assert_eq!(watch.state(), State::Up);
+    watch.update(at(1110), &policy);
+    assert_eq!(watch.state(), State::Down);
+}
