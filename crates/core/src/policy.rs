@@ -39,6 +39,9 @@ pub struct Policy {
     /// How long a master that restarted may say LOADING until it counts as down, when a replica could take over.
     pub max_loading_time: Duration,
 
+    /// A replica whose link is up is asked this many times less often than others: its end is noticed at once whatever
+    /// the interval, and it is asked as soon as its master is suspected.
+    pub settled_replica_intervals: u32,
     /// How long a promotion may stay unknown until its candidate is abandoned.
     pub promote_timeout: Duration,
     /// How long one command may be on its way; shorter than any broker's lease.
@@ -78,6 +81,7 @@ impl Default for Policy {
             on_failed_failover: OnFailedFailover::Halt,
             before_failover_timeout: Duration::from_millis(1000),
             max_loading_time: Duration::from_secs(3),
+            settled_replica_intervals: 2,
             promote_timeout: Duration::from_secs(1),
             command_timeout: Duration::from_millis(400),
             corroboration_timeout: Duration::from_millis(200),

@@ -507,7 +507,10 @@ impl Watch {
     }
 
     fn next_regular(&self, now: Time, policy: &Policy) -> Time {
-        let interval = u64::try_from(policy.check_interval.as_micros()).unwrap_or(u64::MAX).max(1);
+        let settled = self.facts.as_ref().is_some_and(Facts::link_up);
+        let intervals = if settled { policy.settled_replica_intervals } else { 1 };
+        let interval = policy.check_interval * intervals.max(1);
+        let interval = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX).max(1);
         let phase = u64::try_from(self.phase.as_micros()).unwrap_or(0);
         // The next moment of its own place on the grid that is at least half an interval away.
         let from = now.as_micros() + interval / 2;

@@ -34,7 +34,7 @@ const BATCH_EVENTS_MAX: usize = 256;
 /// How often some of the shown groups get new ages and offsets, without anything having changed.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
 /// Most groups that are refreshed at once.
-const REFRESH_GROUPS_MAX: usize = 100;
+const REFRESH_GROUPS_MAX: usize = 50;
 
 /// Everything the loop owns.
 pub(crate) struct Driver {

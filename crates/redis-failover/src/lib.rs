@@ -29,7 +29,7 @@ pub mod fault;
 mod guard;
 mod hooks;
 mod http;
-pub mod redis;
+mod redis;
 mod requests;
 mod resolve;
 mod shown;

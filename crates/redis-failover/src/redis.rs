@@ -7,10 +7,10 @@
 
 mod command;
 mod connection;
-pub mod flavor;
-pub mod info;
+mod flavor;
+mod info;
 mod probe;
-pub mod resp;
+mod resp;
 
 pub(crate) use connection::Login;
 pub(crate) use probe::{Instance, Order};

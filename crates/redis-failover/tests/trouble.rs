@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use common::child::memory_kb;
@@ -191,7 +191,18 @@ fn a_master_that_turns_clients_away_is_busy_and_not_dead() {
         let name = group.master.addr();
         // One place is the replica's, and the program finds the other one taken, too.
         group.master.cmd(&["CONFIG", "SET", "maxclients", "2"]);
-        let taken = wait_until("the last place is ours", PATIENCE, || take_place(&name));
+        // The connection that set the limit may not be gone yet, so ours is a place only once it is answered.
+        let taken = wait_until("the other place is taken", PATIENCE, || {
+            let mut taken = std::net::TcpStream::connect(&*name).ok()?;
+            taken.set_read_timeout(Some(PATIENCE)).ok()?;
+            taken.write_all(b"PING\r\n").ok()?;
+            let mut answer = [0; 7];
+            taken.read_exact(&mut answer).ok()?;
+            (answer == *b"+PONG\r\n").then_some(taken)
+        });
+        wait_until("nobody else is let in", PATIENCE, || {
+            group.master.try_cmd(&["PING"]).is_err().then_some(())
+        });
         let masters = format!("-masters={name}");
         let daemon = Daemon::start(&[&masters, "-check_interval=100", "-max_down_time=1"]);
         wait_for_diagnosis(&daemon, &name, "MasterBusy");
@@ -200,15 +211,6 @@ fn a_master_that_turns_clients_away_is_busy_and_not_dead() {
         // One place is enough for a guard.
         wait_for_diagnosis(&daemon, &name, "Healthy");
     });
-}
-
-/// A connection that the server serves.
-fn take_place(addr: &str) -> Option<TcpStream> {
-    let mut stream = TcpStream::connect(addr).ok()?;
-    stream.write_all(b"PING\r\n").ok()?;
-    let mut reply = [0; 7];
-    stream.read_exact(&mut reply).ok()?;
-    (reply == *b"+PONG\r\n").then_some(stream)
 }
 
 #[test]

@@ -121,8 +121,12 @@ impl Diagnosis {
             Self::ReplicationBroken => {
                 Some("the replica points at the right master and tries again by itself")
             }
-            Self::NoEligibleReplica => Some("no replica can be made eligible from outside"),
-            Self::NoReplicas => Some("there is nobody who could be made a replica"),
+            Self::NoEligibleReplica => Some(
+                "the master lives; a replica has to come back or catch up before one could replace it",
+            ),
+            Self::NoReplicas => {
+                Some("the master lives; a replica has to be attached before one could replace it")
+            }
         }
     }
 }

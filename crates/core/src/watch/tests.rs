@@ -209,3 +209,17 @@ fn a_want_of_our_own_is_no_silence_of_theirs() {
     }
     assert_eq!(watch.state(), State::Up);
 }
+
+#[test]
+fn a_replica_with_its_link_up_is_asked_less_often() {
+    let mut watch = Watch::new(at(0), &addr(2), &policy());
+    let mut sent = 0;
+    for ms in 0..2000 {
+        if let Some((seq, _)) = watch.due(at(ms), &policy()) {
+            sent += 1;
+            let facts = replica(at(ms), &addr(1), Link::Up { last_io_secs: 0 });
+            watch.probed(at(ms), seq, reply(facts), &policy());
+        }
+    }
+    assert!((9..=12).contains(&sent), "{sent}");
+}

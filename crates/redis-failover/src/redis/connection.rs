@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use failover_core::event::{Health, ProbeSeq, Probed};
-use failover_core::instance::Flavor;
 use failover_core::time::Time;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::flavor::{ErrorKind, ServerError};
@@ -169,7 +168,7 @@ impl Connection {
         self.expected.push_back(Expect::Ping);
         encode_command(out, &["INFO", "replication"]);
         self.expected.push_back(Expect::Replication { seq, asked_at });
-        if self.server.as_ref().is_some_and(|server| server.flavor == Flavor::Ledisdb) {
+        if self.server.as_ref().is_some_and(|server| server.words().role_settles_link) {
             encode_command(out, &["ROLE"]);
             self.expected.push_back(Expect::Role);
         }
@@ -219,15 +218,10 @@ impl Connection {
                 return Err(Broken::Ended);
             }
             self.input.reserve(READ_BYTES);
-            match self.stream.try_read_buf(&mut self.input) {
-                Ok(0) => return Err(Broken::Ended),
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    if self.input.is_empty() {
-                        self.input = BytesMut::new();
-                    }
-                }
-                Err(_) => return Err(Broken::Ended),
+            // Unlike `try_read_buf` this knows that a short read emptied the socket, and saves asking once more.
+            match self.stream.read_buf(&mut self.input).await {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Err(Broken::Ended),
             }
         }
     }

@@ -9,26 +9,26 @@ use failover_core::instance::Flavor;
 
 /// The number of a server's release, as far as it decides which words the server understands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
+pub(crate) struct Version {
     /// The first number.
-    pub major: u16,
+    pub(crate) major: u16,
     /// The second.
-    pub minor: u16,
+    pub(crate) minor: u16,
     /// The third.
-    pub patch: u16,
+    pub(crate) patch: u16,
 }
 
 impl Version {
     /// Of these three numbers.
     #[must_use]
-    pub const fn new(major: u16, minor: u16, patch: u16) -> Self {
+    pub(crate) const fn new(major: u16, minor: u16, patch: u16) -> Self {
         Self { major, minor, patch }
     }
 
     /// Reads as many numbers as the text begins with (`8.0.1`, `8.0.0-rc1`, `0.5`). What cannot be read is 0, the
     /// oldest: old words are understood by new servers too.
     #[must_use]
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut numbers = text.splitn(3, '.').map(|part| {
             let digits = part.bytes().take_while(u8::is_ascii_digit).count();
             part[..digits].parse().unwrap_or(0)
@@ -40,52 +40,40 @@ impl Version {
 
 /// What a server of one flavor and version understands. Fields are the commands that not all servers have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Words {
+pub(crate) struct Words {
     /// The command that changes whom a server follows.
-    pub replicaof: &'static str,
+    pub(crate) replicaof: &'static str,
     /// `MULTI` and `EXEC`.
-    pub multi: bool,
+    pub(crate) multi: bool,
     /// The types of clients that `CLIENT KILL TYPE` is asked to cut off after a change of roles; none without it.
-    pub client_kill_types: &'static [&'static str],
-    /// `CLIENT PAUSE ms WRITE`: writes wait, reads go on.
-    pub client_pause_write: bool,
+    pub(crate) client_kill_types: &'static [&'static str],
     /// `CONFIG REWRITE` makes a change outlast a restart.
-    pub config_rewrite: bool,
-    /// `ROLE`.
-    pub role: bool,
-    /// `AUTH` takes a user name.
-    pub auth_user: bool,
-    /// The settings `min-…-to-write` and `min-…-max-lag`, which stop a master that nobody follows from taking writes.
-    pub min_replicas: Option<[&'static str; 2]>,
+    pub(crate) config_rewrite: bool,
+    /// Only `ROLE` tells a full copy on its way from an established link.
+    pub(crate) role_settles_link: bool,
 }
 
 const ALL_REDIS: Words = Words {
     replicaof: "REPLICAOF",
     multi: true,
     client_kill_types: &["normal", "pubsub"],
-    client_pause_write: true,
     config_rewrite: true,
-    role: true,
-    auth_user: true,
-    min_replicas: Some(["min-replicas-to-write", "min-replicas-max-lag"]),
+    role_settles_link: false,
 };
 
 const LEDISDB: Words = Words {
     replicaof: "SLAVEOF",
     multi: false,
     client_kill_types: &[],
-    client_pause_write: false,
     // It has the command, but roles are no part of what it writes.
     config_rewrite: false,
-    role: true,
-    auth_user: false,
-    min_replicas: None,
+    role_settles_link: true,
 };
 
 impl Words {
     /// Of a server that reported this.
     #[must_use]
-    pub fn of(flavor: Flavor, version: Version) -> Self {
+    pub(crate) fn of(flavor: Flavor, version: Version) -> Self {
         match flavor {
             Flavor::Valkey => ALL_REDIS,
             Flavor::Redis => Self::of_redis(version),
@@ -95,19 +83,11 @@ impl Words {
 
     fn of_redis(version: Version) -> Self {
         let mut words = ALL_REDIS;
-        if version < Version::new(6, 2, 0) {
-            words.client_pause_write = false;
-        }
-        if version < Version::new(6, 0, 0) {
-            words.auth_user = false;
-        }
         if version < Version::new(5, 0, 0) {
             words.replicaof = "SLAVEOF";
-            words.min_replicas = Some(["min-slaves-to-write", "min-slaves-max-lag"]);
         }
         if version < Version::new(2, 8, 12) {
             words.client_kill_types = &[];
-            words.role = false;
         }
         words
     }
@@ -115,37 +95,16 @@ impl Words {
 
 /// Makes a server a master.
 #[must_use]
-pub fn promote(flavor: Flavor, version: Version) -> Vec<Bytes> {
+pub(crate) fn promote(flavor: Flavor, version: Version) -> Vec<Bytes> {
     let word = Words::of(flavor, version).replicaof;
     command(&[word, "NO", "ONE"])
 }
 
 /// Makes a server follow `master` and keep what it has in common with it.
 #[must_use]
-pub fn follow(flavor: Flavor, version: Version, master: &Addr) -> Vec<Bytes> {
+pub(crate) fn follow(flavor: Flavor, version: Version, master: &Addr) -> Vec<Bytes> {
     let word = Words::of(flavor, version).replicaof;
     command(&[word, master.host(), &master.port().to_string()])
-}
-
-/// Makes a server follow `master` with a full copy of its data. Only LedisDB must be told: it does not notice that its
-/// history differs from its master's. Redis and Valkey do, and copy what they have to.
-#[must_use]
-pub fn follow_afresh(flavor: Flavor, version: Version, master: &Addr) -> Vec<Bytes> {
-    let mut words = follow(flavor, version, master);
-    match flavor {
-        Flavor::Redis | Flavor::Valkey => {}
-        Flavor::Ledisdb => words.push(Bytes::from_static(b"RESTART")),
-    }
-    words
-}
-
-/// Makes a master refuse writes at once, without a change of roles; `None` where the flavor has no such command.
-#[must_use]
-pub fn fence(flavor: Flavor) -> Option<Vec<Bytes>> {
-    match flavor {
-        Flavor::Redis | Flavor::Valkey => None,
-        Flavor::Ledisdb => Some(command(&["SLAVEOF", "NO", "ONE", "READONLY"])),
-    }
 }
 
 fn command(words: &[&str]) -> Vec<Bytes> {
@@ -154,7 +113,7 @@ fn command(words: &[&str]) -> Vec<Bytes> {
 
 /// What a refusal says of the server that sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorKind {
+pub(crate) enum ErrorKind {
     /// It lives and reads its data from disk.
     Loading,
     /// It lives, is a replica without its master and was set up not to answer with old data. Answers `PING` too.
@@ -172,12 +131,12 @@ pub enum ErrorKind {
 }
 
 /// The longest sentence of a server that is kept.
-pub const SENTENCE_BYTES_MAX: usize = 200;
+pub(crate) const SENTENCE_BYTES_MAX: usize = 200;
 
 /// A refusal: its kind and the server's own words, safe to be shown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the server answered \"{sentence}\"")]
-pub struct ServerError {
+pub(crate) struct ServerError {
     kind: ErrorKind,
     sentence: Box<str>,
 }
@@ -185,26 +144,26 @@ pub struct ServerError {
 impl ServerError {
     /// Of the text of an error reply.
     #[must_use]
-    pub fn new(error: &[u8]) -> Self {
+    pub(crate) fn new(error: &[u8]) -> Self {
         Self { kind: classify(error), sentence: sentence(error) }
     }
 
     /// What it means.
     #[must_use]
-    pub const fn kind(&self) -> ErrorKind {
+    pub(crate) const fn kind(&self) -> ErrorKind {
         self.kind
     }
 
     /// The server's words, shortened.
     #[must_use]
-    pub fn sentence(&self) -> &str {
+    pub(crate) fn sentence(&self) -> &str {
         &self.sentence
     }
 }
 
 /// What the text of an error reply means.
 #[must_use]
-pub fn classify(error: &[u8]) -> ErrorKind {
+pub(crate) fn classify(error: &[u8]) -> ErrorKind {
     let code = error.split(|byte| *byte == b' ').next().unwrap_or(error);
     match code {
         b"LOADING" => return ErrorKind::Loading,

@@ -11,11 +11,11 @@ use failover_core::addr::Addr;
 use failover_core::instance::{Facts, Flavor, Link, ReplicationId, Role};
 use failover_core::time::Time;
 
-use super::flavor::{Version, shortened};
+use super::flavor::{Version, Words, shortened};
 use super::resp::Frame;
 
 /// The most attached replicas that are read. More in one group are beyond what this program manages.
-pub const REPLICAS_MAX: usize = 1024;
+pub(crate) const REPLICAS_MAX: usize = 1024;
 
 /// The longest version, run id or replication id. Servers send 40 bytes at most.
 const WORD_BYTES_MAX: usize = 64;
@@ -32,18 +32,18 @@ const DOWN_SECS_MAX: u64 = 1_000_000_000;
 
 /// Who a server is. It does not change while a connection lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerInfo {
+pub(crate) struct ServerInfo {
     /// Redis, Valkey or LedisDB.
-    pub flavor: Flavor,
+    pub(crate) flavor: Flavor,
     /// The server's own version text.
-    pub version: Box<str>,
+    pub(crate) version: Box<str>,
     /// Random per start of the server; `None` where the flavor has none.
-    pub run_id: Option<Box<str>>,
+    pub(crate) run_id: Option<Box<str>>,
 }
 
 /// Why a text says too little to act on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InfoError {
+pub(crate) enum InfoError {
     /// The server section names no server that we know.
     #[error("INFO names neither a Redis nor a Valkey nor a LedisDB version")]
     NoVersion,
@@ -75,7 +75,7 @@ impl ServerInfo {
     ///
     /// # Errors
     /// When it is not from a server that this program can watch.
-    pub fn parse(text: &[u8]) -> Result<Self, InfoError> {
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, InfoError> {
         let (mut redis, mut valkey, mut ledisdb, mut run_id) = (None, None, None, None);
         for (key, value) in fields(text) {
             match key {
@@ -99,9 +99,15 @@ impl ServerInfo {
         Ok(Self { flavor, version: version.into(), run_id: run_id.map(Into::into) })
     }
 
+    /// What it understands.
+    #[must_use]
+    pub(crate) fn words(&self) -> Words {
+        Words::of(self.flavor, self.number())
+    }
+
     /// The version as a number that can be compared.
     #[must_use]
-    pub fn number(&self) -> Version {
+    pub(crate) fn number(&self) -> Version {
         Version::parse(&self.version)
     }
 }
@@ -174,7 +180,11 @@ impl<'a> Fields<'a> {
 ///
 /// # Errors
 /// When the text does not say which role the server has, whom it follows or how far it is.
-pub fn replication(text: &[u8], server: &ServerInfo, asked_at: Time) -> Result<Facts, InfoError> {
+pub(crate) fn replication(
+    text: &[u8],
+    server: &ServerInfo,
+    asked_at: Time,
+) -> Result<Facts, InfoError> {
     let fields = Fields::parse(text);
     let is_master = fields.is_master()?;
     let (role, offset) = match server.flavor {
@@ -280,7 +290,7 @@ fn ledisdb_offset(fields: &Fields<'_>) -> Result<u64, InfoError> {
 
 /// Corrects the link of a LedisDB replica with its answer to `ROLE`, which alone tells a full copy on its way from an
 /// established link. Facts of other flavors, and of masters, stay as they are.
-pub fn settle(facts: &mut Facts, role: &Frame) {
+pub(crate) fn settle(facts: &mut Facts, role: &Frame) {
     let (Flavor::Ledisdb, Role::Replica { link, .. }) = (facts.flavor, &mut facts.role) else {
         return;
     };

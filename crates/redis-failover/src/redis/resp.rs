@@ -13,23 +13,23 @@ use super::flavor::ServerError;
 
 /// What one reply may take. A peer that exceeds a limit is not a server that we can talk with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// The longest string with an announced length.
-    pub bulk_bytes_max: usize,
+    pub(crate) bulk_bytes_max: usize,
     /// The longest simple string or error, its type and line end included.
-    pub line_bytes_max: usize,
+    pub(crate) line_bytes_max: usize,
     /// The longest reply, everything included.
-    pub reply_bytes_max: usize,
+    pub(crate) reply_bytes_max: usize,
     /// The most elements of all arrays, maps, sets and attributes of one reply together.
-    pub reply_elements_max: usize,
+    pub(crate) reply_elements_max: usize,
     /// The deepest nesting of arrays, maps and sets.
-    pub depth_max: usize,
+    pub(crate) depth_max: usize,
 }
 
 impl Limits {
     /// What the servers we watch stay far below: `INFO` of a busy server takes 16 KiB, and `ROLE` of a master with a
     /// thousand replicas about four thousand elements.
-    pub const DEFAULT: Self = Self {
+    pub(crate) const DEFAULT: Self = Self {
         bulk_bytes_max: 1024 * 1024,
         line_bytes_max: 16 * 1024,
         reply_bytes_max: 4 * 1024 * 1024,
@@ -40,7 +40,7 @@ impl Limits {
 
 /// One value of the protocol.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Frame {
+pub(crate) enum Frame {
     /// `+`: a status such as `OK`.
     Simple(Bytes),
     /// `-` and `!`: the server refused, and why.
@@ -76,7 +76,7 @@ pub enum Frame {
 
 /// Why bytes are not a reply. The connection cannot be used any more: where the next reply begins is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProtocolError {
+pub(crate) enum ProtocolError {
     /// The first byte of a value names no type.
     #[error("a value begins with byte 0x{0:02x}, which is no type of the Redis protocol")]
     UnknownType(u8),
@@ -110,7 +110,7 @@ pub enum ProtocolError {
 ///
 /// One decoder belongs to one connection. After an error both are to be dropped.
 #[derive(Debug, Default)]
-pub struct Decoder {
+pub(crate) struct Decoder {
     /// The aggregates that are begun, the innermost last.
     open: Vec<Open>,
     /// How many bytes of this reply have been taken out of the buffer.
@@ -153,7 +153,7 @@ enum Piece {
 impl Decoder {
     /// For a new connection.
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { open: Vec::new(), reply_bytes: 0, reply_elements: 0, searched_bytes: 0 }
     }
 
@@ -162,7 +162,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When the bytes are no reply, or one beyond the limits.
-    pub fn decode(
+    pub(crate) fn decode(
         &mut self,
         buffer: &mut BytesMut,
         limits: &Limits,
@@ -389,7 +389,7 @@ fn big_number(text: Bytes) -> Result<Bytes, ProtocolError> {
 impl Frame {
     /// The text of a string, whichever kind of string the server chose.
     #[must_use]
-    pub fn text(&self) -> Option<&[u8]> {
+    pub(crate) fn text(&self) -> Option<&[u8]> {
         match self {
             Self::Simple(text) | Self::Bulk(text) | Self::Verbatim { text, .. } => Some(text),
             Self::Error(_)
@@ -407,59 +407,17 @@ impl Frame {
 
     /// The server's refusal, when it is one.
     #[must_use]
-    pub fn refusal(&self) -> Option<ServerError> {
+    pub(crate) fn refusal(&self) -> Option<ServerError> {
         if let Self::Error(text) = self { Some(ServerError::new(text)) } else { None }
-    }
-
-    /// Writes the frame as it goes over the wire. What RESP2 can say is said in RESP2, which every client
-    /// understands: nothing is `$-1`, and an error is a line. Line ends within a line become spaces.
-    pub fn encode(&self, out: &mut BytesMut) {
-        match self {
-            Self::Simple(text) => put_line(out, b'+', text),
-            Self::Error(text) => put_line(out, b'-', text),
-            Self::Integer(number) => put_number(out, b':', number),
-            Self::Bulk(text) => put_blob(out, b'$', &[text]),
-            Self::Verbatim { format, text } => put_blob(out, b'=', &[format, b":", text]),
-            Self::Null => out.extend_from_slice(b"$-1\r\n"),
-            Self::Boolean(truth) => put_line(out, b'#', if *truth { b"t" } else { b"f" }),
-            Self::Double(number) => put_number(out, b',', number),
-            Self::BigNumber(digits) => put_line(out, b'(', digits),
-            Self::Array(items) => put_items(out, b'*', items),
-            Self::Set(items) => put_items(out, b'~', items),
-            Self::Push(items) => put_items(out, b'>', items),
-            Self::Map(pairs) => {
-                put_number(out, b'%', pairs.len());
-                for (key, value) in pairs {
-                    key.encode(out);
-                    value.encode(out);
-                }
-            }
-        }
     }
 }
 
 /// Writes a command: an array of strings, which may hold any bytes.
-pub fn encode_command<A: AsRef<[u8]>>(out: &mut BytesMut, words: &[A]) {
+pub(crate) fn encode_command<A: AsRef<[u8]>>(out: &mut BytesMut, words: &[A]) {
     put_number(out, b'*', words.len());
     for word in words {
         put_blob(out, b'$', &[word.as_ref()]);
     }
-}
-
-fn put_items(out: &mut BytesMut, kind: u8, items: &[Frame]) {
-    put_number(out, kind, items.len());
-    for item in items {
-        item.encode(out);
-    }
-}
-
-fn put_line(out: &mut BytesMut, kind: u8, text: &[u8]) {
-    out.extend_from_slice(&[kind]);
-    out.extend(text.iter().map(|byte| match byte {
-        b'\r' | b'\n' => b' ',
-        other => *other,
-    }));
-    out.extend_from_slice(b"\r\n");
 }
 
 fn put_blob(out: &mut BytesMut, kind: u8, parts: &[&[u8]]) {

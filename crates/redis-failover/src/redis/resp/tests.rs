@@ -12,6 +12,50 @@ const SMALL: Limits = Limits {
     depth_max: 3,
 };
 
+impl Frame {
+    /// Writes the frame as it goes over the wire. What RESP2 can say is said in RESP2, which every client
+    /// understands: nothing is `$-1`, and an error is a line. Line ends within a line become spaces.
+    fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Simple(text) => put_line(out, b'+', text),
+            Self::Error(text) => put_line(out, b'-', text),
+            Self::Integer(number) => put_number(out, b':', number),
+            Self::Bulk(text) => put_blob(out, b'$', &[text]),
+            Self::Verbatim { format, text } => put_blob(out, b'=', &[format, b":", text]),
+            Self::Null => out.extend_from_slice(b"$-1\r\n"),
+            Self::Boolean(truth) => put_line(out, b'#', if *truth { b"t" } else { b"f" }),
+            Self::Double(number) => put_number(out, b',', number),
+            Self::BigNumber(digits) => put_line(out, b'(', digits),
+            Self::Array(items) => put_items(out, b'*', items),
+            Self::Set(items) => put_items(out, b'~', items),
+            Self::Push(items) => put_items(out, b'>', items),
+            Self::Map(pairs) => {
+                put_number(out, b'%', pairs.len());
+                for (key, value) in pairs {
+                    key.encode(out);
+                    value.encode(out);
+                }
+            }
+        }
+    }
+}
+
+fn put_items(out: &mut BytesMut, kind: u8, items: &[Frame]) {
+    put_number(out, kind, items.len());
+    for item in items {
+        item.encode(out);
+    }
+}
+
+fn put_line(out: &mut BytesMut, kind: u8, text: &[u8]) {
+    out.extend_from_slice(&[kind]);
+    out.extend(text.iter().map(|byte| match byte {
+        b'\r' | b'\n' => b' ',
+        other => *other,
+    }));
+    out.extend_from_slice(b"\r\n");
+}
+
 fn bulk(text: &str) -> Frame {
     Frame::Bulk(Bytes::copy_from_slice(text.as_bytes()))
 }
