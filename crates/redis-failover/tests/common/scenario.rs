@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::daemon::instance;
 use super::{Daemon, Group, PATIENCE, Server, ServerKind, now, wait_until};
 
-/// Ten times the promised write gap after `kill -9`, for a debug build on a machine that does much else.
-pub const CRASH_GAP_MAX: Duration = Duration::from_millis(200);
+/// Far above the promised write gap after `kill -9` (20 ms, which `make bench` measures) and far below any time-out that
+/// could have been waited for instead (1 s): with two test runs at once on two cores a debug build was seen to take 226 ms.
+pub const CRASH_GAP_MAX: Duration = Duration::from_millis(500);
 /// About three times the promise after SIGSTOP with `max_down_time` 1.
 pub const HANG_GAP_MAX: Duration = Duration::from_secs(3);
 /// Long enough for a decision that must not be taken to be seen: decisions take milliseconds.
