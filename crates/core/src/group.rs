@@ -174,16 +174,6 @@ impl Group {
         self.revision
     }
 
-    /// The rules it is guarded by.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
-    }
-
-    /// The sight of one instance.
-    pub fn watch(&self, addr: &Addr) -> Option<&Watch> {
-        self.watches.get(addr)
-    }
-
     /// Whether more than ages changed since the last call.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)

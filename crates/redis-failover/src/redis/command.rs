@@ -8,11 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use failover_core::action::Command;
 use failover_core::event::CommandResult;
-use failover_core::instance::{Facts, Flavor};
+use failover_core::instance::Facts;
 use failover_core::time::Time;
 
 use super::connection::{Broken, Connection, Taken};
-use super::flavor::{self, Version, Words};
+use super::flavor::Words;
 use super::info;
 use super::resp::Frame;
 use crate::clock::Clock;
@@ -36,7 +36,7 @@ pub(super) async fn carry_out(
             "the server does not say what it is (INFO server), so no command was sent".to_owned(),
         );
     };
-    let (flavor, version) = (server.flavor, server.number());
+    let known = server.words();
     if let Command::Promote { run_id: Some(run_id) } = command
         && server.run_id.as_ref() != Some(run_id)
     {
@@ -47,7 +47,7 @@ pub(super) async fn carry_out(
     }
     let mut talk = Talk { connection, clock, answered };
     let done = match command {
-        Command::Promote { .. } => talk.promote(flavor, version).await,
+        Command::Promote { .. } => talk.promote(&known).await,
         Command::Follow { master_run_id: Some(run_id), .. }
             if server.run_id.as_ref() == Some(run_id) =>
         {
@@ -56,9 +56,7 @@ pub(super) async fn carry_out(
                     .to_owned(),
             );
         }
-        Command::Follow { master, .. } => {
-            talk.follow(flavor, version, &flavor::follow(flavor, version, master)).await
-        }
+        Command::Follow { master, .. } => talk.follow(&known, &known.follow(master)).await,
     };
     match done {
         Ok(Ok((facts, warnings))) => CommandResult::Done { facts: Box::new(facts), warnings },
@@ -81,9 +79,9 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    async fn promote(&mut self, flavor: Flavor, version: Version) -> Done {
+    async fn promote(&mut self, known: &Words) -> Done {
         let asked_at = self.clock.now();
-        let commands = [flavor::promote(flavor, version), words(&["INFO", "replication"])];
+        let commands = [known.promote(), words(&["INFO", "replication"])];
         self.connection.command(&commands).await?;
         fault::point("after-promote-send").await.map_err(Broken::Garbage)?;
         let replies = self.collect(commands.len()).await?;
@@ -92,19 +90,18 @@ impl Talk<'_> {
         }
         let facts = self.facts(&replies[1], asked_at)?;
         fault::point("after-promote-verify").await.map_err(Broken::Garbage)?;
-        if Words::of(flavor, version).config_rewrite {
+        if known.config_rewrite {
             // Not waited for: the file is written to disk, and the group waits for its master.
             self.connection.rewrite().await?;
         }
         Ok(Ok((facts, Vec::new())))
     }
 
-    async fn follow(&mut self, flavor: Flavor, version: Version, follow: &[Bytes]) -> Done {
-        let known = Words::of(flavor, version);
+    async fn follow(&mut self, known: &Words, follow: &[Bytes]) -> Done {
         let mut warnings = Vec::new();
         let mut done = false;
         if known.multi {
-            done = self.follow_at_once(follow, &known, &mut warnings).await?;
+            done = self.follow_at_once(follow, known, &mut warnings).await?;
         }
         if !done {
             // The transaction was refused as a whole, or there is none: the roles first, the rest as far as it goes.
@@ -112,7 +109,7 @@ impl Talk<'_> {
             if let Some(refusal) = refusal(&replies[0]) {
                 return Ok(Err(refusal));
             }
-            let rest = beside(&known);
+            let rest = beside(known);
             let replies = self.exchange(&rest).await?;
             warnings = warnings_of(&rest, &replies);
         }

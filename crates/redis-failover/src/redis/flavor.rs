@@ -81,6 +81,18 @@ impl Words {
         }
     }
 
+    /// Makes a server a master.
+    #[must_use]
+    pub(crate) fn promote(&self) -> Vec<Bytes> {
+        command(&[self.replicaof, "NO", "ONE"])
+    }
+
+    /// Makes a server follow `master` and keep what it has in common with it.
+    #[must_use]
+    pub(crate) fn follow(&self, master: &Addr) -> Vec<Bytes> {
+        command(&[self.replicaof, master.host(), &master.port().to_string()])
+    }
+
     fn of_redis(version: Version) -> Self {
         let mut words = ALL_REDIS;
         if version < Version::new(5, 0, 0) {
@@ -91,20 +103,6 @@ impl Words {
         }
         words
     }
-}
-
-/// Makes a server a master.
-#[must_use]
-pub(crate) fn promote(flavor: Flavor, version: Version) -> Vec<Bytes> {
-    let word = Words::of(flavor, version).replicaof;
-    command(&[word, "NO", "ONE"])
-}
-
-/// Makes a server follow `master` and keep what it has in common with it.
-#[must_use]
-pub(crate) fn follow(flavor: Flavor, version: Version, master: &Addr) -> Vec<Bytes> {
-    let word = Words::of(flavor, version).replicaof;
-    command(&[word, master.host(), &master.port().to_string()])
 }
 
 fn command(words: &[&str]) -> Vec<Bytes> {

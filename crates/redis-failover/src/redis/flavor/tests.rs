@@ -34,9 +34,9 @@ fn each_server_is_told_in_its_own_words() {
         (Flavor::Valkey, "8.0.1", "REPLICAOF NO ONE", "REPLICAOF ::1 6379"),
         (Flavor::Ledisdb, "0.5", "SLAVEOF NO ONE", "SLAVEOF ::1 6379"),
     ] {
-        let number = Version::parse(version);
-        assert_eq!(line(&promote(flavor, number)), promoted);
-        assert_eq!(line(&follow(flavor, number, &master)), following);
+        let words = Words::of(flavor, Version::parse(version));
+        assert_eq!(line(&words.promote()), promoted);
+        assert_eq!(line(&words.follow(&master)), following);
     }
 }
 
