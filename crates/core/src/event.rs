@@ -232,15 +232,20 @@ pub enum Request {
 pub enum Answer {
     /// It holds.
     Done,
-    /// Nothing was changed, a sentence says why.
+    /// Nothing was changed, or that is not known; a sentence says why.
     Refused {
         /// What kind of refusal.
         code: RefusalCode,
         /// The sentence.
         message: String,
     },
-    /// It may have been done, or may still be; a sentence says why that is not known.
-    Unknown(String),
+}
+
+impl Answer {
+    /// That it is not known whether it was done.
+    pub fn unknown(message: String) -> Self {
+        Self::Refused { code: RefusalCode::UnknownOutcome, message }
+    }
 }
 
 /// Why a request was refused, for programs.
@@ -256,4 +261,6 @@ pub enum RefusalCode {
     NoLeader,
     /// It was not committed; nothing was done.
     NoQuorum,
+    /// It may have been done, or may still be.
+    UnknownOutcome,
 }

@@ -86,7 +86,7 @@ impl Fleet {
                 let message = format!(
                     "it is not known whether it was done ({why}); it may still be: read the groups and the history"
                 );
-                self.answer(id, Answer::Unknown(message));
+                self.answer(id, Answer::unknown(message));
             }
             Some(Pending::Merge(name)) => {
                 self.merging.remove(&name);
