@@ -29,6 +29,8 @@ pub mod fault;
 mod guard;
 mod hooks;
 mod http;
+#[cfg_attr(not(test), expect(dead_code, reason = "the Raft broker is about to call it"))]
+mod peers;
 mod redis;
 mod requests;
 mod resolve;
