@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::broker::{Broker, Progress};
+use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{BrokerKind, Config, ConfigError, Credentials, ListenAddr};
 use crate::driver::{Driver, FIRST_REQUEST, Logins};
@@ -140,7 +140,6 @@ impl Builder {
                 Broker::Solo { node: node.clone() }
             }
         };
-        let progress = Progress::new();
         // The broker of a node that is alone never says anything by itself, and nobody asks it.
         let (_told, heard) = mpsc::channel(1);
         let (_inbox, inbound) = mpsc::channel(1);
@@ -165,7 +164,6 @@ impl Builder {
             heard,
             inbound,
             talk: None,
-            progress,
             shown: Arc::clone(&shown),
             hooks,
             notices: notices.clone(),
