@@ -3,12 +3,15 @@
 //! A broker says who leads and who votes, makes proposals agreed under a fencing token, and hands out the fence that is
 //! asked right before a server is changed. What is agreed is the record of the core; a broker only stores it.
 
+#[expect(dead_code, reason = "not chosen by any setting yet")]
+mod raft;
+
 use failover_core::event::{Event, ProposalId};
 use failover_core::node::{Leadership, NodeId, Token};
 use failover_core::record::Change;
 
-/// The broker in use.
-#[derive(Debug)]
+/// The broker in use. A clone is the same one.
+#[derive(Clone, Debug)]
 pub(crate) enum Broker {
     /// One node, alone: what it proposes is committed at once, and forgotten when it ends.
     Solo {
@@ -56,6 +59,20 @@ impl Broker {
         }
     }
 
+    /// The newest entry of the log that this node has: whatever it committed is in it or before it.
+    pub(crate) fn log_index(&self) -> u64 {
+        match self {
+            Self::Solo { .. } => 0,
+        }
+    }
+
+    /// Waits until this node has applied the log up to an entry, and told what came of it.
+    pub(crate) async fn applied(&self, _index: u64) {
+        match self {
+            Self::Solo { .. } => {}
+        }
+    }
+
     /// What is asked right before a server is changed.
     pub(crate) fn fence(&self) -> Fence {
         match self {
@@ -76,6 +93,13 @@ impl Fence {
     pub(crate) fn allows(&self, token: Token) -> bool {
         match self {
             Self::Solo => token == SOLO_TOKEN,
+        }
+    }
+
+    /// Whether this node may write for a leader that acts under this token.
+    pub(crate) fn allows_leader(&self, _token: Token) -> bool {
+        match self {
+            Self::Solo => false,
         }
     }
 }

@@ -29,12 +29,12 @@ pub mod fault;
 mod guard;
 mod hooks;
 mod http;
-#[cfg_attr(not(test), expect(dead_code, reason = "the Raft broker is about to call it"))]
 mod peers;
 mod redis;
 mod requests;
 mod resolve;
 mod shown;
+mod talk;
 
 pub use failover_core as core;
 pub use guard::{Builder, Guard, Refused, StartError};
