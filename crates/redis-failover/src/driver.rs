@@ -123,7 +123,9 @@ impl Driver {
     /// Takes what else is there already, the urgent first.
     fn gather(&mut self, round: &mut Round) {
         while round.at_once.len() < BATCH_EVENTS_MAX {
-            let next = self.lanes.urgent.try_recv().or_else(|_| self.lanes.routine.try_recv());
+            let next = self.heard.try_recv();
+            let next = next.or_else(|_| self.lanes.urgent.try_recv());
+            let next = next.or_else(|_| self.lanes.routine.try_recv());
             let Ok(event) = next else { return };
             round.at_once.push_back(event);
         }

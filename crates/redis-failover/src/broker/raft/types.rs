@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use failover_core::addr::Addr;
-use failover_core::event::ProposalId;
 use failover_core::node::{NodeId, Token};
 use failover_core::record::Change;
 use serde::{Deserialize, Serialize};
@@ -149,8 +148,8 @@ pub(crate) struct Origin(pub(crate) u64);
 pub(crate) struct Proposal {
     /// Which run of which process proposed them.
     pub(crate) origin: Origin,
-    /// How that one calls them.
-    pub(crate) id: ProposalId,
+    /// Numbered by that one.
+    pub(crate) number: u64,
     /// Under which leadership they were decided.
     pub(crate) token: Token,
     /// What is to be changed.
@@ -214,12 +213,8 @@ mod tests {
 
     #[test]
     fn a_batch_names_its_version() {
-        let proposal = Proposal {
-            origin: Origin(u64::MAX),
-            id: ProposalId::Fleet(7),
-            token: Token(3),
-            changes: Vec::new(),
-        };
+        let proposal =
+            Proposal { origin: Origin(u64::MAX), number: 7, token: Token(3), changes: Vec::new() };
         let batch = Batch { proposals: [proposal].into() };
         let text = serde_json::to_string(&batch).expect("to text");
         assert!(text.contains(r#""version":"1""#), "{text}");
