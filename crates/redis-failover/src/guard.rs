@@ -126,8 +126,9 @@ impl Builder {
     /// # Errors
     /// When the settings do not fit together, or the address for HTTP cannot be listened on. Nothing goes on then.
     pub async fn start(self) -> Result<Guard, StartError> {
-        let Self { config, hooks, notices } = self;
+        let Self { mut config, hooks, notices } = self;
         config.validate()?;
+        config.settle();
         let listener = match &config.addr {
             Some(addr) => Some(listen(addr).await?),
             None => None,
@@ -135,8 +136,12 @@ impl Builder {
         let clock = Clock::start();
         let node = NodeId::new(&config.node);
         let broker = match config.broker {
+            BrokerKind::Raft => {
+                let why = "the broker \"raft\" is not connected yet".to_owned();
+                return Err(ConfigError::Invalid(why).into());
+            }
             // `validate` lets no other through.
-            BrokerKind::None | BrokerKind::Raft | BrokerKind::Zk | BrokerKind::Etcd => {
+            BrokerKind::None | BrokerKind::Zk | BrokerKind::Etcd => {
                 Broker::Solo { node: node.clone() }
             }
         };
