@@ -8,6 +8,7 @@
 //! - [`witness`]: a [`Writer`] that writes to every server each millisecond, and [`Told`], which
 //!   asks `GET /master` each millisecond;
 //! - [`scenario`]: what most scenarios begin with, wait for and assert;
+//! - [`together`]: the same for a cluster;
 //! - [`ports`] and [`child`]: free ports, and children that never outlive the test.
 //!
 //! Everything waits by asking, with a bound; nothing sleeps and hopes. Each child is ended by the
@@ -30,6 +31,7 @@ pub mod netns;
 pub mod ports;
 pub mod scenario;
 pub mod server;
+pub mod together;
 pub mod witness;
 
 use std::time::{Duration, Instant};
