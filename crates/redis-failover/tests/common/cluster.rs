@@ -35,6 +35,7 @@ pub struct Cluster {
     nodes: Vec<Node>,
     /// Of every node: `-name=value`, of which the last of a name holds.
     args: Vec<String>,
+    binary: PathBuf,
 }
 
 #[derive(Debug)]
@@ -100,13 +101,22 @@ fn name_of(arg: &str) -> &str {
 impl Cluster {
     /// Nodes on loopback that are still to be started.
     pub fn plan(nodes: usize) -> Self {
-        let nodes = (0..nodes).map(|_| Node::on_loopback()).collect();
-        Self { nodes, args: Vec::new() }
+        Self::of((0..nodes).map(|_| Node::on_loopback()).collect())
     }
 
     /// A node on each host.
     pub fn plan_on(hosts: &[Host]) -> Self {
-        Self { nodes: hosts.iter().map(Node::on_host).collect(), args: Vec::new() }
+        Self::of(hosts.iter().map(Node::on_host).collect())
+    }
+
+    fn of(nodes: Vec<Node>) -> Self {
+        Self { nodes, args: Vec::new(), binary: Daemon::binary() }
+    }
+
+    /// Nodes of another build of the program.
+    pub fn with_binary(mut self, binary: &Path) -> Self {
+        binary.clone_into(&mut self.binary);
+        self
     }
 
     /// An argument of every node from its next start on: `-name=value`.
@@ -263,7 +273,8 @@ impl Cluster {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let env: Vec<(&str, &str)> =
             this.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        start(&Launch { env: &env, host: this.host.as_ref(), ..Launch::of(&args) })
+        let host = this.host.as_ref();
+        start(&Launch { binary: &self.binary, env: &env, host, ..Launch::of(&args) })
     }
 
     /// A cluster that lost a port begins anew: each node's list names all.
