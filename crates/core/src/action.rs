@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::Addr;
 use crate::event::{Answer, CommandId, ProbeSeq, ProposalId, RequestId};
-use crate::node::{GroupName, Token};
+use crate::node::{GroupName, NodeId, Token};
 use crate::notice::Notice;
 use crate::record::Change;
 use crate::time::Time;
@@ -29,7 +29,7 @@ pub enum Action {
         /// Its address.
         addr: Addr,
     },
-    /// Make something agreed. Ends as `Committed` with this id, or `NotCommitted`.
+    /// Make something agreed. Ends as `Committed` with this id, `NotCommitted` or `Unsettled`.
     Propose {
         /// To be named in the outcome.
         id: ProposalId,
@@ -50,8 +50,26 @@ pub enum Action {
         command: Command,
         /// Under which leadership.
         token: Token,
+        /// The node that is to send it, where this one cannot reach the instance.
+        via: Option<NodeId>,
         /// The result is unknown when it has not come by then.
         deadline: Time,
+    },
+    /// Ask another node what it sees of a group. Ends as `Testified`, or in nothing when it does not answer.
+    AskPeer {
+        /// Which node.
+        node: NodeId,
+        /// About which group.
+        group: GroupName,
+        /// Under which leadership.
+        token: Token,
+    },
+    /// Tell the leader that this node suspects the master of a group. No event follows.
+    Hint {
+        /// Which node leads.
+        leader: NodeId,
+        /// Which group.
+        group: GroupName,
     },
     /// Ask the before-failover handlers. Ends as `Vetted`.
     Vet {

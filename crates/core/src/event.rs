@@ -4,8 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::Addr;
 use crate::instance::Facts;
-use crate::node::{GroupName, Leadership, NodeId};
-use crate::record::Change;
+use crate::node::{GroupName, Leadership, NodeId, Token};
+use crate::record::{Change, Record};
+use crate::time::Time;
+use crate::view::{How, State};
+use crate::watch::Death;
 
 /// Numbers the questions to one instance, so that a late answer is known as one.
 pub type ProbeSeq = u64;
@@ -72,6 +75,34 @@ pub enum Event {
         /// Why, a sentence.
         why: String,
     },
+    /// It is not known what becomes of a proposal of this node: it may still be committed, also under another leader.
+    Unsettled {
+        /// Which proposal.
+        id: ProposalId,
+        /// Why, a sentence.
+        why: String,
+    },
+    /// The record as it stands, in place of the one before: at the start, or when this node was too far behind to hear
+    /// every single change. What is in it happened earlier and is not told again.
+    Restored(Record),
+    /// Another node answered what it sees of a group.
+    Testified {
+        /// Which node.
+        node: NodeId,
+        /// The leadership that asked.
+        token: Token,
+        /// The group it was asked about.
+        group: GroupName,
+        /// When the question was sent: the answer is at least as new.
+        asked_at: Time,
+        /// What it sees.
+        testimony: Testimony,
+    },
+    /// A follower suspects the master of a group; only its testimony will count.
+    Hinted {
+        /// Which group.
+        group: GroupName,
+    },
     /// The before-failover handlers were asked.
     Vetted {
         /// The group concerned.
@@ -88,6 +119,31 @@ pub enum Event {
         /// What.
         request: Request,
     },
+}
+
+/// What a node sees of a group right now, asked by the leader.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Testimony {
+    /// How the recorded master is dead for it; `None` when it is not, or not yet.
+    pub dead: Option<Death>,
+    /// Every instance as it sees it.
+    pub sights: Vec<Sight>,
+}
+
+/// What a node sees of one instance. Two nodes' clocks cannot be compared, so there are only ages in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sight {
+    /// Which instance.
+    pub addr: Addr,
+    /// Whether it is up.
+    pub state: State,
+    /// How that is known.
+    pub how: How,
+    /// How old the newest evidence is, in milliseconds.
+    pub age_ms: u64,
+    /// The facts it last reported, when it serves, and how long ago they were asked for, in microseconds. Their own
+    /// `asked_at` is of the other node's clock and means nothing here.
+    pub facts: Option<(Box<Facts>, u64)>,
 }
 
 /// How a probe ended.
@@ -176,13 +232,20 @@ pub enum Request {
 pub enum Answer {
     /// It holds.
     Done,
-    /// Nothing was changed, a sentence says why.
+    /// Nothing was changed, or that is not known; a sentence says why.
     Refused {
         /// What kind of refusal.
         code: RefusalCode,
         /// The sentence.
         message: String,
     },
+}
+
+impl Answer {
+    /// That it is not known whether it was done.
+    pub fn unknown(message: String) -> Self {
+        Self::Refused { code: RefusalCode::UnknownOutcome, message }
+    }
 }
 
 /// Why a request was refused, for programs.
@@ -198,4 +261,6 @@ pub enum RefusalCode {
     NoLeader,
     /// It was not committed; nothing was done.
     NoQuorum,
+    /// It may have been done, or may still be.
+    UnknownOutcome,
 }

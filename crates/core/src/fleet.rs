@@ -9,12 +9,12 @@ use std::ops::Bound;
 
 use crate::action::Action;
 use crate::addr::Addr;
-use crate::event::{Event, Probed, ProposalId};
+use crate::event::{Event, Probed, ProposalId, Testimony};
 use crate::group::{Context, Group};
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::{Notice, What};
 use crate::policy::Policy;
-use crate::record::{Change, Record};
+use crate::record::{Change, GroupEntry, Record, Revision};
 use crate::time::Time;
 use crate::view::GroupView;
 
@@ -118,14 +118,22 @@ impl Fleet {
             }
             Event::Leadership(leadership) => {
                 self.leadership = leadership;
-                self.standing_changed(now);
+                self.for_all(now, Group::leadership_changed);
             }
             Event::Voters(voters) => {
                 self.voters = voters;
-                self.standing_changed(now);
+                self.for_all(now, Group::standing_changed);
             }
             Event::Committed { id, changes } => self.committed(now, id, &changes),
             Event::NotCommitted { id, why } => self.not_committed(now, id, &why),
+            Event::Unsettled { id, why } => self.unsettled(now, id, &why),
+            Event::Restored(record) => self.restored(now, record),
+            Event::Testified { node, token, group, asked_at, testimony } => {
+                self.with_group(now, &group, |group, ctx| {
+                    group.testified(ctx, node, token, asked_at, testimony);
+                });
+            }
+            Event::Hinted { group } => self.with_group(now, &group, Group::hinted),
             Event::Request { id, request } => self.request(now, id, request),
         }
     }
@@ -240,10 +248,77 @@ impl Fleet {
         }
     }
 
-    fn standing_changed(&mut self, now: Time) {
+    fn for_all(&mut self, now: Time, act: impl Fn(&mut Group, &Context<'_>)) {
         let names: Vec<GroupName> = self.groups.keys().cloned().collect();
         for name in names {
-            self.with_group(now, &name, Group::standing_changed);
+            self.with_group(now, &name, &act);
+        }
+    }
+
+    /// Takes the record as it stands. Groups that were known before go on being watched; nothing is told of what is new
+    /// in it, except of a master that is another now.
+    fn restored(&mut self, now: Time, record: Record) {
+        let gone: Vec<GroupName> =
+            self.groups.keys().filter(|name| record.entry(name).is_none()).cloned().collect();
+        for name in gone {
+            self.drop_group(&name);
+        }
+        self.record = record;
+        self.owners.clear();
+        let names: Vec<GroupName> = self.record.entries().map(|(name, _)| name.clone()).collect();
+        for name in &names {
+            let addrs: Vec<Addr> =
+                self.record.entry(name).into_iter().flat_map(addresses).collect();
+            for addr in addrs {
+                self.owners.entry(addr).or_insert_with(|| name.clone());
+            }
+        }
+        for name in names {
+            self.changed.insert(name.clone());
+            let Some(entry) = self.record.entry(&name).cloned() else { continue };
+            let revision = self.record.revision(&name);
+            if self.groups.contains_key(&name) {
+                self.with_group(now, &name, |group, ctx| group.restored(ctx, entry, revision));
+            } else {
+                self.begin_group(now, &name, entry, revision);
+            }
+        }
+    }
+
+    fn begin_group(&mut self, now: Time, name: &GroupName, entry: GroupEntry, revision: Revision) {
+        let policy = self.policies.of(name).clone();
+        let group = Group::new(now, name.clone(), policy, entry, revision);
+        self.groups.insert(name.clone(), group);
+        self.with_group(now, name, Group::handle_timeout);
+    }
+
+    fn drop_group(&mut self, name: &GroupName) -> bool {
+        let gone = self.groups.remove(name);
+        for addr in gone.iter().flat_map(|group| group.entry().instances.keys()) {
+            self.actions.push_back(Action::Forget { addr: addr.clone() });
+        }
+        self.changed.insert(name.clone());
+        self.arm(name, None);
+        self.merging.remove(name);
+        gone.is_some()
+    }
+
+    /// What this node sees of a group right now, for the leader. `poll` must be called until it returns `None`
+    /// afterwards.
+    pub fn testify(&mut self, now: Time, name: &GroupName) -> Option<Testimony> {
+        self.guard_stall(now);
+        self.with_group(now, name, Group::handle_timeout);
+        let mut testimony = None;
+        self.with_group(now, name, |group, ctx| testimony = Some(group.testify(ctx)));
+        testimony
+    }
+
+    fn unsettled(&mut self, now: Time, id: ProposalId, why: &str) {
+        match id {
+            ProposalId::Group(name, seq) => {
+                self.with_group(now, &name, |group, ctx| group.unsettled(ctx, seq, why));
+            }
+            ProposalId::Fleet(seq) => self.request_unsettled(seq, why),
         }
     }
 
@@ -285,14 +360,9 @@ impl Fleet {
     fn apply_to_group(&mut self, now: Time, change: &Change, mine: Option<u64>) {
         let name = &change.group;
         let Some(entry) = &change.entry else {
-            if let Some(group) = self.groups.remove(name) {
-                for addr in group.entry().instances.keys() {
-                    self.actions.push_back(Action::Forget { addr: addr.clone() });
-                }
+            if self.drop_group(name) {
                 self.publish(now, name, What::GroupRemoved, &change.what);
             }
-            self.arm(name, None);
-            self.merging.remove(name);
             return;
         };
         let revision = self.record.revision(name);
@@ -303,11 +373,8 @@ impl Fleet {
             });
             return;
         }
-        let policy = self.policies.of(name).clone();
-        let group = Group::new(now, name.clone(), policy, entry.clone(), revision);
-        self.groups.insert(name.clone(), group);
         self.publish(now, name, What::GroupAdded, &change.what);
-        self.with_group(now, name, Group::handle_timeout);
+        self.begin_group(now, name, entry.clone(), revision);
     }
 
     fn not_committed(&mut self, now: Time, id: ProposalId, why: &str) {
@@ -382,7 +449,7 @@ impl Fleet {
 }
 
 /// All addresses that an entry owns, aliases included.
-fn addresses(entry: &crate::record::GroupEntry) -> impl Iterator<Item = Addr> + '_ {
+fn addresses(entry: &GroupEntry) -> impl Iterator<Item = Addr> + '_ {
     entry
         .instances
         .iter()

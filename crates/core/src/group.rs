@@ -7,29 +7,30 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::action::{Action, Command};
+use crate::action::Action;
 use crate::addr::Addr;
-use crate::event::{CommandId, CommandResult, ProbeSeq, Probed, ProposalId};
-use crate::node::{GroupName, Leadership, NodeId, Token};
-use crate::notice::{Notice, What};
-use crate::policy::{Policy, STEPS_MAX};
-use crate::record::{
-    Attempt, Change, GroupEntry, HistoryEntry, Kind, Outcome, Revision, Saga, Status, Step,
-};
-use crate::time::{Time, millis};
+use crate::event::{CommandId, CommandResult, ProbeSeq, Probed};
+use crate::node::{GroupName, Leadership, NodeId};
+use crate::notice::What;
+use crate::policy::Policy;
+use crate::record::{Attempt, GroupEntry, HistoryEntry, Kind, Revision, Status, Step};
+use crate::time::Time;
 use crate::watch::{Death, Watch};
 
 mod corroborate;
 pub mod diagnose;
 mod elect;
+mod emit;
 mod failover;
 mod identity;
 mod learn;
 mod picture;
+mod quorum;
 mod repair;
 mod tell;
 
 pub use diagnose::Diagnosis;
+use quorum::Peers;
 
 /// What the fleet knows and a group needs when something happens.
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +61,10 @@ pub struct Group {
     diagnosed_at: Time,
     /// Why nothing is done although something is wrong.
     idle_because: Option<String>,
-    /// A replica has news of an unreachable master.
+    /// A replica has news of an unreachable master, or too few voters see it down.
     veto: Option<String>,
+    /// What the other nodes see.
+    peers: Peers,
     /// No failover is begun before this moment.
     hold: Option<Hold>,
     /// A proposal was not committed: nothing at all is proposed or commanded before this moment.
@@ -69,6 +72,8 @@ pub struct Group {
     /// The epoch whose candidate surely got no promotion so far: decided here, under this leadership, and every command
     /// was refused.
     untouched: Option<u64>,
+    /// The epoch whose candidate was read as a replica since this leadership found its promotion half done.
+    read: Option<u64>,
     /// Instances that were seen to follow the recorded master, and were not away since.
     settled: BTreeSet<Addr>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
@@ -99,6 +104,8 @@ enum Work {
     Vetting { id: CommandId, plan: Box<GroupEntry>, revision: Revision, deadline: Time },
     /// A proposal is with the broker.
     Proposing { id: u64 },
+    /// A promotion that was found half done: the candidate is being asked what it is.
+    Resuming { since: Time },
     /// The candidate was told to become a master.
     Promoting { sent: Option<CommandId>, since: Time, unknown_at: Option<Time> },
     /// The other replicas are being pointed at the new master.
@@ -151,9 +158,11 @@ impl Group {
             diagnosed_at: now,
             idle_because: None,
             veto: None,
+            peers: Peers::default(),
             hold: None,
             again: None,
             untouched: None,
+            read: None,
             settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
             stranger: false,
@@ -259,8 +268,12 @@ impl Group {
     ) {
         let before = std::mem::replace(&mut self.entry, entry);
         self.revision = revision;
-        if matches!(&self.work, Work::Proposing { id } if Some(*id) == mine) {
+        if matches!(self.work, Work::Proposing { .. }) {
+            // It was this one, or its revision is over and it will never be.
             self.work = Work::Idle;
+        }
+        if let Some(saga) = &self.entry.saga {
+            self.steps.retain(|step| !saga.history.steps.contains(step));
         }
         if mine.is_some() && self.entry.saga.is_some() && before.saga.is_none() {
             self.mark(ctx, "committed", None, None);
@@ -294,12 +307,39 @@ impl Group {
         }
     }
 
-    /// Leadership or membership changed.
-    pub fn standing_changed(&mut self, ctx: &Context<'_>) {
+    /// It is not known what becomes of a proposal of this group. Whatever it is, another one with the same revision does
+    /// no harm.
+    pub fn unsettled(&mut self, ctx: &Context<'_>, id: u64, why: &str) {
+        if matches!(&self.work, Work::Proposing { id: waiting } if *waiting == id) {
+            self.work = Work::Idle;
+            let why = format!("it is not known whether a decision was committed: {why}");
+            self.again = Some((ctx.now + self.policy.check_interval, why));
+            self.step(ctx);
+        }
+    }
+
+    /// The entry as it stands, after changes that this node did not hear one by one.
+    pub fn restored(&mut self, ctx: &Context<'_>, entry: GroupEntry, revision: Revision) {
+        self.entry = entry;
+        self.revision = revision;
+        self.leadership_changed(ctx);
+    }
+
+    /// Another node leads, or this one under another token.
+    pub fn leadership_changed(&mut self, ctx: &Context<'_>) {
         // Whatever was on its way belonged to the old term; the record says where to go on.
         self.work = Work::Idle;
         self.again = None;
         self.untouched = None;
+        self.read = None;
+        self.steps.clear();
+        self.forget_peers();
+        self.follow_entry(ctx);
+        self.standing_changed(ctx);
+    }
+
+    /// Membership changed, which what is on its way outlasts.
+    pub fn standing_changed(&mut self, ctx: &Context<'_>) {
         self.changed = true;
         self.step(ctx);
     }
@@ -350,7 +390,7 @@ impl Group {
             Work::Vetting { deadline, .. } | Work::Repairing { deadline, .. } => {
                 *deadline = *deadline + stalled;
             }
-            Work::Promoting { since, .. } => later(since),
+            Work::Promoting { since, .. } | Work::Resuming { since } => later(since),
             Work::Repointing(work) => work.discard(later),
         }
     }
@@ -372,7 +412,9 @@ impl Group {
             Work::Idle | Work::Proposing { .. } => None,
             Work::Hearing { again_at, .. } => Some(*again_at),
             Work::Vetting { deadline, .. } | Work::Repairing { deadline, .. } => Some(*deadline),
-            Work::Promoting { since, .. } => Some(*since + self.policy.promote_timeout),
+            Work::Promoting { since, .. } | Work::Resuming { since } => {
+                Some(*since + self.policy.promote_timeout)
+            }
             Work::Repointing(work) => work.timeout(&self.policy),
         };
         [hold, again, work].into_iter().flatten().min()
@@ -383,6 +425,7 @@ impl Group {
         self.hold.take_if(|hold| hold.until <= ctx.now);
         self.again.take_if(|(until, _)| *until <= ctx.now);
         self.note_settled();
+        self.tell_suspicion(ctx);
         self.idle_because = None;
         let because = self.decide(ctx);
         self.conclude(ctx);
@@ -416,6 +459,7 @@ impl Group {
             }
             Work::Idle
             | Work::Hearing { .. }
+            | Work::Resuming { .. }
             | Work::Promoting { .. }
             | Work::Repointing(_)
             | Work::Repairing { .. } => {}
@@ -476,6 +520,7 @@ impl Group {
             policy: &self.policy,
             now: ctx.now,
             led,
+            peers: &self.peers,
             veto: self.veto.as_deref(),
         };
         let (diagnosis, reason) = diagnose::diagnose(&picture);
@@ -528,94 +573,11 @@ impl Group {
         self.hold = Some(Hold { until, why, tried: Vec::new() });
     }
 
-    fn take_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
-    }
-
-    fn propose(
-        &mut self,
-        token: Token,
-        what: String,
-        entry: GroupEntry,
-        history: Option<HistoryEntry>,
-    ) {
-        let id = self.take_id();
-        self.work = Work::Proposing { id };
-        self.actions.push_back(Action::Propose {
-            id: ProposalId::Group(self.name.clone(), id),
-            token,
-            changes: vec![Change {
-                group: self.name.clone(),
-                expect: self.revision,
-                what,
-                entry: Some(entry),
-                history,
-            }],
-        });
-    }
-
-    fn command(&mut self, now: Time, token: Token, addr: &Addr, command: Command) -> CommandId {
-        let id = self.take_id();
-        self.actions.push_back(Action::Command {
-            group: self.name.clone(),
-            id,
-            addr: addr.clone(),
-            command,
-            token,
-            deadline: now + self.policy.command_timeout,
-        });
-        id
-    }
-
-    /// Tells an instance to follow the recorded master.
-    fn command_follow(&mut self, now: Time, token: Token, addr: &Addr, master: Addr) -> CommandId {
-        let facts = self.watches.get(&master).and_then(Watch::facts);
-        let master_run_id = facts.and_then(|facts| facts.run_id.clone());
-        self.command(now, token, addr, Command::Follow { master, master_run_id })
-    }
-
-    fn publish(&mut self, at: Time, what: What, sentence: String) {
-        let notice = Notice { at, group: self.name.clone(), what, sentence };
-        self.actions.push_back(Action::Publish(notice));
-    }
-
-    /// Notes a step of the saga, to be carried into the record by the next proposal.
-    fn mark(&mut self, ctx: &Context<'_>, name: &str, addr: Option<&Addr>, note: Option<String>) {
-        let Some(saga) = &self.entry.saga else { return };
-        let at_ms = millis(ctx.now.since(saga.history.started_at));
-        if saga.history.steps.len() + self.steps.len() < STEPS_MAX {
-            self.steps.push(Step {
-                name: name.to_owned(),
-                addr: addr.cloned(),
-                at_ms,
-                node: ctx.me.clone(),
-                note,
-            });
-        }
-    }
-
     /// Whether every replica's link is up. Where one is not, what is concluded changes with time alone.
     fn links_up(&self) -> bool {
         self.watches
             .values()
             .filter_map(Watch::facts)
             .all(|facts| facts.is_master() || facts.link_up())
-    }
-
-    /// The saga with the steps noted since the last proposal.
-    fn saga_so_far(&mut self) -> Option<Saga> {
-        let mut saga = self.entry.saga.clone()?;
-        saga.history.steps.append(&mut self.steps);
-        Some(saga)
-    }
-
-    /// Closes the saga: the entry without it, and its finished history.
-    fn close_saga(&mut self, now: Time, outcome: Outcome) -> Option<(GroupEntry, HistoryEntry)> {
-        let mut history = self.saga_so_far()?.history;
-        history.outcome = outcome;
-        history.finished_at = Some(now);
-        let entry = GroupEntry { saga: None, ..self.entry.clone() };
-        Some((entry, history))
     }
 }

@@ -46,6 +46,13 @@ pub struct Policy {
     pub promote_timeout: Duration,
     /// How long one command may be on its way; shorter than any broker's lease.
     pub command_timeout: Duration,
+    /// What another node said it sees counts for this long, from the moment it was asked.
+    pub testimony_age_max: Duration,
+    /// How long another node is waited for before it is asked again.
+    pub testimony_timeout: Duration,
+    /// The shortest pause between two questions to a node that does not see a master down yet; it grows with the time
+    /// that the master has been down here.
+    pub testimony_interval: Duration,
     /// How long replicas are waited for when they are asked about a suspected master.
     pub corroboration_timeout: Duration,
     /// The pause between two such questions to one replica.
@@ -83,7 +90,10 @@ impl Default for Policy {
             max_loading_time: Duration::from_secs(3),
             settled_replica_intervals: 2,
             promote_timeout: Duration::from_secs(1),
-            command_timeout: Duration::from_millis(400),
+            command_timeout: Duration::from_millis(250),
+            testimony_age_max: Duration::from_secs(1),
+            testimony_timeout: Duration::from_millis(200),
+            testimony_interval: Duration::from_millis(2),
             corroboration_timeout: Duration::from_millis(200),
             corroboration_interval: Duration::from_millis(1),
             max_link_down: Duration::from_secs(30),

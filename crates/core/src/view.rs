@@ -2,7 +2,7 @@
 //!
 //! Every key is present in every answer, unknown is null.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::addr::Addr;
 use crate::instance::Flavor;
@@ -131,7 +131,7 @@ pub struct NodeView {
 }
 
 /// Whether an instance is up, for one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It replies, or did so recently enough.
@@ -143,7 +143,7 @@ pub enum State {
 }
 
 /// How a node knows what it sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum How {
     /// It replied.

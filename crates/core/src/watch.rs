@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::addr::Addr;
 use crate::event::{Health, ProbeSeq, Probed};
 use crate::instance::Facts;
@@ -77,7 +79,7 @@ struct Loading {
 }
 
 /// How a dead instance is dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Death {
     /// Its host says that no process listens.
     Refusing,
@@ -310,12 +312,14 @@ impl Watch {
         }
     }
 
-    /// Brings the state up to date. Returns whether it changed.
+    /// Brings the state up to date. Returns whether it changed, or silence began.
     pub fn update(&mut self, now: Time, policy: &Policy) -> bool {
+        let mut changed = false;
         if let Some((_, asked_at)) = self.unanswered.front().copied()
             && now >= asked_at + reply_deadline(policy)
             && self.trouble.is_none_or(|trouble| !trouble.away)
         {
+            changed = true;
             let trouble = self.begin_trouble(asked_at);
             trouble.away = true;
             self.how = How::Silent;
@@ -332,7 +336,7 @@ impl Watch {
             Some(_) | None => State::Unknown,
         };
         if state == self.state {
-            return false;
+            return changed;
         }
         self.state = state;
         self.since = match (state, self.trouble) {

@@ -92,6 +92,7 @@ impl Desk {
                 Action::Vet { group, id, .. } => {
                     self.fleet.handle(self.now, Event::Vetted { group, id, veto: None });
                 }
+                Action::AskPeer { .. } | Action::Hint { .. } => panic!("there is no other node"),
                 Action::Publish(_) | Action::Forget { .. } => {}
             }
         }

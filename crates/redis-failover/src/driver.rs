@@ -10,22 +10,23 @@ use failover_core::action::Action;
 use failover_core::addr::Addr;
 use failover_core::event::{Answer, Event, ProposalId, RequestId};
 use failover_core::fleet::Fleet;
-use failover_core::node::{GroupName, Token};
+use failover_core::node::{GroupName, Leadership, NodeId, Token};
 use failover_core::notice::{Notice, Weight, What};
 use failover_core::record::{Change, Kind, Phase};
 use failover_core::time::Time;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Heard, Progress};
 use crate::clock::Clock;
 use crate::events::{Events, Lanes};
 use crate::fault;
 use crate::hooks::{FailoverPlan, Hooks, MasterChange};
-use crate::redis::{Instance, Login, Order};
+use crate::redis::{Instance, Login, Order, OrderedBy};
 use crate::requests::Waiting;
 use crate::resolve::Resolver;
 use crate::shown::Shown;
+use crate::talk::{Inbound, Talk};
 
 /// The number of the request that registers the configured groups.
 pub(crate) const FIRST_REQUEST: RequestId = 0;
@@ -46,6 +47,13 @@ pub(crate) struct Driver {
     pub(crate) events: Events,
     pub(crate) lanes: Lanes,
     pub(crate) requests: mpsc::Receiver<Waiting>,
+    /// What the broker says by itself; it never does for a node that is alone.
+    pub(crate) heard: mpsc::Receiver<Heard>,
+    /// What other nodes want to know.
+    pub(crate) inbound: mpsc::Receiver<Inbound>,
+    /// The way to other nodes; `None` for a node that is alone.
+    pub(crate) talk: Option<Talk>,
+    pub(crate) progress: Progress,
     pub(crate) shown: Arc<Shown>,
     pub(crate) hooks: Hooks,
     pub(crate) notices: broadcast::Sender<Notice>,
@@ -64,6 +72,8 @@ struct Round {
     /// Events that need no way round through a channel.
     at_once: VecDeque<Event>,
     waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    /// What other nodes are to be asked, all groups of one leadership in one question.
+    questions: BTreeMap<(NodeId, Token), Vec<GroupName>>,
     next_request: RequestId,
     refreshed: Option<GroupName>,
 }
@@ -81,6 +91,7 @@ impl Driver {
             instances: BTreeMap::new(),
             at_once: first.into(),
             waiting: BTreeMap::from([(FIRST_REQUEST, answered)]),
+            questions: BTreeMap::new(),
             next_request: FIRST_REQUEST,
             refreshed: None,
         };
@@ -96,9 +107,11 @@ impl Driver {
             }
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stopped(&mut stop) => return,
+                Some(heard) = self.heard.recv() => self.hear(&mut round, heard).await,
                 Some(event) = self.lanes.urgent.recv() => round.at_once.push_back(event),
-                Some(waiting) = self.requests.recv() => round.request(waiting),
+                Some(inbound) = self.inbound.recv() => self.serve(&mut round, inbound).await,
+                Some(waiting) = self.requests.recv() => self.request(&mut round, waiting),
                 Some(event) = self.lanes.routine.recv() => round.at_once.push_back(event),
                 () = &mut timer => {}
                 _ = refresh.tick() => self.refresh(&mut round),
@@ -120,8 +133,7 @@ impl Driver {
     async fn settle(&mut self, round: &mut Round) {
         loop {
             while let Some(event) = round.at_once.pop_front() {
-                self.fleet.handle(self.clock.now(), event);
-                self.drain(round).await;
+                self.handle(round, event).await;
             }
             self.fleet.handle_timeout(self.clock.now());
             self.drain(round).await;
@@ -129,7 +141,71 @@ impl Driver {
                 break;
             }
         }
+        for ((node, token), groups) in std::mem::take(&mut round.questions) {
+            if let Some(talk) = &self.talk {
+                talk.ask_sight(node, token, groups);
+            }
+        }
         self.publish_changed();
+    }
+
+    async fn handle(&mut self, round: &mut Round, event: Event) {
+        let event = match event {
+            Event::Committed { id: Some(id), changes } => after_commit(id, changes).await,
+            other => other,
+        };
+        self.fleet.handle(self.clock.now(), event);
+        self.drain(round).await;
+    }
+
+    /// Takes what the broker says, in its order.
+    async fn hear(&mut self, round: &mut Round, heard: Heard) {
+        match heard {
+            Heard::Event(event) => self.handle(round, event).await,
+            Heard::Committed { index, events } => {
+                self.progress.begin(index);
+                for event in events {
+                    self.handle(round, event).await;
+                }
+                self.publish_changed();
+                self.progress.finish(index);
+            }
+        }
+    }
+
+    /// Does for another node what only the loop can.
+    async fn serve(&mut self, round: &mut Round, inbound: Inbound) {
+        match inbound {
+            Inbound::Sight(groups, reply) => {
+                let mut sights = Vec::with_capacity(groups.len());
+                for group in groups {
+                    if let Some(testimony) = self.fleet.testify(self.clock.now(), &group) {
+                        sights.push((group, testimony));
+                    }
+                }
+                let _ = reply.send(sights);
+                self.drain(round).await;
+            }
+            Inbound::Hint(group) => round.at_once.push_back(Event::Hinted { group }),
+            Inbound::Command { group, addr, command, token, deadline, reply } => {
+                let by = OrderedBy::Leader(reply);
+                self.instance(round, &group, &addr).order(Order { command, token, deadline, by });
+            }
+        }
+    }
+
+    /// Takes a request, or hands it on to the leader.
+    fn request(&mut self, round: &mut Round, waiting: Waiting) {
+        let Waiting { request, forwarded, answer } = waiting;
+        if let (Leadership::Follower { leader }, Some(talk), false) =
+            (self.fleet.leadership(), &self.talk, forwarded)
+        {
+            talk.forward(leader.clone(), request, answer);
+            return;
+        }
+        round.next_request += 1;
+        round.waiting.insert(round.next_request, answer);
+        round.at_once.push_back(Event::Request { id: round.next_request, request });
     }
 
     fn publish_changed(&mut self) {
@@ -165,9 +241,23 @@ impl Driver {
                 Action::Propose { id, token, changes } => {
                     self.propose(round, id, token, changes).await;
                 }
-                Action::Command { group, id, addr, command, token, deadline } => {
-                    let order = Order { group: group.clone(), id, command, token, deadline };
+                Action::Command { group, id, addr, command, token, via: None, deadline } => {
+                    let by = OrderedBy::Loop(group.clone(), id);
+                    let order = Order { command, token, deadline, by };
                     self.instance(round, &group, &addr).order(order);
+                }
+                Action::Command { group, id, addr, command, token, via: Some(node), deadline } => {
+                    if let Some(talk) = &self.talk {
+                        talk.command(node, (group, id), (addr, command), token, deadline);
+                    }
+                }
+                Action::AskPeer { node, group, token } => {
+                    round.questions.entry((node, token)).or_default().push(group);
+                }
+                Action::Hint { leader, group } => {
+                    if let Some(talk) = &self.talk {
+                        talk.hint(leader, group);
+                    }
                 }
                 Action::Vet { group, id, old_master, candidate, reason, deadline } => {
                     let plan = FailoverPlan { group, old_master, candidate, reason };
@@ -210,24 +300,16 @@ impl Driver {
         token: Token,
         changes: Vec<Change>,
     ) {
-        let points = fault_points(&changes);
         for change in &changes {
             tracing::debug!(group = %change.group, "proposing: {}", change.what);
         }
-        if let Some((before, _)) = points
+        if let Some((before, _)) = fault_points(&changes)
             && let Err(why) = fault::point(before).await
         {
             round.at_once.push_back(Event::NotCommitted { id, why });
             return;
         }
-        let answer = self.broker.propose(id.clone(), token, changes);
-        if let Some((_, Some(after))) = points
-            && let Err(why) = fault::point(after).await
-        {
-            round.at_once.push_back(Event::NotCommitted { id, why });
-            return;
-        }
-        round.at_once.extend(answer);
+        round.at_once.extend(self.broker.propose(id, token, changes));
     }
 
     fn vet(&self, round: &mut Round, id: u64, plan: FailoverPlan, deadline: Time) {
@@ -266,12 +348,19 @@ impl Driver {
     }
 }
 
-impl Round {
-    fn request(&mut self, (request, answer): Waiting) {
-        self.next_request += 1;
-        self.waiting.insert(self.next_request, answer);
-        self.at_once.push_back(Event::Request { id: self.next_request, request });
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// The fault points behind a commit. One that is told to fail loses the news that this was our own proposal.
+async fn after_commit(id: ProposalId, changes: Vec<Change>) -> Event {
+    let mut id = Some(id);
+    if let Some((_, Some(after))) = fault_points(&changes)
+        && fault::point(after).await.is_err()
+    {
+        id = None;
     }
+    Event::Committed { id, changes }
 }
 
 /// The fault points around the commit of a failover's steps.

@@ -40,6 +40,10 @@ impl Events {
             | Event::Voters(_)
             | Event::Committed { .. }
             | Event::NotCommitted { .. }
+            | Event::Unsettled { .. }
+            | Event::Restored(_)
+            | Event::Testified { .. }
+            | Event::Hinted { .. }
             | Event::Vetted { .. }
             | Event::Request { .. } => &self.urgent,
         };

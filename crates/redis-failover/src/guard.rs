@@ -10,10 +10,10 @@ use failover_core::node::{GroupName, NodeId};
 use failover_core::notice::Notice;
 use failover_core::view::GroupView;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Progress};
 use crate::clock::Clock;
 use crate::config::{BrokerKind, Config, ConfigError, Credentials, ListenAddr};
 use crate::driver::{Driver, FIRST_REQUEST, Logins};
@@ -48,7 +48,7 @@ pub enum StartError {
     Groups(String),
 }
 
-/// Why a request was refused. Nothing was changed.
+/// Why a request was not carried out. Nothing was changed, unless the code is [`RefusalCode::UnknownOutcome`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refused {
@@ -140,6 +140,10 @@ impl Builder {
                 Broker::Solo { node: node.clone() }
             }
         };
+        let progress = Progress::new();
+        // The broker of a node that is alone never says anything by itself, and nobody asks it.
+        let (_told, heard) = mpsc::channel(1);
+        let (_inbox, inbound) = mpsc::channel(1);
         let (events, lanes) = Events::lanes();
         let (requests, requests_end) = Requests::channel();
         let (stop, stopped) = watch::channel(false);
@@ -158,6 +162,10 @@ impl Builder {
             events,
             lanes,
             requests: requests_end,
+            heard,
+            inbound,
+            talk: None,
+            progress,
             shown: Arc::clone(&shown),
             hooks,
             notices: notices.clone(),

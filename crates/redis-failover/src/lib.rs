@@ -29,10 +29,12 @@ pub mod fault;
 mod guard;
 mod hooks;
 mod http;
+mod peers;
 mod redis;
 mod requests;
 mod resolve;
 mod shown;
+mod talk;
 
 pub use failover_core as core;
 pub use guard::{Builder, Guard, Refused, StartError};

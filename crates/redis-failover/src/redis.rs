@@ -13,4 +13,4 @@ mod probe;
 mod resp;
 
 pub(crate) use connection::Login;
-pub(crate) use probe::{Instance, Order};
+pub(crate) use probe::{Instance, Order, OrderedBy};

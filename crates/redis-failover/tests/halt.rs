@@ -13,7 +13,7 @@ use common::{Daemon, Group, Options, PATIENCE, Server, ServerKind, wait_until};
 
 const FAULT: &str = "REDIS_FAILOVER_FAULT";
 /// Between the last look at the candidate and the command: time to stop it.
-const PAUSE: &str = "before-promote-send=sleep:250";
+const PAUSE: &str = "before-promote-send=sleep:150";
 
 /// Kills the master and stops the candidate before the command reaches it: the command lies in its socket.
 fn lose_the_promotion(group: &mut Group, daemon: &Daemon, candidate: &str) {

@@ -72,6 +72,13 @@ pub(crate) fn event(event: &Event) -> String {
         Event::Leadership(leadership) => format!("<- leadership: {leadership:?}"),
         Event::Voters(voters) => format!("<- voters: {}", voters.len()),
         Event::Committed { changes, .. } => format!("<- committed: {}", whats(changes)),
+        Event::Unsettled { why, .. } => format!("<- not known whether it is committed: {why}"),
+        Event::Restored(record) => format!("<- the record of {} groups", record.len()),
+        Event::Testified { node, testimony, .. } => match testimony.dead {
+            Some(death) => format!("<- {node} sees the master dead ({death:?})"),
+            None => format!("<- {node} does not see the master dead"),
+        },
+        Event::Hinted { .. } => "<- a follower suspects the master".to_owned(),
         Event::NotCommitted { why, .. } => format!("<- not committed: {why}"),
         Event::Vetted { veto, .. } => match veto {
             Some(veto) => format!("<- vetoed: {veto}"),
@@ -96,6 +103,8 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Vet { old_master, candidate, .. } => {
             format!("-> vet: {candidate} instead of {old_master}")
         }
+        Action::AskPeer { node, .. } => format!("-> {node} asked what it sees"),
+        Action::Hint { leader, .. } => format!("-> {leader} hinted"),
         Action::Publish(notice) => format!("== {}", notice.sentence),
         Action::Answer { id, answer } => format!("-> answer {id}: {answer:?}"),
     }

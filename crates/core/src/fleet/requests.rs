@@ -80,6 +80,21 @@ impl Fleet {
         }
     }
 
+    pub(super) fn request_unsettled(&mut self, proposal: u64, why: &str) {
+        match self.pending.remove(&proposal) {
+            Some(Pending::Request { id, .. }) => {
+                let message = format!(
+                    "it is not known whether it was done ({why}); it may still be: read the groups and the history"
+                );
+                self.answer(id, Answer::unknown(message));
+            }
+            Some(Pending::Merge(name)) => {
+                self.merging.remove(&name);
+            }
+            None => {}
+        }
+    }
+
     fn answer(&mut self, id: RequestId, answer: Answer) {
         self.actions.push_back(Action::Answer { id, answer });
     }

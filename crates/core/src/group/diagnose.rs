@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::addr::Addr;
 use crate::group::elect::{Contest, ago, judge};
 use crate::group::identity::{follows_recorded, same_process};
+use crate::group::quorum::Peers;
 use crate::instance::{Facts, Link, Role};
 use crate::policy::Policy;
 use crate::record::{GroupEntry, Phase};
@@ -140,7 +141,9 @@ pub(crate) struct Picture<'a> {
     pub(crate) now: Time,
     /// Somebody acts.
     pub(crate) led: bool,
-    /// A replica that has news of a master which is unreachable for us, and how it knows.
+    /// What the other nodes see.
+    pub(crate) peers: &'a Peers,
+    /// Who contradicts, a replica that has news of the master or the other voters, and how they know.
     pub(crate) veto: Option<&'a str>,
 }
 
@@ -159,6 +162,7 @@ impl<'a> Picture<'a> {
             entry: self.entry,
             watches: self.watches,
             policy: self.policy,
+            peers: self.peers,
             tried: &[],
             dead_since: self
                 .watch(&self.entry.master)

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::identity::same_process;
+use super::quorum::Peers;
 use crate::addr::Addr;
 use crate::instance::{Facts, Link, ReplicationId, Role};
 use crate::policy::Policy;
@@ -18,6 +19,8 @@ pub(crate) struct Contest<'a> {
     pub(crate) entry: &'a GroupEntry,
     pub(crate) watches: &'a BTreeMap<Addr, Watch>,
     pub(crate) policy: &'a Policy,
+    /// What the other nodes see: they may reach a candidate that is away for this one.
+    pub(crate) peers: &'a Peers,
     /// Candidates that were tried already.
     pub(crate) tried: &'a [Attempt],
     /// When the master died; now, when it lives and the question is who could replace it.
@@ -118,10 +121,50 @@ fn last_known_offset(contest: &Contest<'_>) -> Option<u64> {
 
 /// Whether one instance can be promoted, or why not.
 pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts, String> {
-    let Contest { entry: _, watches, policy, tried, dead_since, read_after, now } = *contest;
+    let Contest { watches, policy, tried, dead_since, now, .. } = *contest;
     if let Some(attempt) = tried.iter().find(|attempt| attempt.addr == *addr) {
         return Err(format!("was tried in this failover and given up: {}", attempt.reason));
     }
+    let facts = read(contest, addr)?;
+    let master = watches.get(&contest.entry.master).and_then(Watch::facts);
+    if master.is_some_and(|master| same_process(master, facts)) {
+        return Err("is the recorded master under another address".to_owned());
+    }
+    if facts.priority == 0 {
+        return Err("has priority 0: its owner does not want it promoted".to_owned());
+    }
+    // The link first: while it copies its master's data, a replica reports a history of its own making.
+    judge_link(policy, dead_since, now, facts)?;
+    judge_history(contest, facts)?;
+    if policy.max_lag_bytes > 0
+        && let Some(known) = last_known_offset(contest)
+        && known.saturating_sub(facts.offset) > policy.max_lag_bytes
+    {
+        return Err(format!(
+            "is {} bytes behind the master's last known offset, more than max_lag_bytes ({})",
+            known - facts.offset,
+            policy.max_lag_bytes
+        ));
+    }
+    Ok(facts)
+}
+
+/// What an instance reported, to this node or to one that reaches it.
+fn read<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts, String> {
+    let away = contest.watches.get(addr).is_some_and(Watch::away);
+    let borrowed = contest
+        .peers
+        .facts(contest.now, contest.policy, addr)
+        .map(|(_, facts)| facts)
+        .filter(|facts| away && contest.read_after.is_none_or(|after| facts.asked_at >= after));
+    match borrowed {
+        Some(facts) => Ok(facts),
+        None => read_here(contest, addr),
+    }
+}
+
+fn read_here<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts, String> {
+    let Contest { watches, read_after, now, .. } = *contest;
     let Some(watch) = watches.get(addr) else { return Err("is not watched yet".to_owned()) };
     match watch.state() {
         State::Down => {
@@ -155,26 +198,6 @@ pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts,
     let doubted = watch.trouble_since().is_some();
     if read_after.is_some_and(|after| facts.asked_at < after || doubted) {
         return Err("gave no answer when it was asked about the dead master".to_owned());
-    }
-    let master = watches.get(&contest.entry.master).and_then(Watch::facts);
-    if master.is_some_and(|master| same_process(master, facts)) {
-        return Err("is the recorded master under another address".to_owned());
-    }
-    if facts.priority == 0 {
-        return Err("has priority 0: its owner does not want it promoted".to_owned());
-    }
-    // The link first: while it copies its master's data, a replica reports a history of its own making.
-    judge_link(policy, dead_since, now, facts)?;
-    judge_history(contest, facts)?;
-    if policy.max_lag_bytes > 0
-        && let Some(known) = last_known_offset(contest)
-        && known.saturating_sub(facts.offset) > policy.max_lag_bytes
-    {
-        return Err(format!(
-            "is {} bytes behind the master's last known offset, more than max_lag_bytes ({})",
-            known - facts.offset,
-            policy.max_lag_bytes
-        ));
     }
     Ok(facts)
 }

@@ -32,20 +32,14 @@ impl Group {
         sign: Time,
         down: Time,
     ) -> Option<String> {
-        let votes = 1;
-        match self.policy.quorum_of(ctx.voters.len()) {
-            Err(why) => return Some(why),
-            Ok(quorum) if votes < quorum => {
-                return Some(format!("{votes} of {quorum} voters see the master down"));
-            }
-            Ok(_) => {}
-        }
+        let agreement = self.agreement(ctx, token, sign);
         let timeout = self.policy.corroboration_timeout;
         let (seen, asked, first) = match &self.work {
             Work::Hearing { seen, asked, .. } => (*seen, *asked, false),
             Work::Idle
             | Work::Vetting { .. }
             | Work::Proposing { .. }
+            | Work::Resuming { .. }
             | Work::Promoting { .. }
             | Work::Repointing(_)
             | Work::Repairing { .. } => (ctx.now, down, true),
@@ -88,11 +82,22 @@ impl Group {
                 }
                 Some(because)
             }
-            Verdict::Dead => {
-                self.veto = None;
-                return self.elect_and_vet(ctx, token, death, (sign, seen, asked));
-            }
+            Verdict::Dead => match agreement.missing {
+                None => {
+                    self.veto = None;
+                    return self.elect_and_vet(ctx, token, death, (sign, seen, asked));
+                }
+                Some(missing) => {
+                    if ctx.now >= seen + timeout {
+                        self.veto = Some(missing.clone());
+                    }
+                    Some(missing)
+                }
+            },
         };
+        if let Some(at) = agreement.again_at {
+            again_at = again_at.min(at);
+        }
         self.work = Work::Hearing { seen, asked, again_at };
         because
     }
@@ -156,6 +161,7 @@ impl Group {
             entry: &self.entry,
             watches: &self.watches,
             policy: &self.policy,
+            peers: &self.peers,
             tried,
             dead_since: sign,
             read_after: Some(read_after),
@@ -238,7 +244,8 @@ impl Group {
             return;
         }
         let Some(saga) = &mut plan.saga else { return };
-        let serves = self.watches.get(&saga.target).is_some_and(Watch::serves);
+        let serves = self.watches.get(&saga.target).is_some_and(Watch::serves)
+            || self.reached_by(ctx.now, &saga.target).is_some();
         if !serves || self.eligible(ctx.now, &saga.target).is_err() {
             // The candidate fell out meanwhile: another election finds the next one.
             return;
@@ -321,6 +328,7 @@ impl Group {
             | Work::Hearing { .. }
             | Work::Vetting { .. }
             | Work::Proposing { .. }
+            | Work::Resuming { .. }
             | Work::Promoting { .. }
             | Work::Repairing { .. } => {}
         }
@@ -337,6 +345,7 @@ impl Group {
             | Work::Hearing { .. }
             | Work::Vetting { .. }
             | Work::Proposing { .. }
+            | Work::Resuming { .. }
             | Work::Promoting { .. }
             | Work::Repairing { .. } => None,
         }

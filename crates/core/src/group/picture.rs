@@ -70,6 +70,7 @@ impl Group {
                 Work::Idle
                 | Work::Hearing { .. }
                 | Work::Proposing { .. }
+                | Work::Resuming { .. }
                 | Work::Promoting { .. }
                 | Work::Repointing(_)
                 | Work::Repairing { .. },
@@ -124,12 +125,14 @@ impl Group {
             location: None,
             eligible: eligible.is_ok(),
             not_eligible_because: eligible.err(),
-            views: vec![NodeView {
+            views: std::iter::once(NodeView {
                 node: ctx.me.clone(),
                 state,
                 how,
                 age_ms: u64::try_from(ctx.now.since(heard).as_millis()).unwrap_or(u64::MAX),
-            }],
+            })
+            .chain(self.peers.views(ctx.now, addr))
+            .collect(),
         }
     }
 
@@ -144,6 +147,7 @@ impl Group {
                 entry: &self.entry,
                 watches: &self.watches,
                 policy: &self.policy,
+                peers: &self.peers,
                 tried: &[],
                 dead_since,
                 read_after: None,

@@ -232,6 +232,7 @@ impl Group {
             | Work::Hearing { .. }
             | Work::Vetting { .. }
             | Work::Proposing { .. }
+            | Work::Resuming { .. }
             | Work::Promoting { .. }
             | Work::Repointing(_) => {
                 let master = self.entry.master.clone();

@@ -73,6 +73,7 @@ impl From<RefusalCode> for Code {
             RefusalCode::Busy => Self::Busy,
             RefusalCode::NoLeader => Self::NoLeader,
             RefusalCode::NoQuorum => Self::NoQuorum,
+            RefusalCode::UnknownOutcome => Self::UnknownOutcome,
         }
     }
 }

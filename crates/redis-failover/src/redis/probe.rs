@@ -16,7 +16,7 @@ use failover_core::event::{CommandId, CommandResult, Event, Health, ProbeSeq, Pr
 use failover_core::node::{GroupName, Token};
 use failover_core::time::Time;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use super::command::{Answered, WARM, carry_out};
@@ -36,11 +36,19 @@ const FRESH_AGE_MAX: Duration = Duration::from_millis(1500);
 /// A command for an instance.
 #[derive(Debug)]
 pub(crate) struct Order {
-    pub(crate) group: GroupName,
-    pub(crate) id: CommandId,
     pub(crate) command: Command,
     pub(crate) token: Token,
     pub(crate) deadline: Time,
+    pub(crate) by: OrderedBy,
+}
+
+/// Who ordered a command, and hears how it ended.
+#[derive(Debug)]
+pub(crate) enum OrderedBy {
+    /// This node's own loop, for a group, under a number.
+    Loop(GroupName, CommandId),
+    /// The leader, which cannot reach the instance itself.
+    Leader(oneshot::Sender<CommandResult>),
 }
 
 /// The driver's end of an instance's task; dropping it ends the task and its connections.
@@ -297,7 +305,11 @@ impl Task {
                 self.probed(seq, outcome).await;
             }
         }
-        self.send(Event::Commanded { group: order.group, id: order.id, result }).await;
+        match order.by {
+            OrderedBy::Loop(group, id) => self.send(Event::Commanded { group, id, result }).await,
+            // A leader that waits no longer takes it for unknown.
+            OrderedBy::Leader(waiting) => drop(waiting.send(result)),
+        }
     }
 
     async fn execute(
@@ -316,9 +328,14 @@ impl Task {
         if let Err(why) = fault::point(point).await {
             return CommandResult::Refused(why);
         }
-        if !self.fence.allows(order.token) {
+        let allowed = match order.by {
+            OrderedBy::Loop(..) => self.fence.allows(order.token),
+            OrderedBy::Leader(_) => self.fence.allows_leader(order.token),
+        };
+        if !allowed {
             return CommandResult::Refused(
-                "this node is not the leader any more; the command was not sent".to_owned(),
+                "the leadership under which it was decided is over, or its lease ran out; the command was not sent"
+                    .to_owned(),
             );
         }
         if self.clock.now() >= order.deadline {

@@ -69,7 +69,11 @@ impl World {
                 let vetted = Event::Vetted { group, id, veto: None };
                 self.after(Duration::from_micros(micros), Happening::Tell(vetted));
             }
-            Action::Publish(_) | Action::Answer { .. } => {}
+            Action::Publish(_)
+            | Action::Answer { .. }
+            // There is no other node in this world.
+            | Action::AskPeer { .. }
+            | Action::Hint { .. } => {}
         }
     }
 

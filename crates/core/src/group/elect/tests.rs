@@ -9,6 +9,7 @@ struct Case {
     entry: GroupEntry,
     watches: BTreeMap<Addr, Watch>,
     policy: Policy,
+    peers: Peers,
     tried: Vec<Attempt>,
 }
 
@@ -17,8 +18,13 @@ impl Case {
     fn new() -> Self {
         let mut entry = GroupEntry::new(addr(1));
         entry.lineage = vec![id("h")];
-        let mut case =
-            Self { entry, watches: BTreeMap::new(), policy: Policy::default(), tried: Vec::new() };
+        let mut case = Self {
+            entry,
+            watches: BTreeMap::new(),
+            policy: Policy::default(),
+            peers: Peers::default(),
+            tried: Vec::new(),
+        };
         case.hear(1, master(at(0)));
         case
     }
@@ -47,6 +53,7 @@ impl Case {
             entry: &self.entry,
             watches: &self.watches,
             policy: &self.policy,
+            peers: &self.peers,
             tried: &self.tried,
             dead_since: at(5),
             read_after: Some(at(6)),

@@ -15,6 +15,9 @@ impl Group {
     /// Sends the promotion, reads what became of it, and sends it again while that is safe.
     pub(super) fn drive_promotion(&mut self, ctx: &Context<'_>, token: Token) {
         let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
+        if !self.is_resumed(ctx, token, &target) {
+            return;
+        }
         let Work::Promoting { sent, since, unknown_at } = &self.work else {
             if !self.master_is_still_dead(ctx, token) {
                 return;
@@ -27,8 +30,7 @@ impl Group {
         let (sent, since, unknown_at) = (*sent, *since, *unknown_at);
         let over = ctx.now >= since + self.policy.promote_timeout;
         if let Some(unknown_at) = unknown_at {
-            let facts = self.watches.get(&target).and_then(Watch::facts).cloned();
-            match facts.filter(|facts| facts.asked_at >= unknown_at) {
+            match self.read_target(ctx, token, &target, unknown_at) {
                 Some(facts) if facts.is_master() => {
                     self.promoted(ctx, token, &target, &facts);
                     return;
@@ -40,12 +42,7 @@ impl Group {
                         Work::Promoting { sent: Some(id), since, unknown_at: Some(ctx.now) };
                     return;
                 }
-                Some(_) => {}
-                None => {
-                    if let Some(watch) = self.watches.get_mut(&target) {
-                        watch.ask(ctx.now, unknown_at);
-                    }
-                }
+                Some(_) | None => {}
             }
         }
         if over {
@@ -55,6 +52,67 @@ impl Group {
             );
             self.abandon(ctx, token, &target, true, why);
         }
+    }
+
+    /// A promotion that this leadership did not begin may have happened already, or may be about to: the candidate is
+    /// asked what it is before anything is sent. Returns whether that is settled.
+    fn is_resumed(&mut self, ctx: &Context<'_>, token: Token, target: &Addr) -> bool {
+        let epoch = Some(self.entry.epoch);
+        let mine = self.untouched == epoch || matches!(self.work, Work::Promoting { .. });
+        if mine || self.read == epoch {
+            return true;
+        }
+        let since = match self.work {
+            Work::Resuming { since } => since,
+            Work::Idle
+            | Work::Hearing { .. }
+            | Work::Vetting { .. }
+            | Work::Proposing { .. }
+            | Work::Promoting { .. }
+            | Work::Repointing(_)
+            | Work::Repairing { .. } => {
+                self.mark(ctx, "resumed_by", Some(target), None);
+                self.work = Work::Resuming { since: ctx.now };
+                ctx.now
+            }
+        };
+        match self.read_target(ctx, token, target, since) {
+            Some(facts) if facts.is_master() => self.promoted(ctx, token, target, &facts),
+            Some(_) => {
+                self.read = epoch;
+                self.work = Work::Idle;
+                return true;
+            }
+            None if ctx.now >= since + self.policy.promote_timeout => {
+                let why = format!(
+                    "another leader may have promoted it, and it did not answer within {} ms",
+                    self.policy.promote_timeout.as_millis()
+                );
+                self.abandon(ctx, token, target, true, why);
+            }
+            None => {}
+        }
+        false
+    }
+
+    /// What the candidate reported to a question that was asked at a moment or later; asks when there is nothing yet.
+    fn read_target(
+        &mut self,
+        ctx: &Context<'_>,
+        token: Token,
+        target: &Addr,
+        since: Time,
+    ) -> Option<Facts> {
+        let facts = self.facts_of(ctx.now, target).filter(|facts| facts.asked_at >= since).cloned();
+        if facts.is_none() {
+            if let Some(watch) = self.watches.get_mut(target) {
+                watch.ask(ctx.now, since);
+            }
+            if self.watches.get(target).is_some_and(Watch::away) {
+                self.ask_peers(ctx, token, since);
+            }
+        }
+        facts
     }
 
     fn command_promote(&mut self, now: Time, token: Token, target: &Addr) -> CommandId {
@@ -69,8 +127,13 @@ impl Group {
     /// Whether the first promotion of a decision may be sent. It is decided that the master is dead, but what is decided
     /// may be old: the commit took long, another leader decided it, or this node stood still. So it must be dead now.
     fn master_is_still_dead(&mut self, ctx: &Context<'_>, token: Token) -> bool {
-        if self.death(ctx.now).is_some() {
-            return true;
+        if let Some((_, sign, _)) = self.death(ctx.now) {
+            let agreement = self.agreement(ctx, token, sign);
+            if let Some(again_at) = agreement.again_at {
+                self.work = Work::Hearing { seen: sign, asked: ctx.now, again_at };
+            }
+            self.veto = agreement.missing;
+            return self.veto.is_none();
         }
         let master = self.entry.master.clone();
         if !self.watches.get(&master).is_some_and(|watch| watch.serves() && watch.is_master()) {

@@ -72,7 +72,9 @@ impl Repointing {
 impl Group {
     /// Points the other replicas at the new master, `parallel_syncs` at a time, and verifies each.
     pub(super) fn drive_repointing(&mut self, ctx: &Context<'_>, token: Token) {
-        if self.watches.get(&self.entry.master).is_some_and(|watch| watch.state() == State::Down) {
+        let down =
+            self.watches.get(&self.entry.master).is_some_and(|watch| watch.state() == State::Down);
+        if down && self.reached_by(ctx.now, &self.entry.master).is_none() {
             self.finish_failover(
                 ctx,
                 token,

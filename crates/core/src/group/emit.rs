@@ -1,0 +1,121 @@
+//! What leaves a group: proposals, commands and notices, and the steps of its saga on their way into the record.
+
+use super::{Context, Group, Work};
+use crate::action::{Action, Command};
+use crate::addr::Addr;
+use crate::event::{CommandId, ProposalId};
+use crate::node::Token;
+use crate::notice::{Notice, What};
+use crate::policy::STEPS_MAX;
+use crate::record::{Change, GroupEntry, HistoryEntry, Outcome, Saga, Step};
+use crate::time::{Time, millis};
+use crate::watch::Watch;
+
+impl Group {
+    pub(super) fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub(super) fn propose(
+        &mut self,
+        token: Token,
+        what: String,
+        entry: GroupEntry,
+        history: Option<HistoryEntry>,
+    ) {
+        let id = self.take_id();
+        self.work = Work::Proposing { id };
+        self.actions.push_back(Action::Propose {
+            id: ProposalId::Group(self.name.clone(), id),
+            token,
+            changes: vec![Change {
+                group: self.name.clone(),
+                expect: self.revision,
+                what,
+                entry: Some(entry),
+                history,
+            }],
+        });
+    }
+
+    pub(super) fn command(
+        &mut self,
+        now: Time,
+        token: Token,
+        addr: &Addr,
+        command: Command,
+    ) -> CommandId {
+        let id = self.take_id();
+        self.actions.push_back(Action::Command {
+            group: self.name.clone(),
+            id,
+            via: self.reached_by(now, addr).cloned(),
+            addr: addr.clone(),
+            command,
+            token,
+            deadline: now + self.policy.command_timeout,
+        });
+        id
+    }
+
+    /// Tells an instance to follow the recorded master.
+    pub(super) fn command_follow(
+        &mut self,
+        now: Time,
+        token: Token,
+        addr: &Addr,
+        master: Addr,
+    ) -> CommandId {
+        let facts = self.watches.get(&master).and_then(Watch::facts);
+        let master_run_id = facts.and_then(|facts| facts.run_id.clone());
+        self.command(now, token, addr, Command::Follow { master, master_run_id })
+    }
+
+    pub(super) fn publish(&mut self, at: Time, what: What, sentence: String) {
+        let notice = Notice { at, group: self.name.clone(), what, sentence };
+        self.actions.push_back(Action::Publish(notice));
+    }
+
+    /// Notes a step of the saga, to be carried into the record by the next proposal.
+    pub(super) fn mark(
+        &mut self,
+        ctx: &Context<'_>,
+        name: &str,
+        addr: Option<&Addr>,
+        note: Option<String>,
+    ) {
+        let Some(saga) = &self.entry.saga else { return };
+        let at_ms = millis(ctx.now.since(saga.history.started_at));
+        if saga.history.steps.len() + self.steps.len() < STEPS_MAX {
+            self.steps.push(Step {
+                name: name.to_owned(),
+                addr: addr.cloned(),
+                at_ms,
+                node: ctx.me.clone(),
+                note,
+            });
+        }
+    }
+
+    /// The saga with the steps noted since the last commit. They stay noted until they are in the record: the proposal
+    /// that carries them may be lost.
+    pub(super) fn saga_so_far(&self) -> Option<Saga> {
+        let mut saga = self.entry.saga.clone()?;
+        saga.history.steps.extend(self.steps.iter().cloned());
+        Some(saga)
+    }
+
+    /// Closes the saga: the entry without it, and its finished history.
+    pub(super) fn close_saga(
+        &mut self,
+        now: Time,
+        outcome: Outcome,
+    ) -> Option<(GroupEntry, HistoryEntry)> {
+        let mut history = self.saga_so_far()?.history;
+        history.outcome = outcome;
+        history.finished_at = Some(now);
+        let entry = GroupEntry { saga: None, ..self.entry.clone() };
+        Some((entry, history))
+    }
+}

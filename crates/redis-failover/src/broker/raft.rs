@@ -1,0 +1,6 @@
+//! Raft, built in.
+
+mod lease;
+mod machine;
+mod store;
+mod types;

@@ -1,0 +1,224 @@
+//! How long a leader may act without asking anybody.
+//!
+//! A member that hears its leader refuses to elect another for `raft_election_max_ms`. A leader that was heard by a
+//! majority therefore knows that there is no other one until that time is over, counted from when it *sent* what they
+//! acknowledged, by its own clock. Raft itself lets a leader that is cut off believe in itself for ever; this does not.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use failover_core::node::Token;
+use failover_core::time::Time;
+use openraft::Membership;
+
+use super::types::{Member, MemberId};
+
+/// This part of the election timeout is not used: the clocks of two hosts do not run alike.
+const DRIFT_PART: u32 = 8;
+
+/// The lease of this node, shared by whoever extends it and whoever asks it.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    length: Duration,
+    own: MemberId,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The term this node leads, while it does.
+    term: Option<u64>,
+    /// The voters: one set, or the two of a change of membership, each of which must have a majority.
+    configs: Vec<Vec<MemberId>>,
+    /// When the last request that a member acknowledged was sent, in that term.
+    acked: BTreeMap<MemberId, Time>,
+}
+
+impl Lease {
+    /// Of a cluster whose members wait at least `election_max` after they heard their leader.
+    pub(crate) fn new(own: MemberId, election_max: Duration) -> Self {
+        let length = election_max - election_max / DRIFT_PART;
+        Self { length, own, state: Arc::default() }
+    }
+
+    /// How long one acknowledgement lasts.
+    pub(crate) fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// A member accepted, as a follower of this term, what was sent to it then.
+    pub(crate) fn acked(&self, member: MemberId, term: u64, sent: Time) {
+        let mut state = self.state();
+        state.enter(term);
+        if state.term == Some(term) {
+            let acked = state.acked.entry(member).or_insert(sent);
+            *acked = sent.max(*acked);
+        }
+    }
+
+    /// This node leads that term.
+    pub(crate) fn leads(&self, term: u64) {
+        self.state().enter(term);
+    }
+
+    /// This node does not lead.
+    pub(crate) fn ends(&self) {
+        let mut state = self.state();
+        state.acked.clear();
+        state.term = None;
+    }
+
+    /// Who votes.
+    pub(crate) fn set_voters(&self, membership: &Membership<MemberId, Member>) {
+        let configs =
+            membership.get_joint_config().iter().map(|set| set.iter().copied().collect()).collect();
+        let mut state = self.state();
+        if state.configs != configs {
+            state.configs = configs;
+        }
+    }
+
+    /// Whether this node may act under this token now.
+    pub(crate) fn allows(&self, token: Token, now: Time) -> bool {
+        let state = self.state();
+        state.term == Some(token.0)
+            && state.quorum_sent(self.own, now).is_some_and(|sent| now.since(sent) < self.length)
+    }
+
+    /// How long ago a majority was last known to follow this leader; `None` when it does not lead or never was.
+    pub(crate) fn quorum_age(&self, now: Time) -> Option<Duration> {
+        let state = self.state();
+        state.term?;
+        state.quorum_sent(self.own, now).map(|sent| now.since(sent))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Forgets what was acknowledged in an older term. An answer of an older one is late and says nothing.
+    fn enter(&mut self, term: u64) {
+        if self.term.is_none_or(|own| own < term) {
+            self.acked.clear();
+            self.term = Some(term);
+        }
+    }
+
+    /// The moment such that a majority of every set acknowledged something sent then or later.
+    fn quorum_sent(&self, own: MemberId, now: Time) -> Option<Time> {
+        self.configs
+            .iter()
+            .map(|voters| self.majority_sent(voters, own, now))
+            .reduce(|one, other| Some(one?.min(other?)))
+            .flatten()
+    }
+
+    fn majority_sent(&self, voters: &[MemberId], own: MemberId, now: Time) -> Option<Time> {
+        let sent = |voter: &MemberId| {
+            if *voter == own { Some(now) } else { self.acked.get(voter).copied() }
+        };
+        let mut all: Vec<Time> = voters.iter().filter_map(sent).collect();
+        all.sort_unstable_by(|one, other| other.cmp(one));
+        // Of 3 the second youngest, of 4 the third: whoever is younger completes the majority with it.
+        all.get(voters.len() / 2).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn id(name: u64) -> MemberId {
+        name.into()
+    }
+
+    fn at(ms: u64) -> Time {
+        Time::from_millis(1_000_000 + ms)
+    }
+
+    fn lease(configs: &[&[u64]]) -> Lease {
+        let lease = Lease::new(id(1), Duration::from_millis(800));
+        let configs: Vec<BTreeSet<MemberId>> =
+            configs.iter().map(|set| set.iter().map(|name| id(*name)).collect()).collect();
+        lease.set_voters(&Membership::new(configs, ()));
+        lease
+    }
+
+    #[test]
+    fn one_voter_needs_nobody() {
+        let lease = lease(&[&[1]]);
+        assert!(!lease.allows(Token(4), at(0)), "it does not lead");
+        lease.leads(4);
+        assert!(lease.allows(Token(4), at(0)));
+        assert!(!lease.allows(Token(3), at(0)), "an older term's token");
+        assert!(!lease.allows(Token(5), at(0)));
+        lease.ends();
+        assert!(!lease.allows(Token(4), at(0)));
+    }
+
+    #[test]
+    fn a_majority_counts_from_when_its_requests_were_sent() {
+        let lease = lease(&[&[1, 2, 3]]);
+        lease.leads(1);
+        assert!(!lease.allows(Token(1), at(0)), "nobody acknowledged anything");
+        assert_eq!(lease.quorum_age(at(0)), None);
+        lease.acked(id(2), 1, at(100));
+        assert!(lease.allows(Token(1), at(799)));
+        assert!(!lease.allows(Token(1), at(800)), "100 + 7/8 of 800");
+        lease.acked(id(3), 1, at(300));
+        assert!(lease.allows(Token(1), at(999)));
+        assert_eq!(lease.quorum_age(at(999)), Some(Duration::from_millis(699)));
+        lease.acked(id(3), 1, at(200));
+        assert!(lease.allows(Token(1), at(999)), "a late answer takes nothing back");
+    }
+
+    #[test]
+    fn four_voters_need_three() {
+        let lease = lease(&[&[1, 2, 3, 4]]);
+        lease.leads(1);
+        lease.acked(id(2), 1, at(0));
+        assert!(!lease.allows(Token(1), at(1)), "two of four");
+        lease.acked(id(3), 1, at(0));
+        assert!(lease.allows(Token(1), at(1)));
+        lease.acked(id(4), 1, at(500));
+        assert!(!lease.allows(Token(1), at(700)), "the third youngest decides");
+    }
+
+    #[test]
+    fn a_change_of_membership_needs_both_majorities() {
+        let lease = lease(&[&[1, 2, 3], &[3, 4, 5]]);
+        lease.leads(1);
+        lease.acked(id(2), 1, at(0));
+        assert!(!lease.allows(Token(1), at(1)));
+        lease.acked(id(4), 1, at(0));
+        assert!(!lease.allows(Token(1), at(1)), "one of three in the second set");
+        lease.acked(id(5), 1, at(0));
+        assert!(lease.allows(Token(1), at(1)), "and this node is not even in it");
+    }
+
+    #[test]
+    fn another_term_starts_from_nothing() {
+        let lease = lease(&[&[1, 2, 3]]);
+        lease.leads(1);
+        lease.acked(id(2), 1, at(0));
+        lease.leads(2);
+        assert!(!lease.allows(Token(2), at(1)), "nothing was acknowledged in this one");
+        lease.acked(id(2), 1, at(2));
+        assert!(!lease.allows(Token(2), at(3)), "a late answer of the old term");
+        lease.acked(id(2), 2, at(4));
+        assert!(lease.allows(Token(2), at(5)));
+        assert!(!lease.allows(Token(1), at(5)));
+    }
+
+    #[test]
+    fn an_unknown_membership_allows_nothing() {
+        let lease = lease(&[]);
+        lease.leads(1);
+        assert!(!lease.allows(Token(1), at(0)));
+    }
+}

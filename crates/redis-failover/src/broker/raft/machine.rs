@@ -1,0 +1,275 @@
+//! The state machine: the record, and what the driver is told of it.
+//!
+//! What was applied is told in its order. What is applied again at a start is not: it becomes the record that the driver
+//! starts with.
+
+use std::io::Cursor;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use failover_core::event::Event;
+use failover_core::record::Record;
+use openraft::storage::{RaftStateMachine, Snapshot};
+use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
+use tokio::sync::{mpsc, watch};
+
+use super::store::Store;
+use super::types::{
+    Entry, LogId, Member, MemberId, Origin, Proposal, SnapshotMeta, StorageError, StoredMembership,
+    Types,
+};
+
+/// What is told to the driver.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Told {
+    /// The record is this now: this node was so far behind that it was given a snapshot.
+    Restored(Record),
+    /// A proposal may have been committed, or may be later.
+    Unsettled {
+        /// Which proposal.
+        id: failover_core::event::ProposalId,
+        /// Why nothing is known, a sentence.
+        why: String,
+    },
+    /// Anything else.
+    Event(Event),
+}
+
+/// The state machine, as Raft drives it.
+pub(crate) struct Machine {
+    shared: Arc<Shared>,
+    store: Store,
+    origin: Origin,
+    told: mpsc::Sender<Told>,
+}
+
+/// The state machine, as the rest of the broker sees it.
+#[derive(Clone)]
+pub(crate) struct Applied {
+    shared: Arc<Shared>,
+    last: watch::Receiver<Option<LogId>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    last: watch::Sender<Option<LogId>>,
+}
+
+#[derive(Default)]
+struct State {
+    record: Record,
+    last: Option<LogId>,
+    membership: StoredMembership,
+    /// Whether what is applied is told.
+    live: bool,
+}
+
+impl Machine {
+    /// Starts from the snapshot in the store. Nothing is told before [`Applied::go_live`].
+    ///
+    /// # Errors
+    /// A sentence, when the snapshot cannot be read.
+    pub(crate) fn restore(
+        store: Store,
+        origin: Origin,
+        told: mpsc::Sender<Told>,
+    ) -> Result<(Self, Applied), String> {
+        let mut state = State::default();
+        if let Some((covers, record)) = store.snapshot() {
+            state.record = serde_json::from_slice(&record).map_err(|error| {
+                format!(
+                    "the stored record cannot be read ({error}): it is damaged, or a newer release wrote it. Start that \
+                     release, or remove the data directory, and the other members take this node in again"
+                )
+            })?;
+            state.last = covers.last_log_id;
+            state.membership = covers.last_membership;
+        }
+        let (sender, last) = watch::channel(state.last);
+        let shared = Arc::new(Shared { state: Mutex::new(state), last: sender });
+        let applied = Applied { shared: shared.clone(), last };
+        Ok((Self { shared, store, origin, told }, applied))
+    }
+
+    /// A receiver that is gone is a driver that has ended.
+    async fn tell(&self, told: Told) {
+        let _ = self.told.send(told).await;
+    }
+}
+
+impl Applied {
+    /// From now on everything is told, beginning with what follows this record.
+    pub(crate) fn go_live(&self) -> Record {
+        let mut state = self.shared.state();
+        state.live = true;
+        state.record.clone()
+    }
+
+    /// The entry that was applied last, told already.
+    pub(crate) fn last(&self) -> watch::Receiver<Option<LogId>> {
+        self.last.clone()
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn apply(&mut self, entry: Entry, origin: Origin, told: &mut Vec<Told>) {
+        let term = entry.log_id.leader_id.term;
+        self.last = Some(entry.log_id);
+        match entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+            }
+            EntryPayload::Normal(batch) => {
+                for proposal in batch.proposals.iter() {
+                    let event = self.decide(proposal, term, origin);
+                    told.extend(event.filter(|_| self.live).map(Told::Event));
+                }
+            }
+        }
+    }
+
+    /// Applies a proposal, unless it was decided under another term or another change came first. Every member decides
+    /// the same, from the log alone.
+    fn decide(&mut self, proposal: &Proposal, term: u64, origin: Origin) -> Option<Event> {
+        let id = (proposal.origin == origin).then(|| proposal.id.clone());
+        let why = if proposal.token.0 == term {
+            match self.record.apply(&proposal.changes) {
+                Ok(()) => {
+                    return Some(Event::Committed { id, changes: proposal.changes.clone() });
+                }
+                Err(conflict) => format!(
+                    "another change of {} came first: it is at revision {}, and this one was made for {}",
+                    conflict.group, conflict.found, conflict.expected
+                ),
+            }
+        } else {
+            format!(
+                "it was decided in term {}, and the cluster is in term {term}",
+                proposal.token.0
+            )
+        };
+        id.map(|id| Event::NotCommitted { id, why })
+    }
+}
+
+fn unreadable(error: impl std::fmt::Display) -> StorageError {
+    let why = format!("the snapshot of another member cannot be read: {error}");
+    StorageIOError::read_snapshot(None, AnyError::error(why)).into()
+}
+
+fn unwritten(why: String) -> StorageError {
+    StorageIOError::write_snapshot(None, AnyError::error(why)).into()
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<LogId>, openraft::StoredMembership<MemberId, Member>), StorageError> {
+        let state = self.shared.state();
+        Ok((state.last, state.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<()>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let (mut results, mut told) = (Vec::new(), Vec::new());
+        let last = {
+            let mut state = self.shared.state();
+            for entry in entries {
+                state.apply(entry, self.origin, &mut told);
+                results.push(());
+            }
+            state.last
+        };
+        for told in told {
+            self.tell(told).await;
+        }
+        self.shared.last.send_replace(last);
+        Ok(results)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        let state = self.shared.state();
+        Builder {
+            store: self.store.clone(),
+            covers: covers(&state),
+            record: Some(state.record.clone()),
+        }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError> {
+        let bytes = snapshot.into_inner();
+        let record: Record = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        self.store.save_snapshot(meta, bytes.into()).await.map_err(unwritten)?;
+        let live = {
+            let mut state = self.shared.state();
+            state.record = record.clone();
+            state.last = meta.last_log_id;
+            state.membership = meta.last_membership.clone();
+            state.live
+        };
+        if live {
+            self.tell(Told::Restored(record)).await;
+        }
+        self.shared.last.send_replace(meta.last_log_id);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
+        Ok(self.store.snapshot().map(|(meta, record)| Snapshot {
+            meta,
+            snapshot: Box::new(Cursor::new(record.to_vec())),
+        }))
+    }
+}
+
+fn covers(state: &State) -> SnapshotMeta {
+    let at = state.last.as_ref();
+    SnapshotMeta {
+        last_log_id: state.last,
+        last_membership: state.membership.clone(),
+        snapshot_id: at
+            .map_or_else(String::new, |last| format!("{}-{}", last.leader_id.term, last.index)),
+    }
+}
+
+/// Makes a snapshot of one moment.
+pub(crate) struct Builder {
+    store: Store,
+    covers: SnapshotMeta,
+    record: Option<Record>,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
+        let record = self.record.take().unwrap_or_default();
+        // A record of thousands of groups takes longer than a worker may be kept.
+        let bytes = tokio::task::spawn_blocking(move || serde_json::to_vec(&record))
+            .await
+            .map_err(|error| unwritten(error.to_string()))?
+            .map_err(|error| unwritten(error.to_string()))?;
+        self.store.save_snapshot(&self.covers, bytes.clone().into()).await.map_err(unwritten)?;
+        Ok(Snapshot { meta: self.covers.clone(), snapshot: Box::new(Cursor::new(bytes)) })
+    }
+}
+
+#[cfg(test)]
+mod tests;
