@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use common::cluster::addr_of;
 use common::daemon::{Ended, Launch};
 use common::scenario::{holds, wait_for_failover};
 use common::together::{QUIET, guard, holds_quiet, register, wait_until_settled};
@@ -20,7 +21,8 @@ use common::{Cluster, Daemon, Group, Options, PATIENCE, Server, ServerKind, wait
 /// The member with this node's id, as another shows it.
 fn member(cluster: &Cluster, shown_by: usize, node: usize) -> Option<Value> {
     let members = cluster.members(shown_by);
-    members.into_iter().find(|member| member["id"] == cluster.id(node))
+    let is_it = |member: &Value| member["id"].as_str().map(addr_of) == Some(cluster.id(node));
+    members.into_iter().find(is_it)
 }
 
 /// Waits until every node that answers lists exactly these members.

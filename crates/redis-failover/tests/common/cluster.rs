@@ -1,7 +1,7 @@
 //! Several nodes of the program that guard together, as a user starts them.
 //!
 //! A node is named by its number, from 0. Its addresses and its data directory stay the same over
-//! all its starts. `leader` in the answers of the program is a node's id, which is its `raft_addr`.
+//! all its starts. `leader` in the answers of the program is a node's id: its `raft_addr`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -93,6 +93,11 @@ impl Node {
     }
 }
 
+/// The address in a node's id. A node that was taken in again without its data has a mark behind it.
+pub fn addr_of(id: &str) -> &str {
+    id.split('~').next().unwrap_or(id)
+}
+
 /// The name of a flag: what stands before `=`.
 fn name_of(arg: &str) -> &str {
     arg.split('=').next().unwrap_or(arg)
@@ -168,22 +173,14 @@ impl Cluster {
         self.nodes[node].is_member = is_member;
     }
 
-    pub fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
     /// The node's id in the answers of the program.
     pub fn id(&self, node: usize) -> &str {
         &self.nodes[node].raft_addr
     }
 
-    pub fn http_addr(&self, node: usize) -> &str {
-        &self.nodes[node].http_addr
-    }
-
     /// The node with this id.
     pub fn number_of(&self, id: &str) -> Option<usize> {
-        self.nodes.iter().position(|node| node.raft_addr == id)
+        self.nodes.iter().position(|node| node.raft_addr == addr_of(id))
     }
 
     pub fn data_dir(&self, node: usize) -> PathBuf {
@@ -487,8 +484,8 @@ impl Cluster {
     #[track_caller]
     pub fn member_ids(&self, node: usize) -> Vec<String> {
         let members = self.members(node);
-        let ids: Vec<&str> = members.iter().filter_map(|member| member["id"].as_str()).collect();
-        sorted(&ids)
+        let ids = members.iter().filter_map(|member| member["id"].as_str().map(addr_of));
+        sorted(&ids.collect::<Vec<_>>())
     }
 }
 

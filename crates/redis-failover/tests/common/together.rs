@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::cluster::addr_of;
 use super::scenario::{failovers, holds_for, step_names};
 use super::{Cluster, Group, PATIENCE, Server, wait_until};
 
@@ -105,7 +106,7 @@ pub fn register(cluster: &Cluster, node: usize, master: &str) {
 pub fn node_of_step(entry: &Value, step: &str) -> Option<String> {
     let steps = entry["steps"].as_array().expect("the steps are a list");
     let found = steps.iter().find(|found| found["name"] == step)?;
-    found["node"].as_str().map(str::to_owned)
+    found["node"].as_str().map(|id| addr_of(id).to_owned())
 }
 
 /// A failover that somebody else than its first leader may have ended: done, once, with every step
