@@ -44,6 +44,10 @@ pub struct Fleet {
     me: NodeId,
     policies: Policies,
     leadership: Leadership,
+    /// Whether a leader is known, or was a moment ago: an election is no reason to alarm anybody.
+    led: bool,
+    /// When that ends.
+    led_until: Option<Time>,
     voters: Vec<NodeId>,
     record: Record,
     groups: BTreeMap<GroupName, Group>,
@@ -66,6 +70,8 @@ impl Fleet {
             me,
             policies,
             leadership: Leadership::None,
+            led: false,
+            led_until: None,
             voters: Vec::new(),
             record: Record::default(),
             groups: BTreeMap::new(),
@@ -117,6 +123,10 @@ impl Fleet {
                 self.with_group(now, &group, |group, ctx| group.vetted(ctx, id, veto));
             }
             Event::Leadership(leadership) => {
+                let none = leadership == Leadership::None;
+                self.led_until =
+                    (none && self.led).then(|| now + self.policies.default.election_grace);
+                self.led |= !none;
                 self.leadership = leadership;
                 self.for_all(now, Group::leadership_changed);
             }
@@ -141,6 +151,10 @@ impl Fleet {
     /// Lets time pass. `poll` must be called until it returns `None` afterwards.
     pub fn handle_timeout(&mut self, now: Time) {
         self.guard_stall(now);
+        if self.led_until.take_if(|until| *until <= now).is_some() {
+            self.led = false;
+            self.for_all(now, Group::standing_changed);
+        }
         // Each group once: one that wants to be woken again at once is, after the actions were taken.
         let due: Vec<(Time, GroupName)> =
             self.timers.iter().take_while(|(at, _)| *at <= now).cloned().collect();
@@ -161,7 +175,7 @@ impl Fleet {
     /// When `handle_timeout` is to be called; to be asked again after every drain.
     #[must_use = "without it nothing is ever probed"]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.timers.first().map(|(at, _)| *at)
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.led_until).min()
     }
 
     /// The groups of which more than ages changed since the last call, the removed ones included.
@@ -186,6 +200,7 @@ impl Fleet {
             now,
             me: &self.me,
             leadership: &self.leadership,
+            led: self.led,
             voters: &self.voters,
             owners: &self.owners,
         }
@@ -218,9 +233,10 @@ impl Fleet {
         name: &GroupName,
         act: impl FnOnce(&mut Group, &Context<'_>),
     ) {
-        let Self { groups, owners, leadership, voters, me, .. } = self;
+        let Self { groups, owners, leadership, voters, me, led, .. } = self;
+        let led = *led;
         let Some(group) = groups.get_mut(name) else { return };
-        act(group, &Context { now, me, leadership, voters, owners });
+        act(group, &Context { now, me, leadership, led, voters, owners });
         while let Some(action) = group.poll() {
             self.actions.push_back(action);
         }

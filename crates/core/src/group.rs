@@ -41,6 +41,8 @@ pub struct Context<'a> {
     pub me: &'a NodeId,
     /// Who acts.
     pub leadership: &'a Leadership,
+    /// Somebody acts, or did a moment ago.
+    pub led: bool,
     /// The voters of the committed membership.
     pub voters: &'a [NodeId],
     /// Which group an address belongs to, aliases included.
@@ -513,13 +515,12 @@ impl Group {
     }
 
     fn conclude(&mut self, ctx: &Context<'_>) {
-        let led = !matches!(ctx.leadership, Leadership::None);
         let picture = diagnose::Picture {
             entry: &self.entry,
             watches: &self.watches,
             policy: &self.policy,
             now: ctx.now,
-            led,
+            led: ctx.led,
             peers: &self.peers,
             veto: self.veto.as_deref(),
         };

@@ -46,6 +46,8 @@ pub struct Policy {
     pub promote_timeout: Duration,
     /// How long one command may be on its way; shorter than any broker's lease.
     pub command_timeout: Duration,
+    /// How long no leader may be known until that is a diagnosis of every group: elections are part of an ordinary day.
+    pub election_grace: Duration,
     /// What another node said it sees counts for this long, from the moment it was asked.
     pub testimony_age_max: Duration,
     /// How long another node is waited for before it is asked again.
@@ -91,6 +93,7 @@ impl Default for Policy {
             settled_replica_intervals: 2,
             promote_timeout: Duration::from_secs(1),
             command_timeout: Duration::from_millis(250),
+            election_grace: Duration::from_secs(2),
             testimony_age_max: Duration::from_secs(1),
             testimony_timeout: Duration::from_millis(200),
             testimony_interval: Duration::from_millis(2),

@@ -454,3 +454,15 @@ fn a_restored_record_tells_nothing_that_is_old() {
     assert_eq!(probed.len(), 3, "every instance is watched");
     desk.drain();
 }
+
+#[test]
+fn an_election_alarms_nobody_and_a_lost_quorum_does() {
+    let mut desk = Desk::new();
+    desk.handle(Event::Leadership(Leadership::None));
+    desk.pass(1_000);
+    assert_eq!(desk.diagnosis(), "Healthy");
+    desk.pass(1_500);
+    assert_eq!(desk.diagnosis(), "QuorumLost");
+    desk.handle(Event::Leadership(Leadership::Follower { leader: node("b") }));
+    assert_eq!(desk.diagnosis(), "Healthy");
+}

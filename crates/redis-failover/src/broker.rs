@@ -3,27 +3,26 @@
 //! A broker says who leads and who votes, makes proposals agreed under a fencing token, and hands out the fence that is
 //! asked right before a server is changed. What is agreed is the record of the core; a broker only stores it.
 
-#[expect(dead_code, reason = "not chosen by any setting yet")]
-mod raft;
+pub(crate) mod raft;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use failover_core::event::{Event, ProposalId};
 use failover_core::node::{Leadership, NodeId, Token};
 use failover_core::record::Change;
-use tokio::sync::watch;
-use tokio::time::timeout;
 
-/// The broker in use.
-#[derive(Debug)]
+use raft::RaftBroker;
+
+/// The broker in use. A clone is the same one.
+#[derive(Clone, Debug)]
 pub(crate) enum Broker {
     /// One node, alone: what it proposes is committed at once, and forgotten when it ends.
     Solo {
         /// The one member.
         node: NodeId,
     },
+    /// Several nodes, or one that remembers, through the Raft that is built in.
+    Raft(RaftBroker),
 }
 
 /// The only term of a node that is alone.
@@ -34,6 +33,7 @@ impl Broker {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Solo { .. } => "none",
+            Self::Raft(_) => "raft",
         }
     }
 
@@ -44,6 +44,8 @@ impl Broker {
                 Event::Voters(vec![node.clone()]),
                 Event::Leadership(Leadership::Leader(SOLO_TOKEN)),
             ],
+            // They come with everything else that it says by itself.
+            Self::Raft(_) => Vec::new(),
         }
     }
 
@@ -62,84 +64,47 @@ impl Broker {
                 id,
                 why: "it was decided under a term that is over".to_owned(),
             }),
+            Self::Raft(raft) => raft.propose(id, token, changes),
         }
     }
 
-    /// What is asked right before a server is changed.
-    pub(crate) fn fence(&self) -> Fence {
+    /// The newest entry of the log that this node has: whatever it committed is in it or before it.
+    pub(crate) fn log_index(&self) -> u64 {
         match self {
-            Self::Solo { .. } => Fence::Solo,
+            Self::Solo { .. } => 0,
+            Self::Raft(raft) => raft.log_index(),
         }
     }
-}
 
-/// Whether this node may still act under a token.
-#[derive(Clone, Debug)]
-pub(crate) enum Fence {
-    /// A node that is alone is never deposed.
-    Solo,
-}
+    /// Waits until this node has applied the log up to an entry, and told what came of it.
+    pub(crate) async fn applied(&self, index: u64) {
+        match self {
+            Self::Solo { .. } => {}
+            Self::Raft(raft) => raft.applied(index).await,
+        }
+    }
 
-impl Fence {
-    /// Whether a command that was decided under this token may be written now.
+    /// How old what this node shows may be; `None`: it was never told anything.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        match self {
+            Self::Solo { .. } => Some(Duration::ZERO),
+            Self::Raft(raft) => raft.age(),
+        }
+    }
+
+    /// Whether a command that was decided under this token may be written now. Asked right before each write.
     pub(crate) fn allows(&self, token: Token) -> bool {
         match self {
-            Self::Solo => token == SOLO_TOKEN,
+            Self::Solo { .. } => token == SOLO_TOKEN,
+            Self::Raft(raft) => raft.allows(token),
         }
     }
 
-    /// Whether this node may write for a leader that acts under this token.
-    pub(crate) fn allows_leader(&self, _token: Token) -> bool {
+    /// Whether this node may write a command for a leader that decided it under this token.
+    pub(crate) fn allows_leader(&self, token: Token) -> bool {
         match self {
-            Self::Solo => false,
+            Self::Solo { .. } => false,
+            Self::Raft(raft) => raft.follows(token),
         }
-    }
-}
-
-/// What a broker has to say by itself, in order.
-#[derive(Debug)]
-pub(crate) enum Heard {
-    /// Who leads, who votes, the whole record, or the end of a proposal that was not committed.
-    Event(Event),
-    /// One entry of the log was committed.
-    Committed {
-        /// Its place in the log.
-        index: u64,
-        /// What came of it.
-        events: Vec<Event>,
-    },
-}
-
-/// How far the loop is with what was committed, by the index of the log.
-#[derive(Clone, Debug)]
-pub(crate) struct Progress {
-    begun: Arc<AtomicU64>,
-    done: Arc<watch::Sender<u64>>,
-}
-
-impl Progress {
-    pub(crate) fn new() -> Self {
-        Self { begun: Arc::new(AtomicU64::new(0)), done: Arc::new(watch::Sender::new(0)) }
-    }
-
-    /// The loop begins to handle an entry.
-    pub(crate) fn begin(&self, index: u64) {
-        self.begun.store(index, Ordering::SeqCst);
-    }
-
-    /// The loop handled an entry, and shows what came of it.
-    pub(crate) fn finish(&self, index: u64) {
-        self.done.send_replace(index);
-    }
-
-    /// The newest entry that the loop has begun to handle: whatever it answered by now is in it or before it.
-    pub(crate) fn begun(&self) -> u64 {
-        self.begun.load(Ordering::SeqCst)
-    }
-
-    /// Waits until the loop has handled an entry, or for so long.
-    pub(crate) async fn reach(&self, index: u64, limit: Duration) {
-        let mut done = self.done.subscribe();
-        let _ = timeout(limit, done.wait_for(|done| *done >= index)).await;
     }
 }

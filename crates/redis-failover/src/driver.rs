@@ -17,7 +17,7 @@ use failover_core::time::Time;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::broker::{Broker, Heard, Progress};
+use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::events::{Events, Lanes};
 use crate::fault;
@@ -48,12 +48,11 @@ pub(crate) struct Driver {
     pub(crate) lanes: Lanes,
     pub(crate) requests: mpsc::Receiver<Waiting>,
     /// What the broker says by itself; it never does for a node that is alone.
-    pub(crate) heard: mpsc::Receiver<Heard>,
+    pub(crate) heard: mpsc::Receiver<Event>,
     /// What other nodes want to know.
     pub(crate) inbound: mpsc::Receiver<Inbound>,
     /// The way to other nodes; `None` for a node that is alone.
     pub(crate) talk: Option<Talk>,
-    pub(crate) progress: Progress,
     pub(crate) shown: Arc<Shown>,
     pub(crate) hooks: Hooks,
     pub(crate) notices: broadcast::Sender<Notice>,
@@ -108,7 +107,8 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return,
-                Some(heard) = self.heard.recv() => self.hear(&mut round, heard).await,
+                // Before anything else, so that whatever is taken below comes after what the broker has said by then.
+                Some(event) = self.heard.recv() => round.at_once.push_back(event),
                 Some(event) = self.lanes.urgent.recv() => round.at_once.push_back(event),
                 Some(inbound) = self.inbound.recv() => self.serve(&mut round, inbound).await,
                 Some(waiting) = self.requests.recv() => self.request(&mut round, waiting),
@@ -123,7 +123,9 @@ impl Driver {
     /// Takes what else is there already, the urgent first.
     fn gather(&mut self, round: &mut Round) {
         while round.at_once.len() < BATCH_EVENTS_MAX {
-            let next = self.lanes.urgent.try_recv().or_else(|_| self.lanes.routine.try_recv());
+            let next = self.heard.try_recv();
+            let next = next.or_else(|_| self.lanes.urgent.try_recv());
+            let next = next.or_else(|_| self.lanes.routine.try_recv());
             let Ok(event) = next else { return };
             round.at_once.push_back(event);
         }
@@ -158,21 +160,6 @@ impl Driver {
         self.drain(round).await;
     }
 
-    /// Takes what the broker says, in its order.
-    async fn hear(&mut self, round: &mut Round, heard: Heard) {
-        match heard {
-            Heard::Event(event) => self.handle(round, event).await,
-            Heard::Committed { index, events } => {
-                self.progress.begin(index);
-                for event in events {
-                    self.handle(round, event).await;
-                }
-                self.publish_changed();
-                self.progress.finish(index);
-            }
-        }
-    }
-
     /// Does for another node what only the loop can.
     async fn serve(&mut self, round: &mut Round, inbound: Inbound) {
         match inbound {
@@ -186,6 +173,7 @@ impl Driver {
                 let _ = reply.send(sights);
                 self.drain(round).await;
             }
+            Inbound::CaughtUp(reply) => drop(reply.send(())),
             Inbound::Hint(group) => round.at_once.push_back(Event::Hinted { group }),
             Inbound::Command { group, addr, command, token, deadline, reply } => {
                 let by = OrderedBy::Leader(reply);
@@ -287,7 +275,7 @@ impl Driver {
                 login.clone(),
                 self.clock,
                 self.events.clone(),
-                self.broker.fence(),
+                self.broker.clone(),
                 self.resolver.clone(),
             )
         })

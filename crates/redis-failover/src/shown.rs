@@ -13,6 +13,7 @@ use failover_core::node::{GroupName, Leadership, NodeId};
 use failover_core::time::Time;
 use failover_core::view::GroupView;
 
+use crate::broker::Broker;
 use crate::clock::Clock;
 
 type Cell = Arc<ArcSwap<GroupView>>;
@@ -21,7 +22,7 @@ type Cell = Arc<ArcSwap<GroupView>>;
 #[derive(Debug)]
 pub(crate) struct Shown {
     node: NodeId,
-    broker: &'static str,
+    broker: Broker,
     clock: Clock,
     leadership: ArcSwap<Leadership>,
     /// When the loop last went round, in microseconds.
@@ -30,7 +31,7 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    pub(crate) fn new(node: NodeId, broker: &'static str, clock: Clock) -> Self {
+    pub(crate) fn new(node: NodeId, broker: Broker, clock: Clock) -> Self {
         Self {
             node,
             broker,
@@ -48,7 +49,12 @@ impl Shown {
 
     /// The name of the broker in use.
     pub(crate) fn broker(&self) -> &'static str {
-        self.broker
+        self.broker.name()
+    }
+
+    /// How old what is shown may be; `None`: nobody who leads was ever heard of.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.broker.age()
     }
 
     /// What time it is for the views.

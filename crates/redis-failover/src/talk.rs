@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::broker::Progress;
+use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::events::Events;
 use crate::peers::{CallError, Lane, Peers};
@@ -83,6 +83,8 @@ pub(crate) enum Inbound {
     Sight(Vec<GroupName>, oneshot::Sender<Vec<(GroupName, Testimony)>>),
     /// A follower's suspicion.
     Hint(GroupName),
+    /// Has everything been handled and shown that the broker had said before this?
+    CaughtUp(oneshot::Sender<()>),
     /// A command on behalf of the leader.
     Command {
         group: GroupName,
@@ -100,17 +102,19 @@ pub(crate) struct Talk {
     peers: Peers,
     clock: Clock,
     events: Events,
-    progress: Progress,
-}
-
-/// Where a node of the built-in Raft listens: its name begins with its address.
-pub(crate) fn addr_of(node: &NodeId) -> Option<Addr> {
-    node.to_string().split('~').next().and_then(|addr| addr.parse().ok())
+    broker: Broker,
+    inbox: mpsc::Sender<Inbound>,
 }
 
 impl Talk {
-    pub(crate) fn new(peers: Peers, clock: Clock, events: Events, progress: Progress) -> Self {
-        Self { peers, clock, events, progress }
+    pub(crate) fn new(
+        peers: Peers,
+        clock: Clock,
+        events: Events,
+        broker: Broker,
+        inbox: mpsc::Sender<Inbound>,
+    ) -> Self {
+        Self { peers, clock, events, broker, inbox }
     }
 
     /// Asks a node what it sees; what it answers comes as events, and nothing comes when it does not.
@@ -187,7 +191,7 @@ impl Talk {
             let end = match reply {
                 Ok(Reply::Answered(end, index)) => {
                     if end == Answer::Done {
-                        this.progress.reach(index, CATCH_UP_TIMEOUT).await;
+                        let _ = timeout(CATCH_UP_TIMEOUT, this.catch_up(index)).await;
                     }
                     end
                 }
@@ -208,10 +212,21 @@ impl Talk {
         });
     }
 
+    /// Waits until this node shows what the log has up to an entry.
+    async fn catch_up(&self, index: u64) {
+        self.broker.applied(index).await;
+        let (reply, caught_up) = oneshot::channel();
+        if self.inbox.send(Inbound::CaughtUp(reply)).await.is_ok() {
+            let _ = caught_up.await;
+        }
+    }
+
     async fn call(&self, node: &NodeId, ask: &Ask, limit: Duration) -> Result<Reply, CallError> {
-        let Some(addr) = addr_of(node) else {
-            return Err(CallError::NotSent(format!("{node} has no address")));
-        };
+        // A node is called by its address.
+        let addr: Addr = node
+            .to_string()
+            .parse()
+            .map_err(|error| CallError::NotSent(format!("{node} is no address: {error}")))?;
         let body = serde_json::to_vec(ask)
             .map_err(|error| CallError::NotSent(format!("it cannot be written: {error}")))?;
         let reply = self.peers.call(&addr, Lane::Talk, body, limit).await?;
@@ -226,18 +241,22 @@ pub(crate) struct Listener {
     inbox: mpsc::Sender<Inbound>,
     requests: Requests,
     clock: Clock,
-    progress: Progress,
+    broker: Broker,
+}
+
+/// The way of other nodes' questions into the loop, and its end there.
+pub(crate) fn inbox() -> (mpsc::Sender<Inbound>, mpsc::Receiver<Inbound>) {
+    mpsc::channel(INBOX_MAX)
 }
 
 impl Listener {
-    /// The answering side, and the loop's end of its inbox.
     pub(crate) fn new(
+        inbox: mpsc::Sender<Inbound>,
         requests: Requests,
         clock: Clock,
-        progress: Progress,
-    ) -> (Self, mpsc::Receiver<Inbound>) {
-        let (inbox, inbound) = mpsc::channel(INBOX_MAX);
-        (Self { inbox, requests, clock, progress }, inbound)
+        broker: Broker,
+    ) -> Self {
+        Self { inbox, requests, clock, broker }
     }
 
     /// Answers another node.
@@ -255,7 +274,7 @@ impl Listener {
             }
             Ask::Request(request) => {
                 let answer = self.requests.ask_as_leader(request).await;
-                Reply::Answered(answer, self.progress.begun())
+                Reply::Answered(answer, self.broker.log_index())
             }
             Ask::Command { group, addr, command, token, limit_ms } => {
                 let limit = Duration::from_millis(limit_ms);

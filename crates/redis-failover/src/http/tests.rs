@@ -52,7 +52,8 @@ struct Reply {
 impl Rig {
     /// A node `a` that leads, with groups of these names and masters.
     fn new(kind: Loop, groups: &[(&str, &str)]) -> Self {
-        let shown = Arc::new(Shown::new(NodeId::new("a"), "none", Clock::start()));
+        let alone = Broker::Solo { node: NodeId::new("a") };
+        let shown = Arc::new(Shown::new(NodeId::new("a"), alone, Clock::start()));
         shown.set_leadership(&Leadership::Leader(Token(1)));
         for (name, master) in groups {
             let view = group(name, master);

@@ -21,12 +21,13 @@ const DRIFT_PART: u32 = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Lease {
     length: Duration,
-    own: MemberId,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// This node, which follows itself.
+    own: Option<MemberId>,
     /// The term this node leads, while it does.
     term: Option<u64>,
     /// The voters: one set, or the two of a change of membership, each of which must have a majority.
@@ -37,9 +38,9 @@ struct State {
 
 impl Lease {
     /// Of a cluster whose members wait at least `election_max` after they heard their leader.
-    pub(crate) fn new(own: MemberId, election_max: Duration) -> Self {
+    pub(crate) fn new(election_max: Duration) -> Self {
         let length = election_max - election_max / DRIFT_PART;
-        Self { length, own, state: Arc::default() }
+        Self { length, state: Arc::default() }
     }
 
     /// How long one acknowledgement lasts.
@@ -58,8 +59,10 @@ impl Lease {
     }
 
     /// This node leads that term.
-    pub(crate) fn leads(&self, term: u64) {
-        self.state().enter(term);
+    pub(crate) fn leads(&self, own: MemberId, term: u64) {
+        let mut state = self.state();
+        state.own = Some(own);
+        state.enter(term);
     }
 
     /// This node does not lead.
@@ -83,14 +86,14 @@ impl Lease {
     pub(crate) fn allows(&self, token: Token, now: Time) -> bool {
         let state = self.state();
         state.term == Some(token.0)
-            && state.quorum_sent(self.own, now).is_some_and(|sent| now.since(sent) < self.length)
+            && state.quorum_sent(now).is_some_and(|sent| now.since(sent) < self.length)
     }
 
     /// How long ago a majority was last known to follow this leader; `None` when it does not lead or never was.
     pub(crate) fn quorum_age(&self, now: Time) -> Option<Duration> {
         let state = self.state();
         state.term?;
-        state.quorum_sent(self.own, now).map(|sent| now.since(sent))
+        state.quorum_sent(now).map(|sent| now.since(sent))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -108,17 +111,17 @@ impl State {
     }
 
     /// The moment such that a majority of every set acknowledged something sent then or later.
-    fn quorum_sent(&self, own: MemberId, now: Time) -> Option<Time> {
+    fn quorum_sent(&self, now: Time) -> Option<Time> {
         self.configs
             .iter()
-            .map(|voters| self.majority_sent(voters, own, now))
+            .map(|voters| self.majority_sent(voters, now))
             .reduce(|one, other| Some(one?.min(other?)))
             .flatten()
     }
 
-    fn majority_sent(&self, voters: &[MemberId], own: MemberId, now: Time) -> Option<Time> {
+    fn majority_sent(&self, voters: &[MemberId], now: Time) -> Option<Time> {
         let sent = |voter: &MemberId| {
-            if *voter == own { Some(now) } else { self.acked.get(voter).copied() }
+            if Some(*voter) == self.own { Some(now) } else { self.acked.get(voter).copied() }
         };
         let mut all: Vec<Time> = voters.iter().filter_map(sent).collect();
         all.sort_unstable_by(|one, other| other.cmp(one));
@@ -142,7 +145,7 @@ mod tests {
     }
 
     fn lease(configs: &[&[u64]]) -> Lease {
-        let lease = Lease::new(id(1), Duration::from_millis(800));
+        let lease = Lease::new(Duration::from_millis(800));
         let configs: Vec<BTreeSet<MemberId>> =
             configs.iter().map(|set| set.iter().map(|name| id(*name)).collect()).collect();
         lease.set_voters(&Membership::new(configs, ()));
@@ -153,7 +156,7 @@ mod tests {
     fn one_voter_needs_nobody() {
         let lease = lease(&[&[1]]);
         assert!(!lease.allows(Token(4), at(0)), "it does not lead");
-        lease.leads(4);
+        lease.leads(id(1), 4);
         assert!(lease.allows(Token(4), at(0)));
         assert!(!lease.allows(Token(3), at(0)), "an older term's token");
         assert!(!lease.allows(Token(5), at(0)));
@@ -164,7 +167,7 @@ mod tests {
     #[test]
     fn a_majority_counts_from_when_its_requests_were_sent() {
         let lease = lease(&[&[1, 2, 3]]);
-        lease.leads(1);
+        lease.leads(id(1), 1);
         assert!(!lease.allows(Token(1), at(0)), "nobody acknowledged anything");
         assert_eq!(lease.quorum_age(at(0)), None);
         lease.acked(id(2), 1, at(100));
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn four_voters_need_three() {
         let lease = lease(&[&[1, 2, 3, 4]]);
-        lease.leads(1);
+        lease.leads(id(1), 1);
         lease.acked(id(2), 1, at(0));
         assert!(!lease.allows(Token(1), at(1)), "two of four");
         lease.acked(id(3), 1, at(0));
@@ -192,7 +195,7 @@ mod tests {
     #[test]
     fn a_change_of_membership_needs_both_majorities() {
         let lease = lease(&[&[1, 2, 3], &[3, 4, 5]]);
-        lease.leads(1);
+        lease.leads(id(1), 1);
         lease.acked(id(2), 1, at(0));
         assert!(!lease.allows(Token(1), at(1)));
         lease.acked(id(4), 1, at(0));
@@ -204,9 +207,9 @@ mod tests {
     #[test]
     fn another_term_starts_from_nothing() {
         let lease = lease(&[&[1, 2, 3]]);
-        lease.leads(1);
+        lease.leads(id(1), 1);
         lease.acked(id(2), 1, at(0));
-        lease.leads(2);
+        lease.leads(id(1), 2);
         assert!(!lease.allows(Token(2), at(1)), "nothing was acknowledged in this one");
         lease.acked(id(2), 1, at(2));
         assert!(!lease.allows(Token(2), at(3)), "a late answer of the old term");
@@ -218,7 +221,7 @@ mod tests {
     #[test]
     fn an_unknown_membership_allows_nothing() {
         let lease = lease(&[]);
-        lease.leads(1);
+        lease.leads(id(1), 1);
         assert!(!lease.allows(Token(1), at(0)));
     }
 }

@@ -1,7 +1,7 @@
 //! The state machine: the record, and what the driver is told of it.
 //!
-//! What was applied is told in its order. What is applied again at a start is not: it becomes the record that the driver
-//! starts with.
+//! What was applied is told in its order. What is applied again at a start is not: the record of that moment is told
+//! instead, and then what follows it.
 
 use std::io::Cursor;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,34 +12,18 @@ use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use tokio::sync::{mpsc, watch};
 
+use super::propose::Ours;
 use super::store::Store;
 use super::types::{
-    Entry, LogId, Member, MemberId, Origin, Proposal, SnapshotMeta, StorageError, StoredMembership,
-    Types,
+    Entry, LogId, Member, MemberId, Proposal, SnapshotMeta, StorageError, StoredMembership, Types,
 };
-
-/// What is told to the driver.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Told {
-    /// The record is this now: this node was so far behind that it was given a snapshot.
-    Restored(Record),
-    /// A proposal may have been committed, or may be later.
-    Unsettled {
-        /// Which proposal.
-        id: failover_core::event::ProposalId,
-        /// Why nothing is known, a sentence.
-        why: String,
-    },
-    /// Anything else.
-    Event(Event),
-}
 
 /// The state machine, as Raft drives it.
 pub(crate) struct Machine {
     shared: Arc<Shared>,
     store: Store,
-    origin: Origin,
-    told: mpsc::Sender<Told>,
+    ours: Ours,
+    told: mpsc::Sender<Event>,
 }
 
 /// The state machine, as the rest of the broker sees it.
@@ -70,8 +54,8 @@ impl Machine {
     /// A sentence, when the snapshot cannot be read.
     pub(crate) fn restore(
         store: Store,
-        origin: Origin,
-        told: mpsc::Sender<Told>,
+        ours: Ours,
+        told: mpsc::Sender<Event>,
     ) -> Result<(Self, Applied), String> {
         let mut state = State::default();
         if let Some((covers, record)) = store.snapshot() {
@@ -87,21 +71,27 @@ impl Machine {
         let (sender, last) = watch::channel(state.last);
         let shared = Arc::new(Shared { state: Mutex::new(state), last: sender });
         let applied = Applied { shared: shared.clone(), last };
-        Ok((Self { shared, store, origin, told }, applied))
+        Ok((Self { shared, store, ours, told }, applied))
     }
 
     /// A receiver that is gone is a driver that has ended.
-    async fn tell(&self, told: Told) {
-        let _ = self.told.send(told).await;
+    async fn tell(&self, event: Event) {
+        let _ = self.told.send(event).await;
     }
 }
 
 impl Applied {
-    /// From now on everything is told, beginning with what follows this record.
-    pub(crate) fn go_live(&self) -> Record {
+    /// Tells the record, and from now on everything that happens to it.
+    pub(crate) fn go_live(&self, told: mpsc::Permit<'_, Event>) {
         let mut state = self.shared.state();
         state.live = true;
-        state.record.clone()
+        // Under the lock: what is applied next is told next.
+        told.send(Event::Restored(state.record.clone()));
+    }
+
+    /// The members, as far as they are agreed.
+    pub(crate) fn membership(&self) -> StoredMembership {
+        self.shared.state().membership.clone()
     }
 
     /// The entry that was applied last, told already.
@@ -117,7 +107,7 @@ impl Shared {
 }
 
 impl State {
-    fn apply(&mut self, entry: Entry, origin: Origin, told: &mut Vec<Told>) {
+    fn apply(&mut self, entry: Entry, ours: &Ours, told: &mut Vec<Event>) {
         let term = entry.log_id.leader_id.term;
         self.last = Some(entry.log_id);
         match entry.payload {
@@ -127,8 +117,8 @@ impl State {
             }
             EntryPayload::Normal(batch) => {
                 for proposal in batch.proposals.iter() {
-                    let event = self.decide(proposal, term, origin);
-                    told.extend(event.filter(|_| self.live).map(Told::Event));
+                    let event = self.decide(proposal, term, ours);
+                    told.extend(event.filter(|_| self.live));
                 }
             }
         }
@@ -136,8 +126,8 @@ impl State {
 
     /// Applies a proposal, unless it was decided under another term or another change came first. Every member decides
     /// the same, from the log alone.
-    fn decide(&mut self, proposal: &Proposal, term: u64, origin: Origin) -> Option<Event> {
-        let id = (proposal.origin == origin).then(|| proposal.id.clone());
+    fn decide(&mut self, proposal: &Proposal, term: u64, ours: &Ours) -> Option<Event> {
+        let id = ours.end(proposal.origin, proposal.number);
         let why = if proposal.token.0 == term {
             match self.record.apply(&proposal.changes) {
                 Ok(()) => {
@@ -186,13 +176,13 @@ impl RaftStateMachine<Types> for Machine {
         let last = {
             let mut state = self.shared.state();
             for entry in entries {
-                state.apply(entry, self.origin, &mut told);
+                state.apply(entry, &self.ours, &mut told);
                 results.push(());
             }
             state.last
         };
-        for told in told {
-            self.tell(told).await;
+        for event in told {
+            self.tell(event).await;
         }
         self.shared.last.send_replace(last);
         Ok(results)
@@ -227,7 +217,7 @@ impl RaftStateMachine<Types> for Machine {
             state.live
         };
         if live {
-            self.tell(Told::Restored(record)).await;
+            self.tell(Event::Restored(record)).await;
         }
         self.shared.last.send_replace(meta.last_log_id);
         Ok(())

@@ -21,9 +21,10 @@ use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use disk::{Meta, OpenError};
-use writer::{Done, Failure, JOBS_MAX, Job, Writer};
+pub(crate) use writer::Failure;
+use writer::{Done, JOBS_MAX, Job, Writer};
 
-use super::types::{Entry, LogId, SnapshotMeta, StorageError, Types, Vote};
+use super::types::{Entry, LogId, MemberId, SnapshotMeta, StorageError, Types, Vote};
 
 /// Most bytes of entries that are sent to a follower at once, unless one entry alone has more.
 const SENT_BYTES_MAX: usize = 1 << 20;
@@ -103,9 +104,9 @@ impl Store {
         (store, StoreThread(thread))
     }
 
-    /// Why the store stopped to work, once it did.
-    pub(crate) fn failure(&self) -> Option<&str> {
-        self.failure.get().map(String::as_str)
+    /// Where it says why it stopped to work, once it did.
+    pub(crate) fn failure(&self) -> Failure {
+        self.failure.clone()
     }
 
     /// Remembers who this member is.
@@ -115,6 +116,19 @@ impl Store {
     pub(crate) async fn save_meta(&self, meta: &Meta) -> Result<(), String> {
         let bytes = meta.to_bytes()?;
         self.write(|done| Job::Meta(bytes, done)).await
+    }
+
+    /// Makes a member that led when it ended stand for election again. openraft would let it go on in the same term, but
+    /// what a process decided is over with the process: the next one must not have its token.
+    pub(super) async fn resign(&mut self, own: MemberId) -> Result<(), String> {
+        let vote = self.mirror().vote;
+        match vote {
+            Some(vote) if vote.committed && vote.leader_id.node_id == own => {
+                let vote = Vote { committed: false, ..vote };
+                self.save_vote(&vote).await.map_err(|error| error.to_string())
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Keeps a snapshot in place of the one before, unless that one covers more: this one was begun before it came.
@@ -151,7 +165,8 @@ impl Store {
     }
 
     fn gone(&self) -> String {
-        self.failure().unwrap_or("the thread that writes the store has ended").to_owned()
+        let why = self.failure.get().map(String::as_str);
+        why.unwrap_or("the thread that writes the store has ended").to_owned()
     }
 
     fn mirror(&self) -> MutexGuard<'_, Mirror> {
@@ -194,7 +209,7 @@ impl StoreThread {
     }
 }
 
-fn error(why: String, of: fn(AnyError) -> StorageIOError<super::types::MemberId>) -> StorageError {
+fn error(why: String, of: fn(AnyError) -> StorageIOError<MemberId>) -> StorageError {
     of(AnyError::error(why)).into()
 }
 

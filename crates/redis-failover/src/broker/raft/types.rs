@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use failover_core::addr::Addr;
-use failover_core::event::ProposalId;
 use failover_core::node::{NodeId, Token};
 use failover_core::record::Change;
 use serde::{Deserialize, Serialize};
@@ -69,13 +68,9 @@ impl MemberId {
     }
 }
 
-/// How a member is called: by its address, and with a mark once it is not the first one there.
-pub(crate) fn name(id: MemberId, addr: &Addr) -> NodeId {
-    if id == MemberId::first(addr) {
-        NodeId::new(&addr.to_string())
-    } else {
-        NodeId::new(&format!("{addr}~{:08x}", id.0 >> 32))
-    }
+/// How a member is called: by its address, which stays the same when it gets another number.
+pub(crate) fn name(member: &Member) -> NodeId {
+    NodeId::new(&member.addr.to_string())
 }
 
 /// A random number.
@@ -149,8 +144,8 @@ pub(crate) struct Origin(pub(crate) u64);
 pub(crate) struct Proposal {
     /// Which run of which process proposed them.
     pub(crate) origin: Origin,
-    /// How that one calls them.
-    pub(crate) id: ProposalId,
+    /// Numbered by that one.
+    pub(crate) number: u64,
     /// Under which leadership they were decided.
     pub(crate) token: Token,
     /// What is to be changed.
@@ -191,16 +186,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_member_that_lost_its_store_gets_another_name() {
+    fn a_member_that_lost_its_store_gets_another_number() {
         let addr: Addr = "127.0.0.1:12000".parse().expect("address");
         let first = MemberId::first(&addr);
         assert_eq!(first, MemberId::first(&addr), "every node finds the same");
-        assert_eq!(name(first, &addr).to_string(), "127.0.0.1:12000");
         let another = MemberId::another().expect("random");
+        assert_ne!(another, first);
         assert_ne!(another, MemberId::another().expect("random"));
-        let shown = name(another, &addr).to_string();
-        let digits = shown.strip_prefix("127.0.0.1:12000~").expect("the address and a tilde");
-        assert_eq!(digits.len(), 8, "{shown}");
     }
 
     #[test]
@@ -214,12 +206,8 @@ mod tests {
 
     #[test]
     fn a_batch_names_its_version() {
-        let proposal = Proposal {
-            origin: Origin(u64::MAX),
-            id: ProposalId::Fleet(7),
-            token: Token(3),
-            changes: Vec::new(),
-        };
+        let proposal =
+            Proposal { origin: Origin(u64::MAX), number: 7, token: Token(3), changes: Vec::new() };
         let batch = Batch { proposals: [proposal].into() };
         let text = serde_json::to_string(&batch).expect("to text");
         assert!(text.contains(r#""version":"1""#), "{text}");

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::broker::raft::machine::Machine;
+use crate::broker::raft::propose::Ours;
 use crate::broker::raft::types::{MemberId, Origin};
 
 fn addr() -> Addr {
@@ -55,7 +56,8 @@ impl StoreBuilder<Types, Store, Machine, TempDir> for Conformance {
         let dir = TempDir::new().expect("directory");
         let store = open(dir.path()).store;
         let (told, _) = mpsc::channel(1);
-        let (machine, _) = Machine::restore(store.clone(), Origin(1), told).expect("restore");
+        let (machine, _) =
+            Machine::restore(store.clone(), Ours::new(Origin(1)), told).expect("restore");
         Ok((dir, store, machine))
     }
 }
@@ -288,11 +290,11 @@ async fn a_full_disk_is_the_end_and_says_so() {
     let (mut store, _thread) =
         Store::start(database, Mirror::default(), "/data/record.redb".into());
     store.blocking_append([entry(0)]).await.expect("append");
-    assert_eq!(store.failure(), None);
+    assert_eq!(store.failure().get(), None);
     full.store(true, Ordering::SeqCst);
     let error = store.blocking_append([entry(1)]).await.expect_err("append").to_string();
     assert!(error.contains("/data/record.redb cannot be written ("), "{error}");
-    assert!(store.failure().is_some_and(|why| why.contains("see whether its disk is full")));
+    assert!(store.failure().get().is_some_and(|why| why.contains("see whether its disk is full")));
     // What the file holds now is not known, so that room alone does not help.
     full.store(false, Ordering::SeqCst);
     assert!(store.save_vote(&Vote::new(9, 7.into())).await.is_err());

@@ -47,7 +47,7 @@ pub(super) enum Job {
 }
 
 /// Why the store stopped to work, once it did: a sentence.
-pub(super) type Failure = Arc<OnceLock<String>>;
+pub(crate) type Failure = Arc<OnceLock<String>>;
 
 pub(super) struct Writer {
     pub(super) database: Database,

@@ -1,0 +1,331 @@
+//! Raft's messages, over the port between nodes.
+//!
+//! Each says which member of which cluster it is meant for: an address may have had another member before, and a
+//! cluster that was cut in two by an operator must not grow together again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use failover_core::addr::Addr;
+use failover_core::time::Time;
+use openraft::error::{
+    InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable,
+};
+use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    VoteRequest, VoteResponse,
+};
+use serde::{Deserialize, Serialize};
+
+use super::lease::Lease;
+use super::types::{Member, MemberId, Raft, SnapshotMeta, Types, Vote};
+use crate::clock::Clock;
+use crate::peers::{Lane, Peers};
+
+/// The pause after a member was not reached.
+const BACKOFF: Duration = Duration::from_millis(50);
+
+/// A message of Raft.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Ask {
+    from: MemberId,
+    to: MemberId,
+    cluster: u64,
+    rpc: Rpc,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Rpc {
+    Append(AppendEntriesRequest<Types>),
+    Vote(VoteRequest<MemberId>),
+    Snapshot(Chunk),
+}
+
+/// The answer to one.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Append(AppendEntriesResponse<MemberId>),
+    Vote(VoteResponse<MemberId>),
+    Snapshot(Result<InstallSnapshotResponse<MemberId>, InstallSnapshotError>),
+    /// It was not meant for whoever got it, or that one cannot answer: a sentence.
+    Refused(String),
+}
+
+/// A part of a snapshot: openraft's own, but with its bytes as digits and not as a list of numbers.
+#[derive(Serialize, Deserialize)]
+struct Chunk {
+    vote: Vote,
+    meta: SnapshotMeta,
+    offset: u64,
+    data: String,
+    done: bool,
+}
+
+impl From<InstallSnapshotRequest<Types>> for Chunk {
+    fn from(request: InstallSnapshotRequest<Types>) -> Self {
+        let InstallSnapshotRequest { vote, meta, offset, data, done } = request;
+        Self { vote, meta, offset, data: to_digits(&data), done }
+    }
+}
+
+impl TryFrom<Chunk> for InstallSnapshotRequest<Types> {
+    type Error = String;
+
+    fn try_from(chunk: Chunk) -> Result<Self, String> {
+        let Chunk { vote, meta, offset, data, done } = chunk;
+        let data = from_digits(&data).ok_or("a part of a snapshot is not written in digits")?;
+        Ok(Self { vote, meta, offset, data, done })
+    }
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+fn to_digits(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+}
+
+fn from_digits(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+}
+
+/// When which member was last heard of.
+#[derive(Clone, Default)]
+pub(crate) struct Contacts(Arc<Mutex<Heard>>);
+
+#[derive(Default)]
+struct Heard {
+    members: BTreeMap<MemberId, Time>,
+    /// The leader this node follows, and when it last said so.
+    leader: Option<(MemberId, Time)>,
+}
+
+/// More members than a cluster has over its life, so that nobody fills the memory with names.
+const CONTACTS_MAX: usize = 256;
+
+impl Contacts {
+    /// When something was last heard of a member.
+    pub(crate) fn last(&self, member: MemberId) -> Option<Time> {
+        self.heard().members.get(&member).copied()
+    }
+
+    /// When this leader was last heard of, as a leader.
+    pub(crate) fn leader(&self, leader: MemberId) -> Option<Time> {
+        self.heard().leader.filter(|(heard, _)| *heard == leader).map(|(_, at)| at)
+    }
+
+    fn member(&self, member: MemberId, at: Time) {
+        let mut heard = self.heard();
+        if heard.members.len() < CONTACTS_MAX || heard.members.contains_key(&member) {
+            heard.members.insert(member, at);
+        }
+    }
+
+    fn led(&self, leader: MemberId, at: Time) {
+        self.heard().leader = Some((leader, at));
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What both sides need.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) own: MemberId,
+    pub(crate) cluster: u64,
+    pub(crate) peers: Peers,
+    pub(crate) clock: Clock,
+    pub(crate) lease: Lease,
+    pub(crate) contacts: Contacts,
+    /// Answers that come later than this are not waited for: the lease does not gain from them.
+    pub(crate) election_max: Duration,
+}
+
+impl Network {
+    /// Answers a message of another member.
+    pub(crate) async fn answer(&self, raft: &Raft, ask: Ask) -> Reply {
+        let Ask { from, to, cluster, rpc } = ask;
+        if cluster != self.cluster {
+            return Reply::Refused(format!(
+                "this node belongs to the cluster {:016x}, and the message is for {cluster:016x}",
+                self.cluster
+            ));
+        }
+        if to != self.own {
+            return Reply::Refused(format!(
+                "this node is the member {}, and the message is for {to}, which it may have been before",
+                self.own
+            ));
+        }
+        self.contacts.member(from, self.clock.now());
+        match self.serve(raft, from, rpc).await {
+            Ok(reply) => reply,
+            Err(why) => Reply::Refused(why),
+        }
+    }
+
+    async fn serve(&self, raft: &Raft, from: MemberId, rpc: Rpc) -> Result<Reply, String> {
+        let gone = |error: &dyn std::fmt::Display| format!("this node cannot answer: {error}");
+        Ok(match rpc {
+            Rpc::Append(request) => {
+                let at = self.clock.now();
+                let reply = raft.append_entries(request).await.map_err(|error| gone(&error))?;
+                if accepted(&reply) {
+                    self.contacts.led(from, at);
+                }
+                Reply::Append(reply)
+            }
+            Rpc::Vote(request) => {
+                Reply::Vote(raft.vote(request).await.map_err(|error| gone(&error))?)
+            }
+            Rpc::Snapshot(chunk) => match raft.install_snapshot(chunk.try_into()?).await {
+                Ok(reply) => Reply::Snapshot(Ok(reply)),
+                Err(RaftError::APIError(error)) => Reply::Snapshot(Err(error)),
+                Err(RaftError::Fatal(error)) => return Err(gone(&error)),
+            },
+        })
+    }
+}
+
+/// Whether whoever answered so follows whoever asked: its log may differ, but it took the leader for its leader.
+fn accepted(reply: &AppendEntriesResponse<MemberId>) -> bool {
+    match reply {
+        AppendEntriesResponse::Success
+        | AppendEntriesResponse::PartialSuccess(_)
+        | AppendEntriesResponse::Conflict => true,
+        AppendEntriesResponse::HigherVote(_) => false,
+    }
+}
+
+/// The way to one member.
+pub(crate) struct Way {
+    network: Network,
+    to: MemberId,
+    addr: Addr,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Way;
+
+    async fn new_client(&mut self, target: MemberId, node: &Member) -> Way {
+        Way { network: self.clone(), to: target, addr: node.addr.clone() }
+    }
+}
+
+type CallError<E> = RPCError<MemberId, Member, RaftError<MemberId, E>>;
+
+fn unreachable<E: std::error::Error>(why: String) -> CallError<E> {
+    RPCError::Unreachable(Unreachable::new(&std::io::Error::other(why)))
+}
+
+fn refused<E: std::error::Error>(why: String) -> CallError<E> {
+    RPCError::Network(NetworkError::new(&std::io::Error::other(why)))
+}
+
+impl Way {
+    async fn call<E: std::error::Error>(
+        &self,
+        rpc: Rpc,
+        limit: Duration,
+    ) -> Result<Reply, CallError<E>> {
+        let Network { own, cluster, peers, clock, contacts, .. } = &self.network;
+        let ask = Ask { from: *own, to: self.to, cluster: *cluster, rpc };
+        let body = serde_json::to_vec(&ask).map_err(|error| refused(error.to_string()))?;
+        let answer = peers
+            .call(&self.addr, Lane::Raft, body, limit)
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        match serde_json::from_slice(&answer) {
+            Ok(Reply::Refused(why)) => {
+                // Nothing changes within milliseconds about who somebody is.
+                Err(unreachable(format!("the node {} refused: {why}", self.addr)))
+            }
+            Ok(reply) => {
+                contacts.member(self.to, clock.now());
+                Ok(reply)
+            }
+            Err(error) => Err(refused(format!(
+                "the answer of the node {} cannot be read: {error}",
+                self.addr
+            ))),
+        }
+    }
+
+    fn another<E: std::error::Error>(&self) -> CallError<E> {
+        refused(format!("the node {} answered something else", self.addr))
+    }
+}
+
+impl RaftNetwork<Types> for Way {
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<MemberId>, CallError<openraft::error::Infallible>> {
+        let way = Self { network: self.network.clone(), to: self.to, addr: self.addr.clone() };
+        // A task of its own: openraft stops to wait after a heartbeat's time, but the lease lives from late answers too.
+        let call = tokio::spawn(async move {
+            let term = request.vote.leader_id.term;
+            let sent = way.network.clock.now();
+            let reply = way.call(Rpc::Append(request), way.network.election_max).await?;
+            let Reply::Append(reply) = reply else { return Err(way.another()) };
+            if accepted(&reply) {
+                way.network.lease.acked(way.to, term, sent);
+            }
+            Ok(reply)
+        });
+        match call.await {
+            Ok(reply) => reply,
+            Err(error) => Err(unreachable(error.to_string())),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        request: InstallSnapshotRequest<Types>,
+        option: RPCOption,
+    ) -> Result<InstallSnapshotResponse<MemberId>, CallError<InstallSnapshotError>> {
+        match self.call(Rpc::Snapshot(request.into()), option.hard_ttl()).await? {
+            Reply::Snapshot(Ok(reply)) => Ok(reply),
+            Reply::Snapshot(Err(error)) => {
+                Err(RPCError::RemoteError(RemoteError::new(self.to, RaftError::APIError(error))))
+            }
+            Reply::Append(_) | Reply::Vote(_) | Reply::Refused(_) => Err(self.another()),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<MemberId>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<MemberId>, CallError<openraft::error::Infallible>> {
+        match self.call(Rpc::Vote(request), option.hard_ttl()).await? {
+            Reply::Vote(reply) => Ok(reply),
+            Reply::Append(_) | Reply::Snapshot(_) | Reply::Refused(_) => Err(self.another()),
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(BACKOFF))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_bytes_again() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(from_digits(&to_digits(&bytes)), Some(bytes));
+        for wrong in ["0", "0g", "é"] {
+            assert_eq!(from_digits(wrong), None, "{wrong}");
+        }
+    }
+}
