@@ -21,7 +21,8 @@ const AFTER_HELP: &str = "\
 A flag is written -flag=value, -flag value, --flag=value or --flag value.
 Every setting can also be in the config file or in the environment as REDIS_FAILOVER_<FLAG>.
 Flags win over the environment, the environment over the file, the file over the defaults.
-A password is never a flag: use redis_password_file, or redis_password in the file or environment.";
+A password or secret is never a flag: use redis_password_file and cluster_secret_file, or redis_password
+and cluster_secret in the file or environment.";
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -162,16 +163,18 @@ fn in_one_sentence(error: &clap::Error) -> String {
     let name = given.split(['=', ' ']).next().unwrap_or_default();
     let is_flag = name.starts_with('-');
     let kind = error.kind();
-    if kind == ErrorKind::UnknownArgument && name == "--redis_password" {
-        return "redis_password is no flag, since everyone on the machine could read it there: use \
-                redis_password_file, the environment or the config file"
-            .to_owned();
-    }
-    // A known flag is unknown to the parser when it stands behind `--`.
+    let setting = Setting::of_key(name.trim_start_matches('-'));
     if kind == ErrorKind::UnknownArgument
         && is_flag
-        && Setting::of_key(name.trim_start_matches('-')).is_none()
+        && let Some(Setting { key, is_flag: false, .. }) = setting
     {
+        return format!(
+            "{key} is no flag, since everyone on the machine could read it there: use {key}_file, \
+             the environment or the config file"
+        );
+    }
+    // A known flag is unknown to the parser when it stands behind `--`.
+    if kind == ErrorKind::UnknownArgument && is_flag && setting.is_none() {
         return match context(ContextKind::SuggestedArg) {
             Some(other) => format!("there is no flag {name}, but there is {other}"),
             None => format!("there is no flag {name}"),

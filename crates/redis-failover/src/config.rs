@@ -14,13 +14,14 @@ mod draft;
 mod error;
 mod file;
 mod listen;
+mod raft;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use failover_core::addr::Addr;
@@ -30,6 +31,7 @@ pub(crate) use draft::{Draft, Given};
 pub use error::{ConfigError, Origin};
 pub(crate) use file::read as read_file;
 pub use listen::ListenAddr;
+pub use raft::RaftConfig;
 pub use secrecy::{ExposeSecret, SecretString};
 pub(crate) use settings::{SECTIONS, Setting, Value};
 
@@ -55,7 +57,8 @@ const FAILOVER_TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 pub struct Config {
     /// Where HTTP is served; `None`: not at all.
     pub addr: Option<ListenAddr>,
-    /// The name of this node in views, history and logs.
+    /// The name of this node in views, history and logs. With the broker `raft` it is the address of the node,
+    /// whatever is written here.
     pub node: String,
     /// Masters to guard under [`Config::policy`], each the first address of a group that is named
     /// after it.
@@ -70,6 +73,10 @@ pub struct Config {
     pub credentials: Credentials,
     /// How nodes agree.
     pub broker: BrokerKind,
+    /// What all nodes know and nobody else; `None`: nodes do not prove to each other who they are.
+    pub cluster_secret: Option<SecretString>,
+    /// Whether nodes may do without a secret where others can reach them.
+    pub cluster_open: bool,
     /// What the broker `raft` needs; any other ignores it.
     pub raft: RaftConfig,
     /// What the broker `zk` needs; any other ignores it.
@@ -127,21 +134,6 @@ pub enum BrokerKind {
     Zk,
     /// An etcd cluster.
     Etcd,
-}
-
-/// What the broker `raft` needs.
-#[derive(Clone, Debug, Default)]
-pub struct RaftConfig {
-    /// This node's own address for other nodes.
-    pub addr: Option<Addr>,
-    /// Where the record is stored.
-    pub data_dir: Option<PathBuf>,
-    /// Where Raft's own messages go; `None`: to the program's log.
-    pub log_dir: Option<PathBuf>,
-    /// The addresses of all nodes; this node's own may be among them.
-    pub cluster: Vec<Addr>,
-    /// Whether the members that an earlier run saved are kept.
-    pub cluster_state: SavedState,
 }
 
 /// What the broker `zk` needs.
@@ -213,6 +205,8 @@ impl Default for Config {
             policy: Policy::default(),
             credentials: Credentials::default(),
             broker: BrokerKind::default(),
+            cluster_secret: None,
+            cluster_open: false,
             raft: RaftConfig::default(),
             zk: ZkConfig::default(),
             etcd: EtcdConfig::default(),
@@ -275,16 +269,38 @@ impl Config {
         self.check_instances()
     }
 
+    /// Works out what follows from other settings; doing it again changes nothing.
+    pub(crate) fn settle(&mut self) {
+        if self.broker != BrokerKind::Raft {
+            return;
+        }
+        if let Some(addr) = &self.raft.addr {
+            self.node = addr.to_string();
+            let cluster = &mut self.raft.cluster;
+            if !cluster.is_empty() && !cluster.contains(addr) {
+                cluster.push(addr.clone());
+            }
+        }
+        let longest = self.raft.command_timeout_max();
+        let own = self.groups.iter_mut().filter_map(|group| group.policy.as_mut());
+        for policy in own.chain([&mut self.policy]) {
+            policy.command_timeout = policy.command_timeout.min(longest);
+        }
+    }
+
     fn check_broker(&self) -> Result<(), Problem> {
-        let why = match self.broker {
-            BrokerKind::None => return Ok(()),
-            kind @ (BrokerKind::Raft | BrokerKind::Zk | BrokerKind::Etcd) => format!(
-                "the broker \"{kind}\" is not built yet, and a single node is never started in \
-                 its place; broker = \"none\" asks for one"
-            ),
-        };
-        let keys = vec!["broker", "raft_addr", "zk_addr", "etcd_addr"];
-        Err(Problem { group: None, keys, message: why })
+        match self.broker {
+            BrokerKind::None => Ok(()),
+            BrokerKind::Raft => self.raft.check(self.cluster_secret.is_some() || self.cluster_open),
+            kind @ (BrokerKind::Zk | BrokerKind::Etcd) => Err(Problem {
+                group: None,
+                keys: vec!["broker", "zk_addr", "etcd_addr"],
+                message: format!(
+                    "the broker \"{kind}\" is not built yet, and a single node is never started in \
+                     its place; broker = \"none\" asks for one"
+                ),
+            }),
+        }
     }
 
     fn check_policy(&self, policy: &Policy) -> Result<(), String> {
@@ -292,7 +308,19 @@ impl Config {
         if policy.failover_timeout > FAILOVER_TIMEOUT_MAX {
             return Err("failover_timeout must be at most one day".to_owned());
         }
-        policy.quorum_of(1).map(|_| ())
+        match self.voters() {
+            Some(voters) => policy.quorum_of(voters).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// How many nodes vote, as far as that can be known from the settings.
+    fn voters(&self) -> Option<usize> {
+        match self.broker {
+            BrokerKind::None => Some(1),
+            BrokerKind::Raft => self.raft.voters(),
+            BrokerKind::Zk | BrokerKind::Etcd => None,
+        }
     }
 
     /// One name is one group, and one address is in one group.

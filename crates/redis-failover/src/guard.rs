@@ -129,8 +129,9 @@ impl Builder {
     /// # Errors
     /// When the settings do not fit together, or the address for HTTP cannot be listened on. Nothing goes on then.
     pub async fn start(self) -> Result<Guard, StartError> {
-        let Self { config, hooks, notices } = self;
+        let Self { mut config, hooks, notices } = self;
         config.validate()?;
+        config.settle();
         let listener = match &config.addr {
             Some(addr) => Some(listen(addr).await?),
             None => None,

@@ -65,7 +65,7 @@ const CALLS_IN_FLIGHT_MAX: usize = 256;
 const CONNECTIONS_MAX: usize = 256;
 /// Most connections to this node that did not finish it yet. One more throws the oldest out: a flood of strangers
 /// empties the room for itself, and a node is through in a moment.
-const STRANGERS_MAX: usize = 64;
+const STRANGERS_MAX: usize = 256;
 
 /// Each lane has connections of its own, so that a long message in one never delays the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -96,6 +96,13 @@ impl Resolver {
         }
     }
 
+    /// As if the name server had said so.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, addr: &Addr, socket: SocketAddr) {
+        let known = Known { sockets: vec![socket], doubted: false };
+        self.lock().insert(addr.clone(), known);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Addr, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -190,28 +190,44 @@ fn a_bad_setting_is_one_sentence_and_status_2() {
 #[test]
 fn a_broker_that_is_not_built_is_named_and_never_a_single_node() {
     for (args, env, broker) in [
-        (&["-broker=raft"][..], &[][..], "\"raft\""),
-        // As the original's documents start it, with and without naming the broker.
-        (
-            &["-raft_addr=127.0.0.1:0001", "-raft_data_dir=./var0", "-raft_cluster=127.0.0.1:1"],
-            &[],
-            "\"raft\"",
-        ),
-        (&["-raft_addr=127.0.0.1:1", "-broker=raft"], &[], "\"raft\""),
-        (&["-zk_addr=127.0.0.1:2181", "-zk_path=/zk/redis/failover"], &[], "\"zk\""),
+        (&["-zk_addr=127.0.0.1:2181", "-zk_path=/zk/redis/failover"][..], &[][..], "\"zk\""),
         (&["-broker=zk"], &[], "\"zk\""),
         (&["-broker=etcd"], &[], "\"etcd\""),
         (&["-etcd_addr=127.0.0.1:2379"], &[], "\"etcd\""),
         (&["-broker=consul"], &[], "\"consul\""),
         (&["-raft_addr=127.0.0.1:1", "-zk_addr=127.0.0.1:2"], &[], "zk_addr"),
-        (&[], &[("REDIS_FAILOVER_BROKER", "raft")], "\"raft\""),
-        (&[], &[("REDIS_FAILOVER_RAFT_ADDR", "127.0.0.1:1")], "\"raft\""),
         (&[], &[("REDIS_FAILOVER_ZK_ADDR", "127.0.0.1:1")], "\"zk\""),
         (&[], &[("REDIS_FAILOVER_ETCD_ADDR", "127.0.0.1:1")], "\"etcd\""),
-        (&["-config", ORIGINAL], &[], "\"raft\""),
+        (&["-config", ORIGINAL, "-broker=zk"], &[], "\"zk\""),
     ] {
         refused(args, env, &[broker]);
     }
+}
+
+#[test]
+fn raft_without_what_it_needs_is_status_2_and_says_what_that_is() {
+    const DIR: &str = "-raft_data_dir=/no/such/directory";
+    for (args, env, words) in [
+        (&["-broker=raft"][..], &[][..], &["raft_addr"][..]),
+        (&[], &[("REDIS_FAILOVER_BROKER", "raft")], &["raft_addr"]),
+        (&["-raft_addr=127.0.0.1:1"], &[], &["raft_data_dir"]),
+        (&[], &[("REDIS_FAILOVER_NODE_ADDR", "127.0.0.1:1")], &["raft_data_dir"]),
+        (&["-raft_addr=0.0.0.0:1", DIR], &[], &["flag -raft_addr", "0.0.0.0:1"]),
+        (&["-raft_addr=[::]:1", DIR], &[], &["flag -raft_addr", "[::]:1"]),
+        (&["-raft_addr=:1", DIR], &[], &["flag -raft_addr", "the host is missing"]),
+        (&["-raft_addr=127.0.0.1:1", "-node_addr=127.0.0.1:2", DIR], &[], &["two names"]),
+        (&["-raft_addr=10.0.0.1:1", DIR], &[], &["cluster_secret", "cluster_open = true"]),
+        (&["-raft_addr=node-a:1", DIR], &[], &["cluster_secret", "cluster_open = true"]),
+        (
+            &["-raft_addr=127.0.0.1:1", DIR, "-raft_election_min_ms=60"],
+            &[],
+            &["raft_election_min_ms (60)", "raft_heartbeat_ms (50)"],
+        ),
+    ] {
+        refused(args, env, words);
+    }
+    let ended = refused(&["-cluster_secret=hunter2"], &[], &["cluster_secret_file"]);
+    assert!(!ended.stderr.contains("hunter2"));
 }
 
 #[test]

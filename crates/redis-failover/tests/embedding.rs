@@ -411,8 +411,8 @@ async fn what_does_not_fit_is_refused_before_anything_is_started() {
         matches!(&error, StartError::Config(_)) && error.to_string().contains("parallel_syncs")
     );
     let raft = Config { broker: BrokerKind::Raft, ..config(&[]) };
-    let error = Guard::builder(raft).start().await.expect_err("not built");
-    assert!(error.to_string().contains("\"raft\" is not built yet"), "{error}");
+    let error = Guard::builder(raft).start().await.expect_err("it has no address");
+    assert!(error.to_string().contains("\"raft\" needs raft_addr"), "{error}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let addr = taken.local_addr().expect("it is bound");
     let settings = Config { addr: Some(addr.into()), ..config(&[]) };

@@ -57,11 +57,19 @@ pub(crate) enum Password {
     File(PathBuf),
 }
 
+/// What becomes part of the config only when every source was read.
+#[derive(Default)]
+pub(crate) struct Late {
+    pub(crate) node_addr: Option<Addr>,
+    pub(crate) secret: Password,
+}
+
 /// A config while its sources are read.
 #[derive(Default)]
 pub(crate) struct Draft {
     config: Config,
     login: Login,
+    late: Late,
     origins: BTreeMap<&'static str, Origin>,
     groups: Vec<GivenGroup>,
 }
@@ -84,6 +92,7 @@ impl Draft {
                 Set::Config(set) => set(&mut self.config, &value),
                 Set::Policy(set) => set(&mut self.config.policy, &value),
                 Set::Login(set) => set(&mut self.login, &value),
+                Set::Late(set) => set(&mut self.late, &value),
             }
             .map_err(|fault| fault.of(setting.name, &origin))?;
             self.origins.insert(setting.key, origin);
@@ -95,7 +104,10 @@ impl Draft {
     pub(crate) fn finish(mut self) -> Result<Config, ConfigError> {
         self.config.policy.max_loading_time = self.config.policy.max_down_time;
         self.infer_broker()?;
+        self.settle_node_addr()?;
         self.config.credentials = self.login.read(&self.origins, None)?;
+        let origin = self.origins.get("cluster_secret_file");
+        self.config.cluster_secret = self.late.secret.read("secret", origin)?;
         let mut origins = Vec::new();
         for group in std::mem::take(&mut self.groups) {
             let (group, its_origins, origin) =
@@ -104,7 +116,10 @@ impl Draft {
             origins.push((its_origins, origin));
         }
         match self.config.check() {
-            Ok(()) => Ok(self.config),
+            Ok(()) => {
+                self.config.settle();
+                Ok(self.config)
+            }
             Err(problem) => Err(locate(problem, &self.origins, &origins)),
         }
     }
@@ -122,7 +137,9 @@ impl Draft {
         ];
         let mut given = given.into_iter().filter(|(is_given, _, _)| *is_given);
         let Some((_, kind, key)) = given.next() else {
-            self.config.broker = BrokerKind::None;
+            // Nodes have an address with every broker; it chooses Raft only where nothing else is chosen.
+            let is_node = self.late.node_addr.is_some();
+            self.config.broker = if is_node { BrokerKind::Raft } else { BrokerKind::None };
             return Ok(());
         };
         self.config.broker = kind;
@@ -136,6 +153,28 @@ impl Draft {
             });
         }
         Ok(())
+    }
+
+    /// One address under two names; where both are given they must be the same.
+    fn settle_node_addr(&mut self) -> Result<(), ConfigError> {
+        let Some(node_addr) = self.late.node_addr.take() else {
+            return Ok(());
+        };
+        match &self.config.raft.addr {
+            Some(raft_addr) if *raft_addr != node_addr => {
+                let message = format!(
+                    "node_addr is {node_addr} and raft_addr is {raft_addr}, but they are two names of one address"
+                );
+                Err(match self.origins.get("node_addr") {
+                    Some(origin) => origin.error(message),
+                    None => ConfigError::Invalid(message),
+                })
+            }
+            Some(_) | None => {
+                self.config.raft.addr = Some(node_addr);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -158,7 +197,9 @@ impl GivenGroup {
             match given.setting.set {
                 Set::Policy(set) => set(own_policy.get_or_insert_with(|| policy.clone()), value),
                 Set::Login(set) => set(own_login.get_or_insert_with(|| login.clone()), value),
-                Set::Config(_) => Err(Fault::new("this is set for the whole node, not a group")),
+                Set::Config(_) | Set::Late(_) => {
+                    Err(Fault::new("this is set for the whole node, not a group"))
+                }
             }
             .map_err(|fault| fault.of(given.setting.name, &given.origin))?;
             origins.insert(given.setting.key, given.origin);
@@ -183,19 +224,30 @@ impl Login {
         outer: &BTreeMap<&'static str, Origin>,
         own: Option<&BTreeMap<&'static str, Origin>>,
     ) -> Result<Credentials, ConfigError> {
-        let password = match &self.password {
-            Password::None => None,
-            Password::Text(text) => Some(text.clone()),
-            Password::File(path) => Some(read_password(path).map_err(|message| {
-                let key = "redis_password_file";
-                let origin = own.and_then(|own| own.get(key)).or_else(|| outer.get(key));
-                match origin {
+        let key = "redis_password_file";
+        let origin = own.and_then(|own| own.get(key)).or_else(|| outer.get(key));
+        let password = self.password.read("password", origin)?;
+        Ok(Credentials { user: self.user.clone(), password })
+    }
+}
+
+impl Password {
+    /// What was given, or what its file has; `what` it is in the words of an error.
+    fn read(
+        &self,
+        what: &str,
+        origin: Option<&Origin>,
+    ) -> Result<Option<SecretString>, ConfigError> {
+        match self {
+            Self::None => Ok(None),
+            Self::Text(text) => Ok(Some(text.clone())),
+            Self::File(path) => {
+                read_password(path, what).map(Some).map_err(|message| match origin {
                     Some(origin) => origin.error(message),
                     None => ConfigError::Invalid(message),
-                }
-            })?),
-        };
-        Ok(Credentials { user: self.user.clone(), password })
+                })
+            }
+        }
     }
 }
 
@@ -204,16 +256,18 @@ impl Login {
 fn refuse_two_passwords(source: &[Given]) -> Result<(), ConfigError> {
     let has =
         |key| source.iter().find(|given| given.setting.key == key && !given.value.is_empty_text());
-    match (has("redis_password"), has("redis_password_file")) {
-        (Some(_), Some(file)) => {
-            Err(file.origin.error("redis_password and redis_password_file are both given"))
+    for (text, file) in
+        [("redis_password", "redis_password_file"), ("cluster_secret", "cluster_secret_file")]
+    {
+        if let (Some(_), Some(given)) = (has(text), has(file)) {
+            return Err(given.origin.error(format!("{text} and {file} are both given")));
         }
-        (Some(_) | None, _) => Ok(()),
     }
+    Ok(())
 }
 
-fn read_password(path: &Path) -> Result<SecretString, String> {
-    let fail = |why: &str| format!("the password file {} {why}", path.display());
+fn read_password(path: &Path, what: &str) -> Result<SecretString, String> {
+    let fail = |why: &str| format!("the {what} file {} {why}", path.display());
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(PASSWORD_FILE_BYTES_MAX + 1).read_to_end(&mut bytes))

@@ -186,7 +186,7 @@ impl<'a> Reader<'a> {
                     })
                     .collect(),
             ),
-            DeValue::Boolean(_) => Value::Other("true or false"),
+            DeValue::Boolean(on) => Value::Switch(on),
             DeValue::Datetime(_) => Value::Other("a date"),
             DeValue::Table(_) => Value::Other("a table"),
         }

@@ -9,7 +9,7 @@ use failover_core::addr::Addr;
 use failover_core::policy::{OnFailedFailover, Policy};
 use secrecy::SecretString;
 
-use super::draft::{Login, Password};
+use super::draft::{Late, Login, Password};
 use super::{BrokerKind, Config, ConfigError, LogFormat, LogLevel, Origin, SavedState};
 
 /// One setting.
@@ -36,6 +36,8 @@ pub(crate) enum Set {
     Policy(fn(&mut Policy, &Value) -> Result<(), Fault>),
     /// How to log in, to all groups or to one.
     Login(fn(&mut Login, &Value) -> Result<(), Fault>),
+    /// Something of the whole node that is worked out when every source was read.
+    Late(fn(&mut Late, &Value) -> Result<(), Fault>),
 }
 
 /// A value as its source wrote it. It may be a password, so it cannot be printed.
@@ -46,6 +48,7 @@ pub(crate) enum Value {
     Text(String),
     Integer(i64),
     Float(f64),
+    Switch(bool),
     List(Vec<(Self, Origin)>),
     /// What no setting takes, in words.
     Other(&'static str),
@@ -94,23 +97,10 @@ pub(crate) static SECTIONS: &[(&str, &[Setting])] = &[
                 Ok(())
             })),
         Setting::new("redis_password", "PASSWORD", "password of the instances",
-            Set::Login(|login, value| {
-                let password = value.text()?;
-                login.password = match password {
-                    "" => Password::None,
-                    password => Password::Text(SecretString::from(password)),
-                };
-                Ok(())
-            })).not_a_flag(),
+            Set::Login(|login, value| store(&mut login.password, value.password())))
+            .not_a_flag(),
         Setting::new("redis_password_file", "FILE", "file with the password of the instances",
-            Set::Login(|login, value| {
-                let path = value.text()?;
-                login.password = match path {
-                    "" => Password::None,
-                    path => Password::File(path.into()),
-                };
-                Ok(())
-            })),
+            Set::Login(|login, value| store(&mut login.password, value.password_file()))),
     ]),
     ("When a master is down", &[
         Setting::new("check_interval", "MS", "how often an instance is asked [default: 1000]",
@@ -153,7 +143,17 @@ pub(crate) static SECTIONS: &[(&str, &[Setting])] = &[
                 ("none", BrokerKind::None), ("raft", BrokerKind::Raft), ("zk", BrokerKind::Zk),
                 ("etcd", BrokerKind::Etcd),
             ])))),
-        Setting::new("raft_addr", "ADDR", "address of this node for other nodes",
+        Setting::new("node_addr", "ADDR", "address of this node for other nodes",
+            Set::Late(|late, value| store(&mut late.node_addr, value.addr().map(Some)))),
+        Setting::new("cluster_secret", "SECRET", "what all nodes know and nobody else",
+            Set::Late(|late, value| store(&mut late.secret, value.password())))
+            .not_a_flag(),
+        Setting::new("cluster_secret_file", "FILE", "file with what all nodes know and nobody else",
+            Set::Late(|late, value| store(&mut late.secret, value.password_file()))),
+        Setting::new("cluster_open", "BOOL",
+            "true: nodes need no secret, also where others reach them [default: false]",
+            Set::Config(|config, value| store(&mut config.cluster_open, value.switch()))),
+        Setting::new("raft_addr", "ADDR", "the same as node_addr",
             Set::Config(|config, value| store(&mut config.raft.addr, value.addr().map(Some))))
             .in_table("raft", "addr"),
         Setting::new("raft_data_dir", "DIR", "where the record is stored",
@@ -171,6 +171,17 @@ pub(crate) static SECTIONS: &[(&str, &[Setting])] = &[
                 store(&mut config.raft.cluster_state, value.saved_state())
             }))
             .in_table("raft", "cluster_state"),
+        Setting::new("raft_heartbeat_ms", "MS",
+            "how often the leader shows that it is there [default: 50]",
+            Set::Config(|config, value| store(&mut config.raft.heartbeat, value.millis())))
+            .in_table("raft", "heartbeat_ms"),
+        Setting::new("raft_election_min_ms", "MS",
+            "how long a leader must be silent until another is elected, at least [default: 150]",
+            Set::Config(|config, value| store(&mut config.raft.election_min, value.millis())))
+            .in_table("raft", "election_min_ms"),
+        Setting::new("raft_election_max_ms", "MS", "and at most [default: 300]",
+            Set::Config(|config, value| store(&mut config.raft.election_max, value.millis())))
+            .in_table("raft", "election_max_ms"),
         Setting::new("zk_addr", "LIST", "ZooKeeper servers, separated by commas",
             Set::Config(|config, value| store(&mut config.zk.addr, value.texts())))
             .in_table("zk", "addr"),
@@ -259,16 +270,22 @@ impl Value {
     pub(crate) fn is_empty_text(&self) -> bool {
         match self {
             Self::Word(text) | Self::Text(text) => text.is_empty(),
-            Self::Integer(_) | Self::Float(_) | Self::List(_) | Self::Other(_) => false,
+            Self::Integer(_)
+            | Self::Float(_)
+            | Self::Switch(_)
+            | Self::List(_)
+            | Self::Other(_) => false,
         }
     }
 
     pub(crate) fn text(&self) -> Result<&str, Fault> {
         match self {
             Self::Word(text) | Self::Text(text) => Ok(text),
-            Self::Integer(_) | Self::Float(_) | Self::List(_) | Self::Other(_) => {
-                Err(self.expected("a text in quotes"))
-            }
+            Self::Integer(_)
+            | Self::Float(_)
+            | Self::Switch(_)
+            | Self::List(_)
+            | Self::Other(_) => Err(self.expected("a text in quotes")),
         }
     }
 
@@ -282,6 +299,35 @@ impl Value {
 
     fn texts(&self) -> Result<Vec<String>, Fault> {
         self.list(|text| Ok(text.to_owned()))
+    }
+
+    /// An empty one takes an earlier source's away.
+    fn password(&self) -> Result<Password, Fault> {
+        self.text().map(|text| match text {
+            "" => Password::None,
+            text => Password::Text(SecretString::from(text)),
+        })
+    }
+
+    fn password_file(&self) -> Result<Password, Fault> {
+        self.text().map(|text| match text {
+            "" => Password::None,
+            path => Password::File(path.into()),
+        })
+    }
+
+    fn switch(&self) -> Result<bool, Fault> {
+        match self {
+            Self::Switch(on) => Ok(*on),
+            Self::Word(text) => match text.as_str() {
+                "true" => Ok(true),
+                "false" => Ok(false),
+                _ => Err(Fault::new(format!("\"{text}\" is neither true nor false"))),
+            },
+            Self::Text(_) | Self::Integer(_) | Self::Float(_) | Self::List(_) | Self::Other(_) => {
+                Err(self.expected("true or false, without quotes"))
+            }
+        }
     }
 
     fn path(&self) -> Result<Option<PathBuf>, Fault> {
@@ -302,7 +348,7 @@ impl Value {
                         .map_err(|fault| Fault { origin: Some(origin.clone()), ..fault })
                 })
                 .collect(),
-            Self::Integer(_) | Self::Float(_) | Self::Other(_) => {
+            Self::Integer(_) | Self::Float(_) | Self::Switch(_) | Self::Other(_) => {
                 Err(self.expected("an array of texts"))
             }
         }
@@ -344,7 +390,7 @@ impl Value {
             // Beyond 2^53 it is rounded, which no setting comes near.
             Self::Integer(number) => Ok(*number as f64),
             Self::Float(number) => Ok(*number),
-            Self::Text(_) | Self::List(_) | Self::Other(_) => {
+            Self::Text(_) | Self::Switch(_) | Self::List(_) | Self::Other(_) => {
                 Err(self.expected("a number without quotes"))
             }
         }
@@ -358,7 +404,7 @@ impl Value {
             Self::Word(text) => text.parse().map_err(|_| refused(text)),
             Self::Integer(number) => u64::try_from(*number).map_err(|_| refused(number)),
             Self::Float(number) => Err(refused(number)),
-            Self::Text(_) | Self::List(_) | Self::Other(_) => {
+            Self::Text(_) | Self::Switch(_) | Self::List(_) | Self::Other(_) => {
                 Err(self.expected("a whole number without quotes"))
             }
         }
@@ -374,6 +420,7 @@ impl Value {
         let is = match self {
             Self::Word(_) | Self::Text(_) => "a text",
             Self::Integer(_) | Self::Float(_) => "a number",
+            Self::Switch(_) => "true or false",
             Self::List(_) => "an array",
             Self::Other(is) => is,
         };

@@ -119,11 +119,17 @@ fn every_flag_is_read_in_every_form() {
         ("on_failed_failover", "retry"),
         ("before_failover_timeout_ms", "50"),
         ("broker", "none"),
+        ("node_addr", "127.0.0.1:12000"),
+        ("cluster_secret_file", &password),
+        ("cluster_open", "true"),
         ("raft_addr", "127.0.0.1:12000"),
         ("raft_data_dir", "./var0"),
         ("raft_log_dir", "./log0"),
         ("raft_cluster", "127.0.0.1:12000,127.0.0.1:12001"),
         ("raft_cluster_state", "new"),
+        ("raft_heartbeat_ms", "20"),
+        ("raft_election_min_ms", "200.5"),
+        ("raft_election_max_ms", "400"),
         ("zk_addr", "127.0.0.1:2181,zk2"),
         ("zk_path", "/zk/redis/failover"),
         ("etcd_addr", "127.0.0.1:2379"),
@@ -216,6 +222,7 @@ fn help_and_version() {
         }
         assert!(help.contains("--config <FILE>"), "{help}");
         assert!(!help.contains("--redis_password <"), "{help}");
+        assert!(!help.contains("--cluster_secret <"), "{help}");
         assert!(help.lines().all(|line| line.len() <= 130), "{help}");
     }
     for form in ["-version", "--version", "-V"] {
@@ -352,6 +359,10 @@ fn mistakes_in_the_file_have_a_position() {
         (
             "quorum = true",
             "f.toml:1:10: quorum: this is true or false, but must be a whole number without quotes",
+        ),
+        (
+            "cluster_open = 'true'",
+            "f.toml:1:16: cluster_open: this is a text, but must be true or false, without quotes",
         ),
         (
             "quorum = 99999999999999999999",
@@ -610,18 +621,27 @@ fn passwords_are_never_shown() {
     assert!(error.starts_with("redis_password is no flag"), "{error}");
 }
 
+/// What the broker `raft` needs at least.
+const RAFT: [&str; 2] = ["-raft_addr=127.0.0.1:12000", "-raft_data_dir=./var0"];
+
+fn with_raft(more: &[&str]) -> Config {
+    flags(&[&RAFT[..], more].concat())
+}
+
+fn with_raft_error(more: &[&str]) -> String {
+    flags_error(&[&RAFT[..], more].concat())
+}
+
 #[test]
 fn the_broker_is_inferred_and_never_a_silent_single_node() {
     let not_built = |kind| format!("the broker \"{kind}\" is not built yet");
     for (args, kind, place) in [
-        (&["-broker=raft"][..], "raft", "flag -broker: "),
-        (&["-broker=zk"], "zk", "flag -broker: "),
+        (&["-broker=zk"][..], "zk", "flag -broker: "),
         (&["-broker=etcd"], "etcd", "flag -broker: "),
-        (&["-raft_addr=a:1", "-raft_data_dir=./var0"], "raft", "flag -raft_addr: "),
-        (&["-raft_addr=a:1", "-broker="], "raft", "flag -raft_addr: "),
         (&["-zk_addr=a:1", "-raft_addr="], "zk", "flag -zk_addr: "),
         (&["-etcd_addr=http://a:1"], "etcd", "flag -etcd_addr: "),
-        (&["-zk_addr=a:1", "-raft_addr=b:1", "-broker=raft"], "raft", "flag -broker: "),
+        (&["-etcd_addr=a:1", "-node_addr=a:1"], "etcd", "flag -etcd_addr: "),
+        (&["-zk_addr=a:1", "-raft_addr=b:1", "-broker=zk"], "zk", "flag -broker: "),
     ] {
         let error = flags_error(args);
         assert!(error.starts_with(&(place.to_owned() + &not_built(kind))), "{args:?}: {error}");
@@ -635,27 +655,246 @@ fn the_broker_is_inferred_and_never_a_silent_single_node() {
     let error = flags_error(&["-broker=consul"]);
     assert!(error.starts_with("flag -broker: \"consul\" is unknown"), "{error}");
 
+    for more in [&[][..], &["-broker="], &["-broker=raft"], &["-broker=raft", "-zk_addr=b:1"]] {
+        assert_eq!(with_raft(more).broker, BrokerKind::Raft, "{more:?}");
+    }
+    let config = flags(&["-node_addr=127.0.0.1:12000", RAFT[1]]);
+    assert_eq!(config.broker, BrokerKind::Raft);
+
     let both = ["-raft_addr=a:1", "-zk_addr=b:1", "-broker=none"];
     assert_eq!(flags(&both).broker, BrokerKind::None);
     let empty = file_ok("broker = ''\n[raft]\naddr = ''\n[zk]\naddr = []\n");
     assert_eq!(empty.broker, BrokerKind::None);
 
-    let config = Config { broker: BrokerKind::Raft, ..Config::default() };
+    let config = Config { broker: BrokerKind::Zk, ..Config::default() };
     let error = config.validate().expect_err("not built").to_string();
-    assert!(error.starts_with(&not_built("raft")), "{error}");
+    assert!(error.starts_with(&not_built("zk")), "{error}");
+    let config = Config { broker: BrokerKind::Raft, ..Config::default() };
+    let error = config.validate().expect_err("incomplete").to_string();
+    assert!(error.starts_with("the broker \"raft\" needs raft_addr"), "{error}");
+}
+
+#[test]
+fn the_originals_three_node_commands_are_understood() {
+    for n in 0..3 {
+        let config = flags(&[
+            &format!("-addr=127.0.0.1:1100{n}"),
+            &format!("-raft_addr=127.0.0.1:1200{n}"),
+            &format!("-raft_data_dir=./var{n}"),
+            "-raft_cluster=127.0.0.1:12000,127.0.0.1:12001,127.0.0.1:12002",
+        ]);
+        assert_eq!(config.broker, BrokerKind::Raft);
+        assert_eq!(config.node, format!("127.0.0.1:1200{n}"));
+        let all = addrs(&["127.0.0.1:12000", "127.0.0.1:12001", "127.0.0.1:12002"]);
+        assert_eq!(config.raft.cluster, all);
+        let times = (config.raft.heartbeat, config.raft.election_min, config.raft.election_max);
+        assert_eq!(times, (ms(50), ms(150), ms(300)));
+    }
+    // As short as its document writes them.
+    let short = "-raft_cluster=127.0.0.1:0001,127.0.0.1:2";
+    let config = flags(&["-raft_addr=127.0.0.1:0001", "-raft_data_dir=./var0", short]);
+    assert_eq!(config.node, "127.0.0.1:1");
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[test]
+fn raft_is_told_all_it_needs_or_is_not_started() {
+    for (args, expected) in [
+        (&["-broker=raft"][..], "flag -broker: the broker \"raft\" needs raft_addr"),
+        (
+            &["-raft_addr=127.0.0.1:1"],
+            "flag -raft_addr: the broker \"raft\" needs raft_data_dir, the directory",
+        ),
+        (
+            &["-raft_addr=0.0.0.0:1", RAFT[1], "-cluster_open=true"],
+            "flag -raft_addr: raft_addr is 0.0.0.0:1, but it is also told to the other nodes",
+        ),
+        (&["-node_addr=[::]:1", RAFT[1]], "flag -node_addr: raft_addr is [::]:1, but it is also"),
+        (
+            &["-raft_addr=:12000", RAFT[1]],
+            "flag -raft_addr: \":12000\" is not an address: the host is missing",
+        ),
+        (
+            &["-raft_addr=127.0.0.1:1", "-node_addr=127.0.0.1:2", RAFT[1]],
+            "flag -node_addr: node_addr is 127.0.0.1:2 and raft_addr is 127.0.0.1:1, but they",
+        ),
+        (
+            &[RAFT[0], RAFT[1], "-raft_cluster=a:1,b:1,A:1"],
+            "flag -raft_cluster: raft_cluster has a:1 twice",
+        ),
+        (
+            &[RAFT[0], RAFT[1], "-raft_cluster=0.0.0.0:1"],
+            "flag -raft_cluster: raft_cluster has 0.0.0.0:1, which no node can connect to",
+        ),
+        (
+            &[RAFT[0], RAFT[1], "-raft_heartbeat_ms=9"],
+            "flag -raft_heartbeat_ms: raft_heartbeat_ms is 9, but must be between 10 and 10000",
+        ),
+        (
+            &[RAFT[0], RAFT[1], "-raft_heartbeat_ms=76"],
+            "flag -raft_heartbeat_ms: raft_election_min_ms (150) must be at least twice",
+        ),
+        (
+            &[RAFT[0], RAFT[1], "-raft_election_min_ms=300"],
+            "flag -raft_election_min_ms: raft_election_max_ms (300) must be more than",
+        ),
+        (
+            &[RAFT[0], RAFT[1], "-raft_election_max_ms=60001"],
+            "flag -raft_election_max_ms: raft_election_max_ms must be at most 60000",
+        ),
+        (
+            &[RAFT[0], RAFT[1], "-cluster_open=yes"],
+            "flag -cluster_open: \"yes\" is neither true nor false",
+        ),
+    ] {
+        let error = flags_error(args);
+        assert!(error.starts_with(expected), "{args:?}: {error}");
+        assert!(!error.contains('\n'), "{args:?}: {error}");
+    }
+    let many: Vec<_> = (1..=32).map(|port| format!("a:{port}")).collect();
+    let error = with_raft_error(&[&format!("-raft_cluster={}", many.join(","))]);
+    assert!(error.ends_with("has 32 addresses, but a cluster has at most 31 nodes"), "{error}");
+    // Where no member is started, what only a member needs may be as it is.
+    flags(&["-broker=none", "-raft_addr=0.0.0.0:1", "-raft_heartbeat_ms=1"]);
+    let fast = ["-raft_heartbeat_ms=10", "-raft_election_min_ms=20", "-raft_election_max_ms=20.5"];
+    with_raft(&fast);
+}
+
+#[test]
+fn a_node_that_others_can_reach_has_a_secret_or_says_that_it_needs_none() {
+    let secret = ("REDIS_FAILOVER_CLUSTER_SECRET", "s3cret");
+    for (addr, reachable) in [
+        ("127.0.0.1:1", false),
+        ("127.8.9.10:1", false),
+        ("[::1]:1", false),
+        ("[::ffff:127.0.0.1]:1", false),
+        ("localhost:1", false),
+        ("LocalHost:1", false),
+        ("10.0.0.1:1", true),
+        ("[fe80::1]:1", true),
+        ("node-a:1", true),
+        ("localhost.example:1", true),
+    ] {
+        let args = [&format!("-raft_addr={addr}"), RAFT[1]];
+        let plain = parse(&args, &[]);
+        if reachable {
+            let error = plain.expect_err("it needs a secret").to_string();
+            let expected = format!("flag -raft_addr: raft_addr is {}, which", addr.to_lowercase());
+            assert!(error.starts_with(&expected), "{error}");
+            for way_out in ["cluster_secret", "cluster_open = true"] {
+                assert!(error.contains(way_out), "{error}");
+            }
+            let args = [args[0], args[1], "-cluster_open=false"];
+            parse(&args, &[]).expect_err("that says nothing");
+        } else {
+            assert!(plain.is_ok(), "{addr}: {plain:?}");
+        }
+        parse(&args, &[secret]).expect("it has a secret");
+        parse(&[args[0], args[1], "-cluster_open=true"], &[]).expect("it needs none");
+    }
+    assert!(file_ok("cluster_open = true").cluster_open);
+}
+
+#[test]
+fn the_secret_of_the_cluster_is_given_like_a_password() {
+    let of = |config: &Config| {
+        let secret = config.cluster_secret.as_ref();
+        secret.map(|secret| secret.expose_secret().to_owned())
+    };
+    let file = TempFile::new("cluster-secret", "from a file\n");
+    let flag = file.flag("cluster_secret_file");
+    let environment = [("REDIS_FAILOVER_CLUSTER_SECRET", "from the environment")];
+    assert_eq!(of(&flags(&[&flag])).as_deref(), Some("from a file"));
+    let by_environment = parse(&[], &environment).expect("valid");
+    assert_eq!(of(&by_environment).as_deref(), Some("from the environment"));
+    let by_flag = parse(&[&flag], &environment).expect("a later source wins");
+    assert_eq!(of(&by_flag).as_deref(), Some("from a file"));
+    assert_eq!(of(&file_ok("cluster_secret = 's3cret'")).as_deref(), Some("s3cret"));
+    assert_eq!(of(&file_ok("cluster_secret = ''")), None);
+
+    for (text, expected) in [
+        (
+            "cluster_secret = 'x'\ncluster_secret_file = 'y'",
+            "f.toml:2:23: cluster_secret and cluster_secret_file are both given",
+        ),
+        (
+            "cluster_secret_file = '/nonexistent'",
+            "f.toml:1:23: the secret file /nonexistent cannot be read: No such file",
+        ),
+        ("cluster_secret_file = '/dev/null'", "f.toml:1:23: the secret file /dev/null is empty"),
+        ("cluster_secret = 40440", "f.toml:1:18: cluster_secret: this is a number, but must be"),
+        (
+            "[[group]]\nmaster = 'a:1'\ncluster_secret = 'hunter2'",
+            "f.toml:3:1: unknown key \"cluster_secret\" in [[group]]; it is set for the whole",
+        ),
+    ] {
+        let error = file_error(text);
+        assert!(error.starts_with(expected), "{text}\n{error}");
+        assert!(!error.contains("hunter2") && !error.contains("40440"), "{error}");
+    }
+    let error = flags_error(&["-cluster_secret=hunter2"]);
+    assert!(
+        error.starts_with("cluster_secret is no flag") && !error.contains("hunter2"),
+        "{error}"
+    );
+    assert!(error.contains("use cluster_secret_file"), "{error}");
+    let config = file_ok("cluster_secret = 'hunter2'");
+    assert!(!format!("{config:?} {config:#?}").contains("hunter2"));
+}
+
+#[test]
+fn what_follows_from_being_a_member() {
+    // The own address need not be in the list, and an empty list stays empty: it waits to be taken in.
+    let others = with_raft(&["-raft_cluster=127.0.0.1:12001,127.0.0.1:12002"]);
+    let all = addrs(&["127.0.0.1:12001", "127.0.0.1:12002", "127.0.0.1:12000"]);
+    assert_eq!(others.raft.cluster, all);
+    assert_eq!(others.node, "127.0.0.1:12000");
+    assert_eq!(with_raft(&[]).raft.cluster, []);
+    assert_eq!(flags(&["-broker=none", "-raft_addr=a:1"]).node, "local");
+
+    // A quorum is of the list, where one is given.
+    let of = |quorum: usize, cluster: &str| {
+        let quorum = format!("-quorum={quorum}");
+        let cluster = format!("-raft_cluster={cluster}");
+        parse(&[RAFT[0], RAFT[1], &quorum, &cluster], &[]).map(|config| config.policy.quorum)
+    };
+    assert_eq!(of(3, "127.0.0.1:12000,127.0.0.1:12001,127.0.0.1:12002").expect("of three"), 3);
+    assert_eq!(of(3, "127.0.0.1:12001,127.0.0.1:12002").expect("of three"), 3);
+    assert_eq!(of(9, "").expect("nobody knows yet"), 9);
+    let error = of(3, "127.0.0.1:12001").expect_err("of two").to_string();
+    assert_eq!(error, "flag -quorum: quorum is 3, but the cluster has 2 voters");
+    let group = "raft = { addr = '127.0.0.1:1', data_dir = 'x', cluster = ['127.0.0.1:2'] }\n\
+                 [[group]]\nmaster = 'a:1'\nquorum = 3";
+    let error = file_error(group);
+    assert!(error.starts_with("f.toml:4:10: group \"a:1\": quorum is 3, but"), "{error}");
+
+    // A command is over before its leader can have lost its lease.
+    let command = |config: &Config| config.policy.command_timeout;
+    assert_eq!(command(&Config::default()), ms(250));
+    assert_eq!(command(&with_raft(&[])), ms(225));
+    assert_eq!(command(&with_raft(&["-raft_election_max_ms=1000"])), ms(250));
+    let file = TempFile::new("settle", "[[group]]\nmaster = 'a:1'\nmax_down_time = 1\n");
+    let times = ["-raft_heartbeat_ms=50", "-raft_election_min_ms=100", "-raft_election_max_ms=200"];
+    let mut config = with_raft(&[&[&*file.flag("config")][..], &times].concat());
+    assert_eq!((command(&config), config.policy_of("a:1").command_timeout), (ms(150), ms(150)));
+    let once = format!("{config:?}");
+    config.settle();
+    assert_eq!(format!("{config:?}"), once);
 }
 
 #[test]
 fn the_originals_file_is_understood() {
-    let error = flags_error(&["-config", ORIGINAL]);
-    let expected = format!("{ORIGINAL}:8:10: the broker \"raft\" is not built yet");
-    assert!(error.starts_with(&expected), "{error}");
-
-    let config = flags(&["-config", ORIGINAL, "-broker=none"]);
+    let config = flags(&["-config", ORIGINAL]);
+    assert_eq!(config.broker, BrokerKind::Raft);
+    assert_eq!(config.node, "127.0.0.1:12000");
     assert_eq!(config.addr.expect("an address").to_string(), "127.0.0.1:11000");
     assert_eq!(config.masters, addrs(&["127.0.0.1:6379"]));
     assert_eq!(config.masters_state, SavedState::Existing);
-    assert_eq!(config.policy, Policy::default());
+    let expected = Policy { command_timeout: ms(225), ..Policy::default() };
+    assert_eq!(config.policy, expected);
     assert_eq!(config.raft.addr, Some("127.0.0.1:12000".parse().expect("an address")));
     assert_eq!(config.raft.data_dir.as_deref(), Some(Path::new("./var")));
     assert_eq!(config.raft.log_dir, None);
@@ -663,6 +902,7 @@ fn the_originals_file_is_understood() {
     assert_eq!(config.raft.cluster_state, SavedState::Existing);
     assert_eq!(config.zk.addr, ["127.0.0.1:2181"]);
     assert_eq!(config.zk.base_dir.as_deref(), Some("/zk/redis-failover"));
+    assert_eq!(flags(&["-config", ORIGINAL, "-broker=none"]).policy, Policy::default());
 }
 
 #[test]

@@ -64,18 +64,19 @@ impl Rig {
         let (for_loop, heard) = (Arc::clone(&shown), Arc::clone(&asked));
         tokio::spawn(async move {
             let mut held: Vec<Waiting> = Vec::new();
-            while let Some((request, sender)) = waiting.recv().await {
+            while let Some(next) = waiting.recv().await {
+                let Waiting { request, .. } = &next;
                 heard.lock().expect("not poisoned").push(request.clone());
                 match kind {
                     Loop::Commits => {
-                        commit(&for_loop, &request);
-                        let _ = sender.send(Answer::Done);
+                        commit(&for_loop, request);
+                        let _ = next.answer.send(Answer::Done);
                     }
                     Loop::Refuses(code) => {
                         let message = "because of this".to_owned();
-                        let _ = sender.send(Answer::Refused { code, message });
+                        let _ = next.answer.send(Answer::Refused { code, message });
                     }
-                    Loop::Hangs => held.push((request, sender)),
+                    Loop::Hangs => held.push(next),
                     Loop::Ends => return,
                 }
             }
