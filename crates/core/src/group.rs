@@ -286,14 +286,7 @@ impl Group {
             self.work = Work::Idle;
         }
         self.drop_recorded_steps();
-        // Noted on every node: should the leader die before its next proposal, the next one knows them.
-        if self.entry.saga.is_some() && before.saga.is_none() {
-            self.mark(ctx, "committed", None, None);
-        }
-        if self.entry.master != before.master && self.entry.saga.is_some() {
-            self.mark(ctx, "recorded", None, None);
-            self.mark(ctx, "told", None, None);
-        }
+        self.mark_commit(ctx, &before);
         if self.entry.saga.is_none() {
             self.steps.clear();
         }
