@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::broker::Broker;
 use crate::broker::raft::{Ended, RaftBroker, Settings};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, SavedState};
 use crate::events::Events;
 use crate::guard::StartError;
 use crate::peers::{Lane, Peers};
@@ -157,6 +157,7 @@ fn settings(config: &Config, addr: Addr) -> Settings {
         addr,
         data_dir: config.raft.data_dir.clone().unwrap_or_default(),
         cluster: config.raft.cluster.clone(),
+        cut_off: config.raft.cluster_state == SavedState::New,
         heartbeat_ms: millis(config.raft.heartbeat),
         election_min_ms: millis(config.raft.election_min),
         election_max_ms: millis(config.raft.election_max),

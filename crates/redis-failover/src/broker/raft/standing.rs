@@ -4,18 +4,40 @@ use std::time::Duration;
 
 use failover_core::node::Token;
 
-use super::RaftBroker;
+use super::{RaftBroker, Running};
+
+/// A refusal that is older says nothing of now.
+const REFUSED_AGE_MAX: Duration = Duration::from_secs(5);
 
 impl RaftBroker {
     /// Whether this node leads under this token, and its lease holds now.
     pub(crate) fn allows(&self, token: Token) -> bool {
-        let network = &self.0.network;
-        network.lease.allows(token, network.clock.now())
+        self.0.lease.allows(token, self.0.clock.now())
+    }
+
+    /// Whether this node follows the leader of this term, and heard of it within one election timeout: only then it may
+    /// write for it.
+    pub(crate) fn follows(&self, token: Token) -> bool {
+        let Some(running) = self.running() else { return false };
+        let term = running.raft.metrics().borrow().current_term;
+        term == token.0
+            && self.leader_age(&running).is_some_and(|age| age < running.network.election_max)
     }
 
     /// How old what this node shows may be; `None`: nobody who leads was ever heard of.
     pub(crate) fn age(&self) -> Option<Duration> {
-        let network = &self.0.network;
-        network.contacts.last_led().map(|at| network.clock.now().since(at))
+        self.0.contacts.last_led().map(|at| self.0.clock.now().since(at))
+    }
+
+    /// Why the others do not take this node for one of them, when they lately said so: a sentence.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let (why, at) = self.0.contacts.refused()?;
+        (self.0.clock.now().since(at) < REFUSED_AGE_MAX).then_some(why)
+    }
+
+    fn leader_age(&self, running: &Running) -> Option<Duration> {
+        let leader = running.raft.metrics().borrow().current_leader?;
+        let heard = self.0.contacts.leader(leader)?;
+        Some(self.0.clock.now().since(heard))
     }
 }
