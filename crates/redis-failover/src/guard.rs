@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::broker::Broker;
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::config::{BrokerKind, Config, ConfigError, Credentials, ListenAddr};
 use crate::driver::{Driver, FIRST_REQUEST, Logins};
 use crate::events::Events;
@@ -187,7 +188,9 @@ impl Builder {
         }
         let http_addr = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = listener {
-            let state = http::Context::new(Arc::clone(&shown), requests.clone());
+            let http = http_addr.filter(|addr| !addr.ip().is_unspecified()).map(Addr::from);
+            let cluster = Cluster::Alone { node: shown.node().clone(), http };
+            let state = http::Context::new(Arc::clone(&shown), requests.clone(), cluster);
             let mut stopped = stopped;
             tasks.push(tokio::spawn(http::serve(listener, state, async move {
                 let _ = stopped.wait_for(|stop| *stop).await;

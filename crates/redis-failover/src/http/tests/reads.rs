@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::http::HEALTH_PROBLEMS_MAX;
 
@@ -249,6 +251,20 @@ async fn reads_say_when_there_is_no_leader_and_who_else_leads() {
 }
 
 #[tokio::test]
+async fn reads_say_how_old_they_may_be() {
+    let rig = full_rig();
+    let stale_ms = async || rig.get("/v1/groups").await.json()["stale_ms"].as_u64();
+    let ago = |ms| Time::from_millis(rig.shown.now().as_millis() - ms);
+    rig.shown.set_current_as_of(Some(ago(7_000)));
+    assert!((7_000..30_000).contains(&stale_ms().await.expect("a number")));
+    rig.shown.set_current_as_of(Some(rig.shown.now() + Duration::from_secs(60)));
+    assert_eq!(stale_ms().await, Some(0));
+    rig.shown.set_current_as_of(Some(ago(7_000)));
+    rig.shown.set_current_as_of(None);
+    assert_eq!(stale_ms().await, Some(0));
+}
+
+#[tokio::test]
 async fn what_is_not_served_is_said_in_json() {
     let rig = full_rig();
     for path in ["/", "/masters", "/master/", "/v1", "/v1/groups/", "/v1/groups/cache/pause"] {
@@ -261,6 +277,9 @@ async fn what_is_not_served_is_said_in_json() {
         ("/v1/groups/cache", &["POST", "PUT", "DELETE"], "GET,HEAD"),
         ("/v1/groups/cache/resume", &["GET", "PUT", "DELETE"], "POST"),
         ("/v1/history", &["POST"], "GET,HEAD"),
+        ("/v1/cluster", &["POST", "DELETE"], "GET,HEAD"),
+        ("/v1/cluster/members", &["PUT", "DELETE"], "GET,HEAD,POST"),
+        ("/v1/cluster/members/127.0.0.1:1", &["GET", "POST", "PUT"], "DELETE"),
         ("/v1/health", &["POST"], "GET,HEAD"),
     ] {
         for method in methods {
