@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Installs the servers and tools that the tests, the benchmark and the demo start.
 #
-#   scripts/install-deps.sh [redis] [valkey] [curl] [jq]      (none named: redis valkey)
+#   scripts/install-deps.sh [redis] [valkey] [iproute2] [curl] [jq]      (none named: redis valkey)
 #
 # Made for Debian: packages through apt-get, Valkey from the release's backports where the release
 # itself has none. Quick when everything is there, and safe to run twice at once. No service that a
 # package brings is started, nor enabled for the next boot.
 #
-# What cannot be had is said loudly. That is an error (exit 1) for everything but Valkey, and for
-# Valkey too with CI=true; without it the tests leave Valkey out and say so.
+# iproute2 makes the networks that the tests cut apart, which only root can.
+#
+# What cannot be had is said loudly. That is an error (exit 1) for everything but Valkey and iproute2,
+# and for them too with CI=true; without it the tests leave out what needs them and say so.
 set -euo pipefail
 
 readonly LOCK=/run/redis-failover-install-deps.lock
@@ -26,12 +28,13 @@ fail() {
 
 # --- What is needed ------------------------------------------------------------------------------
 
-known() { case $1 in redis | valkey | curl | jq) true ;; *) false ;; esac; }
+known() { case $1 in redis | valkey | iproute2 | curl | jq) true ;; *) false ;; esac; }
 
 present() {
     case $1 in
         redis) command -v redis-server && command -v redis-cli ;;
         valkey) command -v valkey-server ;;
+        iproute2) command -v ip ;;
         *) command -v "$1" ;;
     esac >/dev/null
 }
@@ -210,8 +213,8 @@ settle() {
     local name code=0
     for name in "$@"; do
         say "**** $name IS NOT HERE AND COULD NOT BE INSTALLED ****"
-        if [[ $name == valkey && ${CI:-} != true ]]; then
-            say "**** tests on Valkey will be left out ****"
+        if [[ $name == @(valkey|iproute2) && ${CI:-} != true ]]; then
+            say "**** tests that need $name will be left out ****"
         else
             code=1
         fi

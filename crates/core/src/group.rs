@@ -61,6 +61,8 @@ pub struct Group {
     diagnosis: Diagnosis,
     reason: String,
     diagnosed_at: Time,
+    /// When this node learned who the recorded master is: what that one said before is from before its promotion.
+    master_since: Time,
     /// Why nothing is done although something is wrong.
     idle_because: Option<String>,
     /// A replica has news of an unreachable master, or too few voters see it down.
@@ -158,6 +160,7 @@ impl Group {
             diagnosis: Diagnosis::NotYetSeen,
             reason: "nothing was heard yet".to_owned(),
             diagnosed_at: now,
+            master_since: now,
             idle_because: None,
             veto: None,
             peers: Peers::default(),
@@ -289,6 +292,10 @@ impl Group {
         }
         if self.entry.master != before.master {
             self.settled.clear();
+            self.master_since = ctx.now;
+            if let Some(watch) = self.watches.get_mut(&self.entry.master) {
+                watch.ask(ctx.now, ctx.now);
+            }
         }
         if self.entry.epoch != before.epoch {
             self.untouched = mine.map(|_| self.entry.epoch);
@@ -324,6 +331,7 @@ impl Group {
     pub fn restored(&mut self, ctx: &Context<'_>, entry: GroupEntry, revision: Revision) {
         self.entry = entry;
         self.revision = revision;
+        self.master_since = ctx.now;
         self.leadership_changed(ctx);
     }
 
@@ -521,6 +529,7 @@ impl Group {
             policy: &self.policy,
             now: ctx.now,
             led: ctx.led,
+            master_since: self.master_since,
             peers: &self.peers,
             veto: self.veto.as_deref(),
         };

@@ -3,12 +3,15 @@
 //! A broker says who leads and who votes, makes proposals agreed under a fencing token, and hands out the fence that is
 //! asked right before a server is changed. What is agreed is the record of the core; a broker only stores it.
 
-#[expect(dead_code, reason = "not chosen by any setting yet")]
-mod raft;
+pub(crate) mod raft;
+
+use std::time::Duration;
 
 use failover_core::event::{Event, ProposalId};
 use failover_core::node::{Leadership, NodeId, Token};
 use failover_core::record::Change;
+
+use raft::RaftBroker;
 
 /// The broker in use. A clone is the same one.
 #[derive(Clone, Debug)]
@@ -18,6 +21,8 @@ pub(crate) enum Broker {
         /// The one member.
         node: NodeId,
     },
+    /// Several nodes, or one that remembers, through the Raft that is built in.
+    Raft(RaftBroker),
 }
 
 /// The only term of a node that is alone.
@@ -28,6 +33,7 @@ impl Broker {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Solo { .. } => "none",
+            Self::Raft(_) => "raft",
         }
     }
 
@@ -38,6 +44,8 @@ impl Broker {
                 Event::Voters(vec![node.clone()]),
                 Event::Leadership(Leadership::Leader(SOLO_TOKEN)),
             ],
+            // They come with everything else that it says by itself.
+            Self::Raft(_) => Vec::new(),
         }
     }
 
@@ -56,6 +64,7 @@ impl Broker {
                 id,
                 why: "it was decided under a term that is over".to_owned(),
             }),
+            Self::Raft(raft) => raft.propose(id, token, changes),
         }
     }
 
@@ -63,43 +72,39 @@ impl Broker {
     pub(crate) fn log_index(&self) -> u64 {
         match self {
             Self::Solo { .. } => 0,
+            Self::Raft(raft) => raft.log_index(),
         }
     }
 
     /// Waits until this node has applied the log up to an entry, and told what came of it.
-    pub(crate) async fn applied(&self, _index: u64) {
+    pub(crate) async fn applied(&self, index: u64) {
         match self {
             Self::Solo { .. } => {}
+            Self::Raft(raft) => raft.applied(index).await,
         }
     }
 
-    /// What is asked right before a server is changed.
-    pub(crate) fn fence(&self) -> Fence {
+    /// How old what this node shows may be; `None`: it was never told anything.
+    pub(crate) fn age(&self) -> Option<Duration> {
         match self {
-            Self::Solo { .. } => Fence::Solo,
+            Self::Solo { .. } => Some(Duration::ZERO),
+            Self::Raft(raft) => raft.age(),
         }
     }
-}
 
-/// Whether this node may still act under a token.
-#[derive(Clone, Debug)]
-pub(crate) enum Fence {
-    /// A node that is alone is never deposed.
-    Solo,
-}
-
-impl Fence {
-    /// Whether a command that was decided under this token may be written now.
+    /// Whether a command that was decided under this token may be written now. Asked right before each write.
     pub(crate) fn allows(&self, token: Token) -> bool {
         match self {
-            Self::Solo => token == SOLO_TOKEN,
+            Self::Solo { .. } => token == SOLO_TOKEN,
+            Self::Raft(raft) => raft.allows(token),
         }
     }
 
-    /// Whether this node may write for a leader that acts under this token.
-    pub(crate) fn allows_leader(&self, _token: Token) -> bool {
+    /// Whether this node may write a command for a leader that decided it under this token.
+    pub(crate) fn allows_leader(&self, token: Token) -> bool {
         match self {
-            Self::Solo => false,
+            Self::Solo { .. } => false,
+            Self::Raft(raft) => raft.follows(token),
         }
     }
 }

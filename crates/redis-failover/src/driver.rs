@@ -275,7 +275,7 @@ impl Driver {
                 login.clone(),
                 self.clock,
                 self.events.clone(),
-                self.broker.fence(),
+                self.broker.clone(),
                 self.resolver.clone(),
             )
         })

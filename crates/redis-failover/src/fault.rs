@@ -10,6 +10,9 @@ use std::time::Duration;
 /// The variable that switches faults on.
 const VARIABLE: &str = "REDIS_FAILOVER_FAULT";
 
+/// How long the system may take to stop this process.
+const STOP_LIMIT: Duration = Duration::from_millis(100);
+
 /// Every point there is.
 const POINTS: [&str; 10] = [
     "before-decision-commit",
@@ -101,6 +104,8 @@ pub(crate) async fn point(name: &'static str) -> Result<(), String> {
                     rustix::process::getpid(),
                     rustix::process::Signal::STOP,
                 );
+                // Any thread may take the signal, and this one would go on until it does.
+                std::thread::sleep(STOP_LIMIT);
             }
             Kind::Fail => return Err(format!("the fault point {name} was told to fail")),
             Kind::Sleep(duration) => tokio::time::sleep(duration).await,

@@ -10,17 +10,17 @@ use failover_core::node::{GroupName, NodeId};
 use failover_core::notice::Notice;
 use failover_core::view::GroupView;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
-use crate::config::{BrokerKind, Config, ConfigError, Credentials, ListenAddr};
+use crate::config::{BrokerKind, Config, ConfigError, Credentials, ListenAddr, SavedState};
 use crate::driver::{Driver, FIRST_REQUEST, Logins};
 use crate::events::Events;
 use crate::hooks::{FailoverPlan, HandlerError, Hooks, MasterChange, Verdict};
 use crate::http;
+use crate::member::{self, Member, Surroundings};
 use crate::redis::Login;
 use crate::requests::Requests;
 use crate::resolve::Resolver;
@@ -44,6 +44,9 @@ pub enum StartError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// What is stored cannot be read or written, or is another node's.
+    #[error("{0}")]
+    Store(String),
     /// The configured groups were refused.
     #[error("the configured groups were refused: {0}")]
     Groups(String),
@@ -134,54 +137,61 @@ impl Builder {
             Some(addr) => Some(listen(addr).await?),
             None => None,
         };
-        let clock = Clock::start();
-        let node = NodeId::new(&config.node);
-        let broker = match config.broker {
-            BrokerKind::Raft => {
-                let why = "the broker \"raft\" is not connected yet".to_owned();
-                return Err(ConfigError::Invalid(why).into());
-            }
-            // `validate` lets no other through.
-            BrokerKind::None | BrokerKind::Zk | BrokerKind::Etcd => {
-                Broker::Solo { node: node.clone() }
-            }
-        };
-        // The broker of a node that is alone never says anything by itself, and nobody asks it.
-        let (_told, heard) = mpsc::channel(1);
-        let (_inbox, inbound) = mpsc::channel(1);
         let (events, lanes) = Events::lanes();
         let (requests, requests_end) = Requests::channel();
-        let (stop, stopped) = watch::channel(false);
-        let shown = Arc::new(Shown::new(node.clone(), broker.name(), clock));
+        let stop = Arc::new(watch::Sender::new(false));
+        let around = Surroundings {
+            clock: Clock::start(),
+            resolver: Resolver::new(),
+            events,
+            requests,
+            stop,
+        };
+        let wanted = wanted(&config)?;
+        let (member, mut tasks) = match config.broker {
+            // `validate` lets no broker through that is not built.
+            BrokerKind::None | BrokerKind::Zk | BrokerKind::Etcd => {
+                (Member::alone(NodeId::new(&config.node)), Vec::new())
+            }
+            BrokerKind::Raft => Member::of_raft(&config, &around).await?,
+        };
+        let Member { node, broker, heard, inbound, talk } = member;
+        let Surroundings { clock, resolver, events, requests, stop } = around;
+        let shown = Arc::new(Shown::new(node.clone(), broker.clone(), clock));
         let mut first = broker.first_events();
-        let specs = specs(&config)?;
-        if !specs.is_empty() {
-            first.push(Event::Request { id: FIRST_REQUEST, request: Request::Add(specs) });
+        match wanted {
+            None => {}
+            // Whoever leads is to be found first.
+            Some(wanted) if first.is_empty() => {
+                let register = member::register(requests.clone(), wanted, Arc::clone(&stop));
+                tasks.push(tokio::spawn(register));
+            }
+            Some(wanted) => first.push(Event::Request { id: FIRST_REQUEST, request: wanted }),
         }
         let driver = Driver {
             fleet: Fleet::new(node, policies(&config)?),
             clock,
             broker,
             logins: logins(&config)?,
-            resolver: Resolver::new(),
+            resolver,
             events,
             lanes,
             requests: requests_end,
             heard,
             inbound,
-            talk: None,
+            talk,
             shown: Arc::clone(&shown),
             hooks,
             notices: notices.clone(),
         };
         let (answered, answer) = oneshot::channel();
         let (running, ended) = watch::channel(());
-        let run = driver.run(first, answered, stopped.clone());
-        let mut tasks = vec![tokio::spawn(async move {
+        let run = driver.run(first, answered, stop.subscribe());
+        tasks.push(tokio::spawn(async move {
             // Dropped when the loop ends, also when something in it panics.
             let _running = running;
             run.await;
-        })];
+        }));
         // Whoever asks from here on finds the configured groups. A broker that has to be waited for gives no answer yet.
         if let Ok(Answer::Refused { message, .. }) = answer.await {
             return Err(StartError::Groups(message));
@@ -191,7 +201,7 @@ impl Builder {
             let http = http_addr.filter(|addr| !addr.ip().is_unspecified()).map(Addr::from);
             let cluster = Cluster::Alone { node: shown.node().clone(), http };
             let state = http::Context::new(Arc::clone(&shown), requests.clone(), cluster);
-            let mut stopped = stopped;
+            let mut stopped = stop.subscribe();
             tasks.push(tokio::spawn(http::serve(listener, state, async move {
                 let _ = stopped.wait_for(|stop| *stop).await;
             })));
@@ -206,7 +216,7 @@ pub struct Guard {
     requests: Requests,
     shown: Arc<Shown>,
     notices: broadcast::Sender<Notice>,
-    stop: watch::Sender<bool>,
+    stop: Arc<watch::Sender<bool>>,
     tasks: Vec<JoinHandle<()>>,
     ended: watch::Receiver<()>,
     http_addr: Option<SocketAddr>,
@@ -279,7 +289,7 @@ impl Guard {
 
     /// Stops, and returns when everything has ended. The servers stay as they are.
     pub async fn stop(mut self) {
-        let _ = self.stop.send(true);
+        self.stop.send_replace(true);
         for task in self.tasks.drain(..) {
             let _ = task.await;
         }
@@ -296,7 +306,7 @@ impl Guard {
 impl Drop for Guard {
     /// A guard that is dropped without `stop` ends as well, a moment later.
     fn drop(&mut self) {
-        let _ = self.stop.send(true);
+        self.stop.send_replace(true);
     }
 }
 
@@ -310,6 +320,19 @@ async fn listen(addr: &ListenAddr) -> Result<TcpListener, StartError> {
     }
     let error = failed.unwrap_or_else(|| std::io::Error::other("it names no address"));
     Err(StartError::Listen { addr: addr.to_string(), error })
+}
+
+/// What the configuration asks for: to guard its groups too, or no others. `None`: nothing.
+fn wanted(config: &Config) -> Result<Option<Request>, StartError> {
+    let specs = specs(config)?;
+    if specs.is_empty() {
+        // A list that was left out is no wish to guard nothing.
+        return Ok(None);
+    }
+    Ok(Some(match config.masters_state {
+        SavedState::New => Request::Replace(specs),
+        SavedState::Existing => Request::Add(specs),
+    }))
 }
 
 fn specs(config: &Config) -> Result<Vec<GroupSpec>, StartError> {

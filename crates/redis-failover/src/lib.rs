@@ -30,6 +30,7 @@ pub mod fault;
 mod guard;
 mod hooks;
 mod http;
+mod member;
 mod peers;
 mod redis;
 mod requests;

@@ -13,10 +13,8 @@ use failover_core::node::{GroupName, Leadership, NodeId};
 use failover_core::time::Time;
 use failover_core::view::GroupView;
 
+use crate::broker::Broker;
 use crate::clock::Clock;
-
-/// Nobody can know better than this node.
-const CURRENT: u64 = u64::MAX;
 
 type Cell = Arc<ArcSwap<GroupView>>;
 
@@ -24,25 +22,22 @@ type Cell = Arc<ArcSwap<GroupView>>;
 #[derive(Debug)]
 pub(crate) struct Shown {
     node: NodeId,
-    broker: &'static str,
+    broker: Broker,
     clock: Clock,
     leadership: ArcSwap<Leadership>,
     /// When the loop last went round, in microseconds.
     beat: AtomicU64,
-    /// When what is agreed was last known to be all there is, in microseconds, or [`CURRENT`].
-    current_as_of: AtomicU64,
     directory: ArcSwap<BTreeMap<GroupName, Cell>>,
 }
 
 impl Shown {
-    pub(crate) fn new(node: NodeId, broker: &'static str, clock: Clock) -> Self {
+    pub(crate) fn new(node: NodeId, broker: Broker, clock: Clock) -> Self {
         Self {
             node,
             broker,
             clock,
             leadership: ArcSwap::from_pointee(Leadership::None),
             beat: AtomicU64::new(clock.now().as_micros()),
-            current_as_of: AtomicU64::new(CURRENT),
             directory: ArcSwap::default(),
         }
     }
@@ -54,7 +49,12 @@ impl Shown {
 
     /// The name of the broker in use.
     pub(crate) fn broker(&self) -> &'static str {
-        self.broker
+        self.broker.name()
+    }
+
+    /// How old what is shown may be; `None`: nobody who leads was ever heard of.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.broker.age()
     }
 
     /// What time it is for the views.
@@ -96,22 +96,6 @@ impl Shown {
     /// How long ago the loop last went round. It does so several times a second, whatever happens.
     pub(crate) fn standing_still(&self) -> Duration {
         self.clock.now().since(Time::from_micros(self.beat.load(Ordering::Relaxed)))
-    }
-
-    /// What this node shows of what was agreed was all there is at that moment, as the leader said or a quorum confirmed;
-    /// `None`: it is so always, since nobody else decides anything.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a node that is alone is always current"))]
-    pub(crate) fn set_current_as_of(&self, at: Option<Time>) {
-        let micros = at.map_or(CURRENT, Time::as_micros);
-        self.current_as_of.store(micros, Ordering::Relaxed);
-    }
-
-    /// How old what is shown of what was agreed may be.
-    pub(crate) fn stale(&self) -> Duration {
-        match self.current_as_of.load(Ordering::Relaxed) {
-            CURRENT => Duration::ZERO,
-            micros => self.clock.now().since(Time::from_micros(micros)),
-        }
     }
 
     pub(crate) fn set_leadership(&self, leadership: &Leadership) {

@@ -106,11 +106,6 @@ pub(crate) struct Talk {
     inbox: mpsc::Sender<Inbound>,
 }
 
-/// Where a node of the built-in Raft listens: its name begins with its address.
-pub(crate) fn addr_of(node: &NodeId) -> Option<Addr> {
-    node.to_string().split('~').next().and_then(|addr| addr.parse().ok())
-}
-
 impl Talk {
     pub(crate) fn new(
         peers: Peers,
@@ -227,9 +222,11 @@ impl Talk {
     }
 
     async fn call(&self, node: &NodeId, ask: &Ask, limit: Duration) -> Result<Reply, CallError> {
-        let Some(addr) = addr_of(node) else {
-            return Err(CallError::NotSent(format!("{node} has no address")));
-        };
+        // A node is called by its address.
+        let addr: Addr = node
+            .to_string()
+            .parse()
+            .map_err(|error| CallError::NotSent(format!("{node} is no address: {error}")))?;
         let body = serde_json::to_vec(ask)
             .map_err(|error| CallError::NotSent(format!("it cannot be written: {error}")))?;
         let reply = self.peers.call(&addr, Lane::Talk, body, limit).await?;

@@ -5,10 +5,15 @@ mod common;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
+use common::daemon::Launch;
 use common::http::Client;
-use common::{Daemon, Group, Options, PATIENCE, Server, ServerKind, Told, Writer, now, wait_until};
+use common::scenario::holds;
+use common::{
+    Daemon, Group, Network, Options, PATIENCE, Server, ServerKind, Told, Writer, now, wait_until,
+};
 
 /// Long enough for a second master to show, had somebody promoted it.
 const WATCHED: Duration = Duration::from_millis(300);
@@ -225,4 +230,126 @@ fn a_server_with_data_can_be_seen_loading() {
         assert!(error.contains("LOADING") || error.contains("loading"), "{error}");
         wait_until("it has loaded", PATIENCE, || server.try_cmd(&["GET", "key:1"]).ok());
     }
+}
+
+/// A master and a replica, each on a host of its own.
+fn group_on(network: &Network) -> Group {
+    let [master, replica] = [0, 1].map(|number| Options::new().on(network.host(number)));
+    Group::start_each(ServerKind::Redis, &master, &[replica])
+}
+
+#[test]
+fn a_cut_stops_what_passes_between_two_hosts_and_healing_restores_it() {
+    let Some(network) = Network::start(3) else { return };
+    let group = group_on(&network);
+    let [master, replica] = [&group.master, &group.replicas[0]];
+    let [one, other, third] = [0, 1, 2].map(|number| network.host(number));
+    assert_eq!(master.addr(), format!("{}:{}", one.ip(), master.port()));
+
+    network.cut(one, other);
+    master.cmd(&["SET", "during", "1"]);
+    // Both are reached from here, and from everybody else; only what passes between them is gone.
+    holds("nothing reaches the replica", || replica.cmd(&["GET", "during"]) == "(nil)");
+    let port = master.port().to_string();
+    let ping = |from: &common::netns::Host| {
+        let mut command = from.command("timeout");
+        command.args(["0.5", "redis-cli", "-h", &one.ip(), "-p", &port, "PING"]);
+        command.output().expect("coreutils and redis-tools are there")
+    };
+    let answer = ping(third);
+    assert_eq!(String::from_utf8_lossy(&answer.stdout), "PONG\n", "{answer:?}");
+    // It ran into the time-out: nobody said no.
+    assert_eq!(ping(other).status.code(), Some(124));
+
+    network.heal(one, other);
+    wait_until("the replica catches up", PATIENCE, || {
+        (replica.cmd(&["GET", "during"]) == "1").then_some(())
+    });
+    let answer = ping(other);
+    assert_eq!(String::from_utf8_lossy(&answer.stdout), "PONG\n", "{answer:?}");
+    assert_eq!(master.info("stats")["sync_full"], "1", "the connection outlived the cut");
+}
+
+#[test]
+fn a_cut_of_one_direction_leaves_the_other() {
+    let Some(network) = Network::start(2) else { return };
+    let group = group_on(&network);
+    let [master, replica] = [&group.master, &group.replicas[0]];
+    let [one, other] = [0, 1].map(|number| network.host(number));
+    let acknowledged = || {
+        let replica = &master.info("replication")["slave0"];
+        let offset = replica.split(',').find_map(|field| field.strip_prefix("offset="));
+        offset.and_then(|offset| offset.parse::<i64>().ok()).expect("a master says it")
+    };
+    network.cut_one_way(other, one);
+    let before = acknowledged();
+    master.cmd(&["SET", "during", "1"]);
+    wait_until("the write reaches the replica", PATIENCE, || {
+        (replica.cmd(&["GET", "during"]) == "1").then_some(())
+    });
+    // It is told each second how far the replica is.
+    let second = Duration::from_millis(1500);
+    common::scenario::holds_for(second, "no word comes back", || acknowledged() == before);
+    network.heal_one_way(other, one);
+    wait_until("the master is told", PATIENCE, || (acknowledged() > before).then_some(()));
+}
+
+#[test]
+fn two_sides_are_split_and_joined() {
+    let Some(network) = Network::start(4) else { return };
+    let hosts: Vec<_> = network.hosts().iter().collect();
+    let server = Server::start(ServerKind::Redis, &Options::new().on(hosts[0]));
+    let port = server.port().to_string();
+    let reaches = |from: &common::netns::Host| {
+        let mut command = from.command("timeout");
+        command.args(["0.5", "redis-cli", "-h", &server.ip(), "-p", &port, "PING"]);
+        command.output().expect("coreutils and redis-tools are there").status.success()
+    };
+    network.split(&hosts[..2], &hosts[2..]);
+    assert_eq!([1, 2, 3].map(|number| reaches(hosts[number])), [true, false, false]);
+    network.join(&hosts[..2], &hosts[2..]);
+    assert_eq!([1, 2, 3].map(|number| reaches(hosts[number])), [true, true, true]);
+}
+
+#[test]
+fn the_program_runs_on_a_host_and_is_reached_there() {
+    let Some(network) = Network::start(2) else { return };
+    let mut group = group_on(&network);
+    let name = group.master.addr();
+    let masters = format!("-masters={name}");
+    let addr = format!("-addr={}:11000", network.host(1).ip());
+    let args = [&*masters, &*addr, "-check_interval=100", "-max_down_time=1"];
+    let launch = Launch { host: Some(network.host(1)), ..Launch::of(&args) };
+    let daemon = Daemon::try_start(&launch).expect("its port is free");
+    assert_eq!(daemon.http().to_string(), format!("{}:11000", network.host(1).ip()));
+    common::scenario::wait_until_guarded(&daemon, &name, &group.addrs());
+    group.master.kill9();
+    daemon.wait_for_master(&group.replicas[0].addr(), PATIENCE);
+}
+
+#[test]
+fn what_a_network_was_made_of_is_removed_and_so_is_what_a_killed_test_left() {
+    let mut ended = Command::new("true").spawn().expect("coreutils are there");
+    let left = format!("rf-{}-999-router", ended.id());
+    ended.wait().expect("it is our child");
+    let ours = |mark: &str| -> Vec<String> {
+        let names = ["/run/netns", "/sys/class/net"].map(|dir| std::fs::read_dir(dir).ok());
+        let names = names.into_iter().flatten().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| name.starts_with(mark)).collect()
+    };
+    // Where there can be no network there is nothing to remove, either.
+    drop(Network::start(1));
+    let Ok(true) = Command::new("ip").args(["netns", "add", &left]).status().map(|s| s.success())
+    else {
+        return;
+    };
+    let Some(network) = Network::start(2) else { return };
+    assert!(ours(&left).is_empty(), "it is swept");
+    let mark = network.mark();
+    assert_eq!(ours(&mark).len(), 3, "a router and two hosts");
+    let server = Server::start(ServerKind::Redis, &Options::new().on(network.host(0)));
+    drop(network);
+    assert!(ours(&mark).is_empty());
+    drop(server);
 }

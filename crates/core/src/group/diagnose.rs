@@ -141,6 +141,8 @@ pub(crate) struct Picture<'a> {
     pub(crate) now: Time,
     /// Somebody acts.
     pub(crate) led: bool,
+    /// Since when it is known who the recorded master is.
+    pub(crate) master_since: Time,
     /// What the other nodes see.
     pub(crate) peers: &'a Peers,
     /// Who contradicts, a replica that has news of the master or the other voters, and how they know.
@@ -299,7 +301,8 @@ fn dead(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
 fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
     let Picture { entry, policy, now, .. } = *picture;
     let master = &entry.master;
-    if let Some(of) = watch.facts().and_then(Facts::follows) {
+    let follows = watch.facts().and_then(|facts| Some((facts.asked_at, facts.follows()?)));
+    if let Some((_, of)) = follows.filter(|(asked_at, _)| *asked_at >= picture.master_since) {
         return (
             Diagnosis::MasterBecameReplica,
             format!("the recorded master {master} reports to be a replica of {of}"),
@@ -313,6 +316,10 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
                 saga.history.epoch
             ),
         );
+    }
+    if follows.is_some() {
+        let what = format!("{master} was promoted, and has not been heard since");
+        return (Diagnosis::NotYetSeen, what);
     }
     let watch_master = watch.facts();
     let mut up = 0;

@@ -1,7 +1,7 @@
 //! `make bench`: what the program promises, measured on real servers.
 //!
 //! Prints one table and writes `target/bench.json` of the workspace. Names on the command line
-//! (`kill9 hang flicker idle`) run these alone. From the environment:
+//! (`kill9 hang flicker idle`, and with three nodes `cluster leader commit hundred`) run these alone. From the environment:
 //!
 //! - `BENCH_QUICK=1`: few runs, to try the benchmark itself;
 //! - `BENCH_KIND=valkey`: Valkey instead of Redis;
@@ -12,6 +12,7 @@
 
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
+mod cluster;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod fake;
@@ -27,11 +28,15 @@ use table::Row;
 /// A name on the command line and what it runs.
 type Scenario = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const SCENARIOS: [Scenario; 4] = [
+const SCENARIOS: [Scenario; 8] = [
     ("kill9", scenario::kill9),
     ("hang", scenario::hang),
     ("flicker", scenario::flicker),
     ("idle", scenario::idle),
+    ("cluster", cluster::kill9),
+    ("leader", cluster::leader),
+    ("commit", cluster::commit),
+    ("hundred", cluster::hundred),
 ];
 
 fn main() {

@@ -9,9 +9,9 @@ use crate::fake::Fleet;
 use crate::table::{Row, Target};
 
 /// A failover that takes longer than this is none.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const RECOVERY_LIMIT: Duration = Duration::from_secs(20);
 /// Time for the program to see a group as it is before the fault.
-const SETTLE: Duration = Duration::from_millis(300);
+pub(crate) const SETTLE: Duration = Duration::from_millis(300);
 
 pub(crate) struct Bench {
     pub(crate) binary: PathBuf,
@@ -20,7 +20,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    fn runs(&self, full: usize) -> usize {
+    pub(crate) fn runs(&self, full: usize) -> usize {
         if self.quick { 3 } else { full }
     }
 
@@ -29,7 +29,7 @@ impl Bench {
     }
 
     /// A row of this kind of server.
-    fn row(
+    pub(crate) fn row(
         &self,
         name: &str,
         unit: &'static str,
@@ -255,10 +255,10 @@ fn instances_up(daemon: &Daemon) -> usize {
     instances.filter(|instance| instance["state"] == "up").count()
 }
 
-fn ms(duration: Duration) -> f64 {
+pub(crate) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-fn progress(what: &str, run: usize, value: f64) {
+pub(crate) fn progress(what: &str, run: usize, value: f64) {
     eprintln!("{what}, run {}: {value:.1}", run + 1);
 }

@@ -9,6 +9,7 @@ mod lease;
 mod machine;
 mod network;
 mod propose;
+mod standing;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use self::leadership::Watcher;
-pub(crate) use self::lease::Lease;
+use self::lease::Lease;
 use self::machine::{Applied, Machine};
 use self::network::{Contacts, Network, Reply};
 use self::propose::{Ours, Proposer};
@@ -183,11 +184,6 @@ impl RaftBroker {
         changes: Vec<Change>,
     ) -> Option<Event> {
         self.0.proposer.propose(id, token, changes)
-    }
-
-    /// What is asked right before a server is changed.
-    pub(crate) fn lease(&self) -> Lease {
-        self.0.network.lease.clone()
     }
 
     /// Answers a message of another member's Raft.

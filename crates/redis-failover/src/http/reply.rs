@@ -134,8 +134,8 @@ struct Read<'a, T> {
     leader: Option<NodeId>,
     #[serde(serialize_with = "rfc3339::serialize")]
     as_of: Time,
-    /// What others agreed on since may be missing here.
-    stale_ms: u64,
+    /// How long ago the leader was last heard of, or a majority by the leader: what was agreed since is not shown.
+    stale_ms: Option<u64>,
     #[serde(flatten)]
     content: T,
 }
@@ -143,7 +143,7 @@ struct Read<'a, T> {
 /// A read with its envelope, of content that was fetched just now.
 pub(super) fn read(shown: &Shown, content: impl Serialize) -> Response<Body> {
     let (as_of, leader) = (shown.now(), shown.leader());
-    let stale_ms = u64::try_from(shown.stale().as_millis()).unwrap_or(u64::MAX);
+    let stale_ms = shown.age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
     json(StatusCode::OK, &Read { node: shown.node(), leader, as_of, stale_ms, content })
 }
 

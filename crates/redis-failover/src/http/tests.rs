@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::{Context, router};
+use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::requests::{Requests, Waiting};
@@ -54,7 +55,8 @@ struct Reply {
 impl Rig {
     /// A node `a` that leads, with groups of these names and masters.
     fn new(kind: Loop, groups: &[(&str, &str)]) -> Self {
-        let shown = Arc::new(Shown::new(NodeId::new("a"), "none", Clock::start()));
+        let alone = Broker::Solo { node: NodeId::new("a") };
+        let shown = Arc::new(Shown::new(NodeId::new("a"), alone, Clock::start()));
         shown.set_leadership(&Leadership::Leader(Token(1)));
         for (name, master) in groups {
             let view = group(name, master);

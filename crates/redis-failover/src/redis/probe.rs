@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 
 use super::command::{Answered, WARM, carry_out};
 use super::connection::{Broken, Connection, Login, Taken};
-use crate::broker::Fence;
+use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::events::Events;
 use crate::fault;
@@ -77,7 +77,7 @@ impl Instance {
         login: Login,
         clock: Clock,
         events: Events,
-        fence: Fence,
+        broker: Broker,
         resolver: Resolver,
     ) -> Self {
         let slot = Arc::new(Slot::default());
@@ -86,7 +86,7 @@ impl Instance {
             login,
             clock,
             events,
-            fence,
+            broker,
             resolver,
             slot: Arc::clone(&slot),
             main: None,
@@ -129,7 +129,7 @@ struct Task {
     login: Login,
     clock: Clock,
     events: Events,
-    fence: Fence,
+    broker: Broker,
     resolver: Resolver,
     slot: Arc<Slot>,
     /// The connection on which it last replied.
@@ -329,8 +329,8 @@ impl Task {
             return CommandResult::Refused(why);
         }
         let allowed = match order.by {
-            OrderedBy::Loop(..) => self.fence.allows(order.token),
-            OrderedBy::Leader(_) => self.fence.allows_leader(order.token),
+            OrderedBy::Loop(..) => self.broker.allows(order.token),
+            OrderedBy::Leader(_) => self.broker.allows_leader(order.token),
         };
         if !allowed {
             return CommandResult::Refused(

@@ -68,6 +68,11 @@ impl Owned {
         stopped_at
     }
 
+    /// Whether it is stopped right now, by whomever.
+    pub fn is_stopped(&self) -> bool {
+        state_of(self.pid()) == Some('T')
+    }
+
     /// SIGCONT: gives the moment just before.
     pub fn cont(&mut self) -> Instant {
         self.signal(Signal::CONT)
@@ -77,6 +82,19 @@ impl Owned {
         let what = format!("process {} ends", self.pid());
         wait_until(&what, limit, || self.ended())
     }
+}
+
+/// `kill -9` of all of them, in this order, before any of their ends is waited for. Gives the moment
+/// just before the first signal, and the one at which all were gone.
+pub fn kill9_together(processes: &mut [&mut Owned]) -> (Instant, Instant) {
+    let killed_at = now();
+    for process in processes.iter_mut() {
+        process.signal(Signal::KILL);
+    }
+    for process in processes.iter_mut() {
+        process.wait(SIGNAL_LIMIT);
+    }
+    (killed_at, now())
 }
 
 impl Drop for Owned {

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::child::{self, Owned};
 use super::http::{Client, Response};
+use super::netns::Host;
 use super::{PATIENCE, temporary_dir, wait_until};
 
 /// The sentence that the program writes to stderr once it accepts requests.
@@ -46,8 +47,7 @@ impl Ended {
 impl Daemon {
     /// The program that Cargo built for this test or benchmark.
     pub fn binary() -> PathBuf {
-        let built = option_env!("CARGO_BIN_EXE_redis-failover");
-        PathBuf::from(built.expect("the package has a binary redis-failover"))
+        built().to_owned()
     }
 
     /// Starts the program with `-addr=127.0.0.1:0` (unless `args` say otherwise) and returns when
@@ -60,28 +60,46 @@ impl Daemon {
     /// The same with a program and environment variables of one's own.
     #[track_caller]
     pub fn start_with(binary: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let (mut process, dir) = launch(binary, args, env);
+        match Self::try_start(&Launch { binary, env, ..Launch::of(args) }) {
+            Ok(daemon) => daemon,
+            Err(ended) => panic!("it ended instead ({}):\n{}", ended.status, ended.stderr),
+        }
+    }
+
+    /// Returns when it listens, or what it said when it ended instead.
+    #[track_caller]
+    pub fn try_start(launch: &Launch<'_>) -> Result<Self, Ended> {
+        let (mut process, dir) = launch.start_listening();
         let log = Arc::new(Mutex::new(String::new()));
         let reader = collect_log(&mut process, &log);
-        let what = "the program listens";
         let started_at = super::now();
         let http_addr = loop {
             if let Some(addr) = listening_addr(&lock(&log)) {
                 break addr;
             }
-            let ended = process.ended();
-            assert!(ended.is_none(), "it ended instead ({ended:?}):\n{}", lock(&log));
-            assert!(started_at.elapsed() < PATIENCE, "in vain: {what}:\n{}", lock(&log));
+            if let Some(status) = process.ended() {
+                reader.join().expect("the reader only copies");
+                let stderr = lock(&log).clone();
+                return Err(Ended { status, stdout: String::new(), stderr });
+            }
+            let waited = started_at.elapsed();
+            assert!(waited < PATIENCE, "in vain: the program listens:\n{}", lock(&log));
             std::thread::sleep(Duration::from_millis(2));
         };
         let http = Mutex::new(Client::new(http_addr));
-        Self { process, log, reader: Some(reader), http, http_addr, dir }
+        Ok(Self { process, log, reader: Some(reader), http, http_addr, dir })
     }
 
     /// Runs the program to its end: for `--help`, subcommands, and settings that it must refuse.
     #[track_caller]
     pub fn run(args: &[&str], env: &[(&str, &str)]) -> Ended {
-        let (mut process, _dir) = launch_plain(&Self::binary(), args, env);
+        Self::run_to_end(&Launch { env, ..Launch::of(args) })
+    }
+
+    /// The same with everything else of a start.
+    #[track_caller]
+    pub fn run_to_end(launch: &Launch<'_>) -> Ended {
+        let (mut process, _dir) = launch.start();
         let stderr = Arc::new(Mutex::new(String::new()));
         let stdout = Arc::new(Mutex::new(String::new()));
         let readers = [
@@ -123,6 +141,12 @@ impl Daemon {
     #[track_caller]
     pub fn get(&self, path: &str) -> Response {
         self.request("GET", path, "")
+    }
+
+    /// The same on a connection of its own and with a limit, for a program that may be stopped or
+    /// cut off: `None` when it does not answer.
+    pub fn ask(&self, path: &str, limit: Duration) -> Option<Response> {
+        Client::new(self.http_addr).with_limit(limit).request("GET", path, "").ok()
     }
 
     /// `body`: JSON, a form, or nothing.
@@ -222,6 +246,19 @@ impl Daemon {
         killed_at
     }
 
+    /// The process, for faults that strike several at once.
+    pub fn process(&mut self) -> &mut Owned {
+        &mut self.process
+    }
+
+    /// The exit status of a program that ends by itself: by a fault point, or for an error.
+    #[track_caller]
+    pub fn wait_for_end(&mut self, limit: Duration) -> ExitStatus {
+        let status = self.process.wait(limit);
+        self.finish_log();
+        status
+    }
+
     /// SIGSTOP; gives the moment.
     pub fn freeze(&mut self) -> Instant {
         self.process.stop()
@@ -258,27 +295,58 @@ pub fn instance<'a>(group: &'a Value, addr: &str) -> Option<&'a Value> {
     group["instances"].as_array()?.iter().find(|instance| instance["addr"] == addr)
 }
 
-fn launch(binary: &Path, args: &[&str], env: &[(&str, &str)]) -> (Owned, tempfile::TempDir) {
-    let names_addr = |arg: &&str| arg.trim_start_matches('-').split('=').next() == Some("addr");
-    let mut all = args.to_vec();
-    if !args.iter().any(names_addr) {
-        all.push("-addr=127.0.0.1:0");
-    }
-    launch_plain(binary, &all, env)
+fn built() -> &'static Path {
+    let built = option_env!("CARGO_BIN_EXE_redis-failover");
+    Path::new(built.expect("the package has a binary redis-failover"))
 }
 
-fn launch_plain(binary: &Path, args: &[&str], env: &[(&str, &str)]) -> (Owned, tempfile::TempDir) {
-    let dir = temporary_dir();
-    let mut command = child::command(binary);
-    // The settings of whoever runs the tests are not the test's.
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("REDIS_FAILOVER_") {
-            command.env_remove(name);
-        }
+/// How the program is started.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<'a> {
+    pub binary: &'a Path,
+    pub args: &'a [&'a str],
+    pub env: &'a [(&'a str, &'a str)],
+    /// On this host of a network; otherwise beside this process.
+    pub host: Option<&'a Host>,
+    /// As a user without rights, if this one has any.
+    pub as_nobody: bool,
+}
+
+impl<'a> Launch<'a> {
+    /// The program that Cargo built, with these arguments and nothing else.
+    pub fn of(args: &'a [&'a str]) -> Self {
+        Self { binary: built(), args, env: &[], host: None, as_nobody: false }
     }
-    command.args(args).envs(env.iter().copied()).current_dir(dir.path());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    (Owned::start(command).expect("the program can be started"), dir)
+
+    /// Starts it on any free port for HTTP, unless the arguments name one.
+    fn start_listening(&self) -> (Owned, tempfile::TempDir) {
+        let names_addr = |arg: &&str| arg.trim_start_matches('-').split('=').next() == Some("addr");
+        let mut args = self.args.to_vec();
+        if !args.iter().any(names_addr) {
+            args.push("-addr=127.0.0.1:0");
+        }
+        Launch { args: &args, ..*self }.start()
+    }
+
+    fn start(&self) -> (Owned, tempfile::TempDir) {
+        let dir = temporary_dir();
+        let mut command = match self.host {
+            Some(host) => host.command(self.binary),
+            None if self.as_nobody && rustix::process::getuid().is_root() => {
+                child::command_as_nobody(self.binary)
+            }
+            None => child::command(self.binary),
+        };
+        // The settings of whoever runs the tests are not the test's.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("REDIS_FAILOVER_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(self.args).envs(self.env.iter().copied()).current_dir(dir.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        (Owned::start(command).expect("the program can be started"), dir)
+    }
 }
 
 /// Copies stderr line by line, and stdout beside it, so that no full pipe ever stops the program.

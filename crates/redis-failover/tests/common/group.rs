@@ -25,10 +25,10 @@ impl Group {
     /// The same with options of its own for each replica.
     pub fn start_each(kind: ServerKind, master: &Options, replicas: &[Options]) -> Self {
         let master = Server::start(kind, master);
-        let port = master.port();
+        let replica_of = format!("{} {}", master.ip(), master.port());
         let replicas = replicas
             .iter()
-            .map(|o| Server::start(kind, &o.clone().set("replicaof", &format!("127.0.0.1 {port}"))))
+            .map(|options| Server::start(kind, &options.clone().set("replicaof", &replica_of)))
             .collect();
         let group = Self { master, replicas };
         for replica in &group.replicas {

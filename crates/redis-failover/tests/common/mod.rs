@@ -2,10 +2,13 @@
 //! witnesses that measure what happens between them.
 //!
 //! - [`server`]: one Redis or Valkey server; [`group`]: a master and its replicas;
+//! - [`netns`]: hosts of a network that can be cut off from each other, to start them on;
+//! - [`cluster`]: several nodes of the program that guard together;
 //! - [`daemon`]: the program itself, and a small HTTP client for it in [`http`];
 //! - [`witness`]: a [`Writer`] that writes to every server each millisecond, and [`Told`], which
 //!   asks `GET /master` each millisecond;
 //! - [`scenario`]: what most scenarios begin with, wait for and assert;
+//! - [`together`]: the same for a cluster;
 //! - [`ports`] and [`child`]: free ports, and children that never outlive the test.
 //!
 //! Everything waits by asking, with a bound; nothing sleeps and hopes. Each child is ended by the
@@ -20,18 +23,23 @@
 )]
 
 pub mod child;
+pub mod cluster;
 pub mod daemon;
 pub mod group;
 pub mod http;
+pub mod netns;
 pub mod ports;
 pub mod scenario;
 pub mod server;
+pub mod together;
 pub mod witness;
 
 use std::time::{Duration, Instant};
 
+pub use cluster::Cluster;
 pub use daemon::Daemon;
 pub use group::Group;
+pub use netns::Network;
 pub use server::{Options, Server, ServerKind};
 pub use witness::{Told, Writer};
 

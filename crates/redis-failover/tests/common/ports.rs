@@ -49,7 +49,8 @@ impl Port {
                 }
             }
             ours.next = size;
-            let block = lock_block().expect("a block of ports is free on this machine");
+            let block =
+                lock_one("ports", BLOCKS).expect("a block of ports is free on this machine");
             ours.blocks.push(block);
         }
     }
@@ -65,13 +66,14 @@ impl Drop for Port {
     }
 }
 
-/// Locks the first block that no process has, this one included: a lock belongs to the open file.
-fn lock_block() -> Option<(u16, File)> {
+/// Locks the first number below `count` that no process has, this one included: a lock belongs to
+/// the open file, and the kernel gives it back even after `kill -9`.
+pub fn lock_one(what: &str, count: u16) -> Option<(u16, File)> {
     let user = rustix::process::getuid().as_raw();
-    let dir = std::env::temp_dir().join(format!("redis-failover-test-ports-{user}"));
+    let dir = std::env::temp_dir().join(format!("redis-failover-test-{what}-{user}"));
     std::fs::create_dir_all(&dir).expect("the temporary directory is writable");
-    (0..BLOCKS).find_map(|block| {
-        let file = File::create(dir.join(block.to_string())).expect("the directory is ours");
-        flock(&file, FlockOperation::NonBlockingLockExclusive).ok().map(|()| (block, file))
+    (0..count).find_map(|number| {
+        let file = File::create(dir.join(number.to_string())).expect("the directory is ours");
+        flock(&file, FlockOperation::NonBlockingLockExclusive).ok().map(|()| (number, file))
     })
 }

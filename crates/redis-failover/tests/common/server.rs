@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::child::{self, Owned};
+use super::netns::Host;
 use super::ports::Port;
 use super::{PATIENCE, temporary_dir, wait_until};
 
@@ -66,6 +67,7 @@ pub struct Options {
     directives: Vec<(String, String)>,
     args: Vec<String>,
     password: Option<String>,
+    host: Option<Host>,
 }
 
 impl Options {
@@ -77,6 +79,17 @@ impl Options {
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.directives.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Runs on this host of a network, instead of on loopback.
+    pub fn on(mut self, host: &Host) -> Self {
+        self.host = Some(host.clone());
+        self
+    }
+
+    /// The address on which the server listens.
+    fn ip(&self) -> String {
+        self.host.as_ref().map_or_else(|| "127.0.0.1".to_owned(), Host::ip)
     }
 
     /// `requirepass`, which the rig's own commands then use.
@@ -147,9 +160,14 @@ impl Server {
         self.port.number()
     }
 
-    /// `127.0.0.1:port`
+    /// `127.0.0.1`, or the address of its host.
+    pub fn ip(&self) -> String {
+        self.options.ip()
+    }
+
+    /// `127.0.0.1:port`, or the same on its host.
     pub fn addr(&self) -> String {
-        format!("127.0.0.1:{}", self.port())
+        format!("{}:{}", self.ip(), self.port())
     }
 
     pub fn pid(&self) -> u32 {
@@ -183,6 +201,16 @@ impl Server {
     /// `kill -9`; gives the moment of the fault.
     pub fn kill9(&mut self) -> Instant {
         self.process.kill9()
+    }
+
+    /// The process, for faults that strike several at once.
+    pub fn process(&mut self) -> &mut Owned {
+        &mut self.process
+    }
+
+    /// How often it became master after having been a replica.
+    pub fn times_promoted(&self) -> usize {
+        self.log().matches("MASTER MODE enabled").count()
     }
 
     /// SIGSTOP: it accepts connections and answers nothing. Gives the moment of the fault.
@@ -220,7 +248,7 @@ impl Server {
     /// The same, as a replica of `master` from its first moment on.
     pub fn restart_as_replica_of(&mut self, master: &Self) {
         let mut text = self.config_text();
-        text.push_str(&format!("\nreplicaof 127.0.0.1 {}\n", master.port()));
+        text.push_str(&format!("\nreplicaof {} {}\n", master.ip(), master.port()));
         fs::write(config_path(self.dir()), text).expect("the file is ours");
         self.restart();
     }
@@ -239,7 +267,8 @@ impl Server {
 
     /// The reply or the error as text. Each call has a connection of its own.
     pub fn try_cmd(&self, args: &[&str]) -> Result<String, String> {
-        command_to(self.port(), self.password(), args).map_err(|error| error.to_string())
+        command_to((&self.ip(), self.port()), self.password(), args)
+            .map_err(|error| error.to_string())
     }
 
     /// Asks again when the connection ends meanwhile: a change of roles cuts off all clients.
@@ -270,7 +299,7 @@ impl Server {
     }
 
     pub fn replica_of(&self, master: &Self) {
-        self.cmd(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]);
+        self.cmd(&["REPLICAOF", &master.ip(), &master.port().to_string()]);
     }
 
     pub fn promote_by_hand(&self) {
@@ -332,10 +361,11 @@ fn log_path(dir: &Path) -> PathBuf {
 }
 
 /// What every server of the rig is told, before its own options.
-fn base_directives(port: &Port, dir: &Path) -> Vec<(String, String)> {
+fn base_directives(port: &Port, options: &Options, dir: &Path) -> Vec<(String, String)> {
     [
         ("port", port.number().to_string()),
-        ("bind", "127.0.0.1".to_owned()),
+        ("bind", options.ip()),
+        ("protected-mode", "no".to_owned()),
         ("dir", dir.join("data").display().to_string()),
         ("daemonize", "no".to_owned()),
         ("save", "\"\"".to_owned()),
@@ -356,7 +386,7 @@ fn prepare(dir: &Path, port: &Port, options: &Options) {
     let conf_dir = dir.join("conf");
     fs::create_dir(&conf_dir).expect("the directory is ours");
     let mut text = String::new();
-    for (name, value) in base_directives(port, dir).iter().chain(&options.directives) {
+    for (name, value) in base_directives(port, options, dir).iter().chain(&options.directives) {
         text.push_str(&format!("{name} {value}\n"));
     }
     fs::write(&path, text).expect("the directory is ours");
@@ -376,10 +406,13 @@ fn launch(kind: ServerKind, port: &Port, options: &Options, dir: &Path) -> Owned
     let mut command = if read_only && rustix::process::getuid().is_root() {
         child::command_as_nobody(kind.program())
     } else {
-        child::command(kind.program())
+        match &options.host {
+            Some(host) => host.command(kind.program()),
+            None => child::command(kind.program()),
+        }
     };
     if options.config_file == ConfigFile::Absent {
-        for (name, value) in base_directives(port, dir).iter().chain(&options.directives) {
+        for (name, value) in base_directives(port, options, dir).iter().chain(&options.directives) {
             command.arg(format!("--{name}"));
             if value == "\"\"" {
                 command.arg("");
@@ -399,13 +432,16 @@ fn launch(kind: ServerKind, port: &Port, options: &Options, dir: &Path) -> Owned
     })
 }
 
-fn command_to(port: u16, password: Option<&str>, args: &[&str]) -> redis::RedisResult<String> {
+fn command_to(
+    addr: (&str, u16),
+    password: Option<&str>,
+    args: &[&str],
+) -> redis::RedisResult<String> {
     let mut settings = redis::RedisConnectionInfo::default().set_skip_set_lib_name();
     if let Some(password) = password {
         settings = settings.set_password(password);
     }
-    let info = redis::IntoConnectionInfo::into_connection_info(("127.0.0.1", port))?
-        .set_redis_settings(settings);
+    let info = redis::IntoConnectionInfo::into_connection_info(addr)?.set_redis_settings(settings);
     let mut connection = redis::Client::open(info)?.get_connection_with_timeout(REPLY_LIMIT)?;
     connection.set_read_timeout(Some(REPLY_LIMIT))?;
     connection.set_write_timeout(Some(REPLY_LIMIT))?;

@@ -96,8 +96,8 @@ impl Watcher {
         let leader = seen.current_leader.filter(|leader| {
             contacts.leader(*leader).is_some_and(|heard| now.since(heard) < silent)
         });
-        match leader.and_then(|leader| Some((leader, membership.get_node(&leader)?))) {
-            Some((leader, node)) => Leadership::Follower { leader: name(leader, &node.addr) },
+        match leader.and_then(|leader| membership.get_node(&leader)) {
+            Some(node) => Leadership::Follower { leader: name(node) },
             None => Leadership::None,
         }
     }
@@ -126,8 +126,10 @@ impl Watcher {
 fn names(membership: &StoredMembership) -> Vec<NodeId> {
     let mut names: Vec<NodeId> = membership
         .voter_ids()
-        .filter_map(|id| Some(name(id, &membership.membership().get_node(&id)?.addr)))
+        .filter_map(|id| membership.membership().get_node(&id).map(name))
         .collect();
     names.sort();
+    // A member that is replaced at its own address votes twice for a moment, and sees with one pair of eyes.
+    names.dedup();
     names
 }

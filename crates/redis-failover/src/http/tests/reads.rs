@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use super::*;
 use crate::http::HEALTH_PROBLEMS_MAX;
 
@@ -248,20 +246,6 @@ async fn reads_say_when_there_is_no_leader_and_who_else_leads() {
     rig.shown.set_leadership(&Leadership::Follower { leader: NodeId::new("b") });
     let json = rig.get("/v1/groups/cache").await.json();
     assert_eq!((&json["node"], &json["leader"]), (&json!("a"), &json!("b")));
-}
-
-#[tokio::test]
-async fn reads_say_how_old_they_may_be() {
-    let rig = full_rig();
-    let stale_ms = async || rig.get("/v1/groups").await.json()["stale_ms"].as_u64();
-    let ago = |ms| Time::from_millis(rig.shown.now().as_millis() - ms);
-    rig.shown.set_current_as_of(Some(ago(7_000)));
-    assert!((7_000..30_000).contains(&stale_ms().await.expect("a number")));
-    rig.shown.set_current_as_of(Some(rig.shown.now() + Duration::from_secs(60)));
-    assert_eq!(stale_ms().await, Some(0));
-    rig.shown.set_current_as_of(Some(ago(7_000)));
-    rig.shown.set_current_as_of(None);
-    assert_eq!(stale_ms().await, Some(0));
 }
 
 #[tokio::test]

@@ -1,0 +1,496 @@
+//! Several nodes of the program that guard together, as a user starts them.
+//!
+//! A node is named by its number, from 0. Its addresses and its data directory stay the same over
+//! all its starts. `leader` in the answers of the program is a node's id: its `raft_addr`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::daemon::{Daemon, Ended, Launch};
+use super::netns::Host;
+use super::ports::Port;
+use super::scenario::{failovers, wait_until_guarded};
+use super::{PATIENCE, now, temporary_dir, wait_until};
+
+/// Clusters that may lose a port to a stranger before the rig gives up.
+const START_ATTEMPTS: usize = 5;
+/// Leaders that may be killed before the wanted node leads: each time it is one of two.
+const LEADERS_KILLED_MAX: usize = 20;
+/// A node that does not answer within this is stopped, or does not count.
+const ANSWER_LIMIT: Duration = Duration::from_millis(500);
+/// The ports in a network of one's own, where nobody else can have taken them.
+const HOST_RAFT_PORT: u16 = 12_000;
+const HOST_HTTP_PORT: u16 = 11_000;
+/// What the nodes of a network share, because their addresses are not loopback.
+const SECRET: (&str, &str) = ("REDIS_FAILOVER_CLUSTER_SECRET", "only the nodes know this");
+pub const FAULT: &str = "REDIS_FAILOVER_FAULT";
+
+/// Nodes that were planned, started or killed; dropping it kills those that run.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Node>,
+    /// Of every node: `-name=value`, of which the last of a name holds.
+    args: Vec<String>,
+    binary: PathBuf,
+}
+
+#[derive(Debug)]
+struct Node {
+    raft_addr: String,
+    http_addr: String,
+    /// Held: two ports that nobody else gets. None on a host of its own.
+    ports: Vec<Port>,
+    host: Option<Host>,
+    data: tempfile::TempDir,
+    args: Vec<String>,
+    env: BTreeMap<String, String>,
+    running: Option<Daemon>,
+    /// Ended runs: they hold the logs, and show them when the test panics.
+    past: Vec<Daemon>,
+    is_frozen: bool,
+    /// It belongs to the membership, as far as the test is concerned.
+    is_member: bool,
+}
+
+impl Node {
+    fn on_loopback() -> Self {
+        let ports = vec![Port::take(), Port::take()];
+        let addr = |port: &Port| format!("127.0.0.1:{}", port.number());
+        let (raft_addr, http_addr) = (addr(&ports[0]), addr(&ports[1]));
+        Self::new(raft_addr, http_addr, ports, None)
+    }
+
+    fn on_host(host: &Host) -> Self {
+        let addr = |port: u16| format!("{}:{port}", host.ip());
+        let (raft_addr, http_addr) = (addr(HOST_RAFT_PORT), addr(HOST_HTTP_PORT));
+        let mut node = Self::new(raft_addr, http_addr, Vec::new(), Some(host.clone()));
+        node.env.insert(SECRET.0.to_owned(), SECRET.1.to_owned());
+        node
+    }
+
+    fn new(raft_addr: String, http_addr: String, ports: Vec<Port>, host: Option<Host>) -> Self {
+        Self {
+            raft_addr,
+            http_addr,
+            ports,
+            host,
+            data: temporary_dir(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            running: None,
+            past: Vec::new(),
+            is_frozen: false,
+            is_member: true,
+        }
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.data.path().join("data")
+    }
+}
+
+/// The address in a node's id. A node that was taken in again without its data has a mark behind it.
+pub fn addr_of(id: &str) -> &str {
+    id.split('~').next().unwrap_or(id)
+}
+
+/// The name of a flag: what stands before `=`.
+fn name_of(arg: &str) -> &str {
+    arg.split('=').next().unwrap_or(arg)
+}
+
+impl Cluster {
+    /// Nodes on loopback that are still to be started.
+    pub fn plan(nodes: usize) -> Self {
+        Self::of((0..nodes).map(|_| Node::on_loopback()).collect())
+    }
+
+    /// A node on each host.
+    pub fn plan_on(hosts: &[Host]) -> Self {
+        Self::of(hosts.iter().map(Node::on_host).collect())
+    }
+
+    fn of(nodes: Vec<Node>) -> Self {
+        Self { nodes, args: Vec::new(), binary: Daemon::binary() }
+    }
+
+    /// Nodes of another build of the program.
+    pub fn with_binary(mut self, binary: &Path) -> Self {
+        binary.clone_into(&mut self.binary);
+        self
+    }
+
+    /// An argument of every node from its next start on: `-name=value`.
+    pub fn set(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// The same in place.
+    pub fn set_for_all(&mut self, arg: &str) {
+        self.args.push(arg.to_owned());
+    }
+
+    /// An argument of one node from its next start on.
+    pub fn set_for(&mut self, node: usize, arg: &str) {
+        self.nodes[node].args.push(arg.to_owned());
+    }
+
+    /// Takes an argument back, from the next starts on: of all nodes and of each.
+    pub fn unset(&mut self, name: &str) {
+        let keeps = |arg: &String| name_of(arg) != name;
+        self.args.retain(keeps);
+        for node in &mut self.nodes {
+            node.args.retain(keeps);
+        }
+    }
+
+    /// The faults of one node from its next start on, as in `REDIS_FAILOVER_FAULT`.
+    pub fn set_fault(&mut self, node: usize, faults: &str) {
+        self.nodes[node].env.insert(FAULT.to_owned(), faults.to_owned());
+    }
+
+    pub fn clear_fault(&mut self, node: usize) {
+        self.nodes[node].env.remove(FAULT);
+    }
+
+    /// A node on loopback that the others do not know yet: it is told of them, and not of itself.
+    pub fn add_node(&mut self) -> usize {
+        let others = self.addresses();
+        let number = self.nodes.len();
+        self.nodes.push(Node::on_loopback());
+        self.nodes[number].is_member = false;
+        self.set_for(number, &format!("-raft_cluster={others}"));
+        number
+    }
+
+    /// From now on the node counts, or does not, when a majority is asked for.
+    pub fn set_member(&mut self, node: usize, is_member: bool) {
+        self.nodes[node].is_member = is_member;
+    }
+
+    /// The node's id in the answers of the program.
+    pub fn id(&self, node: usize) -> &str {
+        &self.nodes[node].raft_addr
+    }
+
+    /// The node with this id.
+    pub fn number_of(&self, id: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.raft_addr == addr_of(id))
+    }
+
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.nodes[node].data_dir()
+    }
+
+    /// The members' addresses, as `raft_cluster` lists them.
+    pub fn addresses(&self) -> String {
+        let members = self.nodes.iter().filter(|node| node.is_member);
+        members.map(|node| node.raft_addr.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// What the node is started with.
+    pub fn args(&self, node: usize) -> Vec<String> {
+        let this = &self.nodes[node];
+        let mut flags = BTreeMap::new();
+        let base = [
+            "-broker=raft".to_owned(),
+            format!("-raft_addr={}", this.raft_addr),
+            format!("-raft_data_dir={}", this.data_dir().display()),
+            format!("-raft_cluster={}", self.addresses()),
+            format!("-addr={}", this.http_addr),
+            "-check_interval=100".to_owned(),
+            "-max_down_time=1".to_owned(),
+        ];
+        for arg in base.iter().chain(&self.args).chain(&this.args) {
+            flags.insert(name_of(arg).to_owned(), arg.clone());
+        }
+        flags.into_values().collect()
+    }
+
+    /// Starts every node, and returns when they agree on a leader.
+    #[track_caller]
+    pub fn start_all(&mut self) {
+        for _ in 0..START_ATTEMPTS {
+            let all = 0..self.nodes.len();
+            if all.into_iter().all(|node| self.try_start(node).is_ok()) {
+                self.leader();
+                return;
+            }
+            self.move_to_other_ports();
+        }
+        panic!("{START_ATTEMPTS} clusters lost a port to other programs");
+    }
+
+    /// Starts one node, for the first time or again, and returns when it listens.
+    #[track_caller]
+    pub fn start(&mut self, node: usize) {
+        for _ in 0..START_ATTEMPTS {
+            if self.try_start(node).is_ok() {
+                return;
+            }
+            // The port of a node that was killed may be held by what is left of its connections.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("node {node} lost its port to another program");
+    }
+
+    /// `Err` when a port is taken.
+    #[track_caller]
+    fn try_start(&mut self, node: usize) -> Result<(), Ended> {
+        assert!(self.nodes[node].running.is_none(), "node {node} runs");
+        let started = self.launch(node, Daemon::try_start);
+        match started {
+            Ok(daemon) => {
+                self.nodes[node].running = Some(daemon);
+                Ok(())
+            }
+            Err(ended) => {
+                let is_taken = ended.stderr.to_lowercase().contains("in use");
+                assert!(is_taken, "node {node} ended ({}):\n{}", ended.status, ended.stderr);
+                Err(ended)
+            }
+        }
+    }
+
+    /// Runs a node that is expected to end by itself: for what it must refuse.
+    #[track_caller]
+    pub fn run_to_end(&self, node: usize) -> Ended {
+        assert!(self.nodes[node].running.is_none(), "node {node} runs");
+        self.launch(node, Daemon::run_to_end)
+    }
+
+    fn launch<T>(&self, node: usize, start: impl FnOnce(&Launch<'_>) -> T) -> T {
+        let this = &self.nodes[node];
+        let args = self.args(node);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let env: Vec<(&str, &str)> =
+            this.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let host = this.host.as_ref();
+        start(&Launch { binary: &self.binary, env: &env, host, ..Launch::of(&args) })
+    }
+
+    /// A cluster that lost a port begins anew: each node's list names all.
+    fn move_to_other_ports(&mut self) {
+        for node in &mut self.nodes {
+            assert!(node.host.is_none(), "the ports of a host are its own");
+            let moved = Node::on_loopback();
+            let left = std::mem::replace(node, moved);
+            (node.args, node.env, node.is_member) = (left.args, left.env, left.is_member);
+        }
+    }
+
+    #[track_caller]
+    pub fn node(&self, node: usize) -> &Daemon {
+        self.nodes[node].running.as_ref().unwrap_or_else(|| panic!("node {node} does not run"))
+    }
+
+    #[track_caller]
+    pub fn node_mut(&mut self, node: usize) -> &mut Daemon {
+        let running = self.nodes[node].running.as_mut();
+        running.unwrap_or_else(|| panic!("node {node} does not run"))
+    }
+
+    /// Everything that the node has logged, over all its runs.
+    pub fn log(&self, node: usize) -> String {
+        let this = &self.nodes[node];
+        this.past.iter().chain(&this.running).map(Daemon::log).collect()
+    }
+
+    /// The nodes that run and were not stopped by the test.
+    pub fn answering(&self) -> Vec<usize> {
+        let answers = |node: &usize| {
+            let node = &self.nodes[*node];
+            node.running.is_some() && !node.is_frozen
+        };
+        (0..self.nodes.len()).filter(answers).collect()
+    }
+
+    /// `kill -9`; gives the moment.
+    #[track_caller]
+    pub fn kill9(&mut self, node: usize) -> Instant {
+        let killed_at = self.node_mut(node).kill9();
+        self.bury(node);
+        killed_at
+    }
+
+    /// SIGTERM; gives the exit status.
+    #[track_caller]
+    pub fn stop(&mut self, node: usize) -> ExitStatus {
+        let status = self.node_mut(node).stop();
+        self.bury(node);
+        status
+    }
+
+    /// Waits for a node that ends by itself.
+    #[track_caller]
+    pub fn wait_for_end(&mut self, node: usize) -> ExitStatus {
+        let status = self.node_mut(node).wait_for_end(PATIENCE);
+        self.bury(node);
+        status
+    }
+
+    /// Takes note of an end that the test brought about itself.
+    #[track_caller]
+    pub fn bury(&mut self, node: usize) {
+        let this = &mut self.nodes[node];
+        let ended = this.running.take().expect("it ran");
+        this.past.push(ended);
+        this.is_frozen = false;
+    }
+
+    /// SIGSTOP; gives the moment.
+    #[track_caller]
+    pub fn freeze(&mut self, node: usize) -> Instant {
+        let frozen_at = self.node_mut(node).freeze();
+        self.nodes[node].is_frozen = true;
+        frozen_at
+    }
+
+    /// Waits until a node has stopped itself, as the fault `stop` does.
+    #[track_caller]
+    pub fn wait_until_frozen(&mut self, node: usize) {
+        let what = format!("node {node} stops itself");
+        let process = self.node_mut(node).process();
+        wait_until(&what, PATIENCE, || process.is_stopped().then_some(()));
+        self.nodes[node].is_frozen = true;
+    }
+
+    /// SIGCONT; gives the moment.
+    #[track_caller]
+    pub fn thaw(&mut self, node: usize) -> Instant {
+        self.nodes[node].is_frozen = false;
+        self.node_mut(node).thaw()
+    }
+
+    /// Whom this node names as the leader.
+    pub fn named_by(&self, node: usize) -> Option<usize> {
+        let answer = self.node(node).ask("/v1/health", ANSWER_LIMIT)?;
+        self.number_of(answer.json["leader"].as_str()?)
+    }
+
+    /// The leader on which a majority of the members agrees at this moment, itself included.
+    pub fn find_leader(&self) -> Option<usize> {
+        let members = self.nodes.iter().filter(|node| node.is_member).count();
+        let named: Vec<_> =
+            self.answering().into_iter().map(|node| (node, self.named_by(node))).collect();
+        named.iter().find_map(|(node, leader)| {
+            let agree = named.iter().filter(|(_, named)| *named == Some(*node)).count();
+            (*leader == Some(*node) && agree > members / 2).then_some(*node)
+        })
+    }
+
+    /// Waits until there is a leader.
+    #[track_caller]
+    pub fn leader(&self) -> usize {
+        wait_until("the nodes agree on a leader", PATIENCE, || self.find_leader())
+    }
+
+    /// Waits until there is a leader, and all that answer name it.
+    #[track_caller]
+    pub fn leader_of_all(&self) -> usize {
+        wait_until("all nodes agree on a leader", PATIENCE, || {
+            let leader = self.find_leader()?;
+            let all = self.answering();
+            all.iter().all(|node| self.named_by(*node) == Some(leader)).then_some(leader)
+        })
+    }
+
+    /// A node that does not lead.
+    #[track_caller]
+    pub fn follower(&self) -> usize {
+        let leader = self.leader();
+        self.answering().into_iter().find(|node| *node != leader).expect("there are several")
+    }
+
+    /// Kills whoever leads, and starts it again, until this node leads.
+    #[track_caller]
+    pub fn make_leader(&mut self, wanted: usize) {
+        for _ in 0..LEADERS_KILLED_MAX {
+            let leader = self.leader_of_all();
+            if leader == wanted {
+                return;
+            }
+            self.kill9(leader);
+            self.leader();
+            self.start(leader);
+        }
+        panic!("node {wanted} does not lead after {LEADERS_KILLED_MAX} others did");
+    }
+
+    /// Waits until `GET /master` of every node that answers names these and no others.
+    #[track_caller]
+    pub fn wait_masters(&self, masters: &[&str], limit: Duration) {
+        let started_at = now();
+        for node in self.answering() {
+            let left = limit.saturating_sub(started_at.elapsed());
+            let what = format!("GET /master of node {node} is {masters:?}");
+            wait_until(&what, left, || (self.masters(node) == *sorted(masters)).then_some(()));
+        }
+    }
+
+    /// `GET /master` of one node, sorted.
+    #[track_caller]
+    pub fn masters(&self, node: usize) -> Vec<String> {
+        let body = self.node(node).get("/master").body;
+        let named: Vec<&str> = body.split(',').filter(|master| !master.is_empty()).collect();
+        sorted(&named)
+    }
+
+    /// Waits until every node that answers sees all these instances up and their links, too.
+    #[track_caller]
+    pub fn wait_until_guarded(&self, name: &str, addrs: &[String]) {
+        for node in self.answering() {
+            wait_until_guarded(self.node(node), name, addrs);
+        }
+    }
+
+    /// Waits until the newest failover has ended on every node that answers, and gives its entry of
+    /// history, which is the same everywhere.
+    #[track_caller]
+    pub fn wait_for_failover(&self, name: &str) -> Value {
+        self.wait_for_failovers(name, 1)
+    }
+
+    /// The same when it is to be the `count`th one.
+    #[track_caller]
+    pub fn wait_for_failovers(&self, name: &str, count: usize) -> Value {
+        let newest = |node: usize| {
+            let all = failovers(self.node(node), name);
+            let newest = all.first()?;
+            (all.len() == count && newest["outcome"] != "running").then(|| newest.clone())
+        };
+        let what = format!("failover {count} has ended, and all nodes tell the same of it");
+        wait_until(&what, PATIENCE, || {
+            let entries: Option<Vec<Value>> = self.answering().into_iter().map(newest).collect();
+            let mut entries = entries?;
+            entries.dedup();
+            (entries.len() == 1).then(|| entries.remove(0))
+        })
+    }
+
+    /// The members as one node shows them in `GET /v1/cluster`.
+    #[track_caller]
+    pub fn members(&self, node: usize) -> Vec<Value> {
+        let answer = self.node(node).get("/v1/cluster");
+        answer.json["members"].as_array().expect("the members are a list").clone()
+    }
+
+    /// The ids of the members as one node shows them, sorted.
+    #[track_caller]
+    pub fn member_ids(&self, node: usize) -> Vec<String> {
+        let members = self.members(node);
+        let ids = members.iter().filter_map(|member| member["id"].as_str().map(addr_of));
+        sorted(&ids.collect::<Vec<_>>())
+    }
+}
+
+fn sorted(list: &[&str]) -> Vec<String> {
+    let mut list: Vec<String> = list.iter().map(|text| (*text).to_owned()).collect();
+    list.sort();
+    list
+}
