@@ -98,6 +98,19 @@ impl Group {
         }
     }
 
+    /// Forgets the steps that are in the record by now, also those that another node noted there: what belongs to no
+    /// instance happens once.
+    pub(super) fn drop_recorded_steps(&mut self) {
+        let Some(saga) = &self.entry.saga else { return };
+        let recorded = &saga.history.steps;
+        self.steps.retain(|step| {
+            !recorded.iter().any(|known| {
+                known == step
+                    || (step.addr.is_none() && known.addr.is_none() && known.name == step.name)
+            })
+        });
+    }
+
     /// The saga with the steps noted since the last commit. They stay noted until they are in the record: the proposal
     /// that carries them may be lost.
     pub(super) fn saga_so_far(&self) -> Option<Saga> {
