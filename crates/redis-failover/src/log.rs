@@ -53,10 +53,12 @@ pub(crate) fn start(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Raft speaks of terms and indexes, a hundred lines for one election: what it means for the groups is said by the
-/// program itself. Its errors are everybody's.
+/// Raft speaks of terms and indexes, and calls it an error, several times a second, that another node is not there.
+/// What it means for the groups is said by the program itself, also that Raft broke. Whoever looks for details gets its
+/// errors.
 fn own_filter(level: LevelFilter) -> Targets {
-    Targets::new().with_default(level).with_target(RAFT, LevelFilter::ERROR)
+    let raft = if level >= LevelFilter::DEBUG { LevelFilter::ERROR } else { LevelFilter::OFF };
+    Targets::new().with_default(level).with_target(RAFT, raft)
 }
 
 fn raft_layer<S>(file: impl Write + Send + 'static) -> impl Layer<S>
@@ -155,20 +157,31 @@ mod tests {
     }
 
     #[test]
-    fn what_raft_says_goes_to_its_file_and_only_its_errors_to_the_log() {
+    fn what_raft_says_goes_to_its_file_and_its_errors_to_a_log_with_details() {
+        for (level, has_errors) in [
+            (LevelFilter::ERROR, false),
+            (LevelFilter::INFO, false),
+            (LevelFilter::DEBUG, true),
+            (LevelFilter::TRACE, true),
+        ] {
+            logged(level, has_errors);
+        }
+    }
+
+    fn logged(level: LevelFilter, has_errors: bool) {
         let (own, raft) = (Memory::default(), Memory::default());
-        let own_layer = fmt::layer()
-            .with_writer(Mutex::new(own.clone()))
-            .with_filter(own_filter(LevelFilter::TRACE));
+        let own_layer =
+            fmt::layer().with_writer(Mutex::new(own.clone())).with_filter(own_filter(level));
         let subscriber = registry().with(own_layer).with(raft_layer(raft.clone()));
         tracing::subscriber::with_default(subscriber, || {
-            tracing::info!("of the program");
+            tracing::error!("of the program");
             tracing::info!(target: "openraft::core", "of raft");
             tracing::debug!(target: "openraft::core", "in detail");
             tracing::error!(target: "openraft", "badly");
         });
         let (own, raft) = (own.text(), raft.text());
-        assert!(own.contains("of the program") && own.contains("badly"), "{own}");
+        assert!(own.contains("of the program"), "{own}");
+        assert_eq!(own.contains("badly"), has_errors, "{level}: {own}");
         assert!(!own.contains("of raft") && !own.contains("in detail"), "{own}");
         assert!(raft.contains("of raft") && raft.contains("badly"), "{raft}");
         assert!(!raft.contains("of the program") && !raft.contains("in detail"), "{raft}");

@@ -24,7 +24,7 @@ pub struct RaftConfig {
     pub addr: Option<Addr>,
     /// Where the record is stored.
     pub data_dir: Option<PathBuf>,
-    /// Where Raft's own messages go; `None`: its errors to the program's log, the rest nowhere.
+    /// Where Raft's own messages go; `None`: nowhere, but for its errors in a log with details.
     pub log_dir: Option<PathBuf>,
     /// The addresses of all nodes that begin together; this node's own need not be among them. With none, or its own
     /// only, it is a single node that remembers.
