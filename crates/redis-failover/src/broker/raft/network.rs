@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use failover_core::addr::Addr;
+use failover_core::node::Token;
 use failover_core::time::Time;
 use openraft::error::{
     InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable,
@@ -34,6 +35,9 @@ pub(crate) struct Ask {
     from: MemberId,
     to: MemberId,
     cluster: u64,
+    /// Whether a majority acknowledged the sender as its leader a moment ago. One that is cut off with a minority goes on
+    /// sending to it, and leads nobody.
+    leads: bool,
     rpc: Rpc,
 }
 
@@ -171,7 +175,7 @@ pub(crate) struct Network {
 impl Network {
     /// Answers a message of another member.
     pub(crate) async fn answer(&self, raft: &Raft, ask: Ask) -> Reply {
-        let Ask { from, to, cluster, rpc } = ask;
+        let Ask { from, to, cluster, leads, rpc } = ask;
         if cluster != self.cluster {
             return Reply::Refused(format!(
                 "this node belongs to the cluster {:016x}, and the message is for {cluster:016x}",
@@ -185,19 +189,25 @@ impl Network {
             ));
         }
         self.contacts.member(from, self.clock.now());
-        match self.serve(raft, from, rpc).await {
+        match self.serve(raft, from, leads, rpc).await {
             Ok(reply) => reply,
             Err(why) => Reply::Refused(why),
         }
     }
 
-    async fn serve(&self, raft: &Raft, from: MemberId, rpc: Rpc) -> Result<Reply, String> {
+    async fn serve(
+        &self,
+        raft: &Raft,
+        from: MemberId,
+        leads: bool,
+        rpc: Rpc,
+    ) -> Result<Reply, String> {
         let gone = |error: &dyn std::fmt::Display| format!("this node cannot answer: {error}");
         Ok(match rpc {
             Rpc::Append(request) => {
                 let at = self.clock.now();
                 let reply = raft.append_entries(request).await.map_err(|error| gone(&error))?;
-                if accepted(&reply) {
+                if leads && accepted(&reply) {
                     self.contacts.led(from, at);
                 }
                 Reply::Append(reply)
@@ -268,8 +278,16 @@ impl Way {
         rpc: Rpc,
         limit: Duration,
     ) -> Result<Reply, CallError<E>> {
-        let Network { own, cluster, peers, clock, contacts, .. } = &self.network;
-        let ask = message::Ask::Raft(Ask { from: *own, to: self.to, cluster: *cluster, rpc });
+        let Network { own, cluster, peers, clock, contacts, lease, .. } = &self.network;
+        let leads = match &rpc {
+            Rpc::Append(request) => {
+                let token = Token(request.vote.leader_id.term);
+                lease.allows(token, clock.now())
+            }
+            Rpc::Vote(_) | Rpc::Snapshot(_) => false,
+        };
+        let (from, to, cluster) = (*own, self.to, *cluster);
+        let ask = message::Ask::Raft(Ask { from, to, cluster, leads, rpc });
         let body = serde_json::to_vec(&ask).map_err(|error| refused(error.to_string()))?;
         let answer = peers
             .call(&self.addr, Lane::Raft, body, limit)

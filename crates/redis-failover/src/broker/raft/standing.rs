@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use failover_core::addr::Addr;
 use failover_core::node::Token;
 
 use super::{RaftBroker, Running};
@@ -22,6 +23,26 @@ impl RaftBroker {
         let term = running.raft.metrics().borrow().current_term;
         term == token.0
             && self.leader_age(&running).is_some_and(|age| age < running.network.election_max)
+    }
+
+    /// Where this node is reached by the others.
+    pub(crate) fn addr(&self) -> &Addr {
+        &self.0.settings.addr
+    }
+
+    /// The newest term that this node knows of.
+    pub(crate) fn term(&self) -> Option<u64> {
+        self.running().map(|running| running.raft.metrics().borrow().current_term)
+    }
+
+    /// Where the leader is reached by the others, this node included, as far as this one believes in it.
+    pub(crate) fn leader_addr(&self) -> Option<Addr> {
+        let running = self.running()?;
+        if running.token().is_some() {
+            return Some(self.addr().clone());
+        }
+        self.leader_age(&running).filter(|age| *age < running.network.election_max * 2)?;
+        running.leader().filter(|leader| leader != self.addr())
     }
 
     /// How old what this node shows may be; `None`: nobody who leads was ever heard of.

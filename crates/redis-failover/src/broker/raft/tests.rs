@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use failover_core::event::RefusalCode;
 use failover_core::node::{GroupName, Leadership, NodeId};
 use failover_core::record::{GroupEntry, Record, Revision};
 use tempfile::TempDir;
@@ -328,7 +329,7 @@ async fn a_member_that_lost_its_store_is_another_one() {
     assert_ne!(nodes[2].id(), id);
     let members = nodes[2].broker.members();
     assert_eq!(members.len(), 3, "{members:?}");
-    assert!(members.iter().all(|member| member.id != id.to_string()));
+    assert!(members.iter().all(|member| member.id.to_string() != id.to_string()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -339,7 +340,8 @@ async fn members_come_and_go() {
     let at = leader(&nodes).expect("leader");
     let (leading, following) = (nodes[at].broker.clone(), nodes[(at + 1) % 3].broker.clone());
 
-    assert_eq!(following.add(&addrs[3], None).await, Err(ChangeError::NoLeader));
+    let refused = following.add(&addrs[3], None).await.expect_err("it does not lead");
+    assert_eq!(refused.code, RefusalCode::NoLeader);
     let error = leading.add(&addrs[3], None).await.expect_err("nobody is there");
     assert!(error.to_string().contains("start it first"), "{error}");
     let error = leading.add(&addrs[1], None).await.expect_err("a member");
