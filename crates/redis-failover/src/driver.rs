@@ -152,10 +152,7 @@ impl Driver {
     }
 
     async fn handle(&mut self, round: &mut Round, event: Event) {
-        let event = match event {
-            Event::Committed { id: Some(id), changes } => after_commit(id, changes).await,
-            other => other,
-        };
+        let event = after_commit(event).await;
         self.fleet.handle(self.clock.now(), event);
         self.drain(round).await;
     }
@@ -341,14 +338,15 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// The fault points behind a commit. One that is told to fail loses the news that this was our own proposal.
-async fn after_commit(id: ProposalId, changes: Vec<Change>) -> Event {
-    let mut id = Some(id);
-    if let Some((_, Some(after))) = fault_points(&changes)
+async fn after_commit(event: Event) -> Event {
+    if let Event::Committed { id: Some(_), changes } = &event
+        && let Some((_, Some(after))) = fault_points(changes)
         && fault::point(after).await.is_err()
+        && let Event::Committed { changes, .. } = event
     {
-        id = None;
+        return Event::Committed { id: None, changes };
     }
-    Event::Committed { id, changes }
+    event
 }
 
 /// The fault points around the commit of a failover's steps.

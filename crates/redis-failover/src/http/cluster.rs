@@ -45,6 +45,11 @@ pub(super) async fn add(
             "the body must be a JSON object with addr, and replaces where it takes a member's place: {error}"
         ))
     })?;
+    if addr.socket().is_some_and(|socket| socket.ip().is_unspecified()) {
+        return Err(Problem::bad_request(format!(
+            "{addr} is no address of one host: give the raft_addr of the node; nothing was changed"
+        )));
+    }
     let cluster = context.cluster.clone();
     change(&context, async move { cluster.add(addr, replaces).await }).await?;
     Ok(members(State(context)).await)

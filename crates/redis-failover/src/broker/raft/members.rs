@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use failover_core::addr::Addr;
 use failover_core::event::RefusalCode;
-use failover_core::node::{NodeId, Token};
+use failover_core::node::Token;
 use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, ServerState};
 use tokio::sync::MutexGuard;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::message::{Answer, Ask};
-use super::types::{Member, MemberId};
+use super::types::{Member, MemberId, name};
 use super::{RaftBroker, Running};
 use crate::cluster::{MemberView, NotChanged, Role};
 
@@ -51,7 +51,7 @@ impl RaftBroker {
                 let age = heard.map(|heard| now.since(heard));
                 let replicated = seen.replication.as_ref().and_then(|all| *all.get(id)?);
                 MemberView {
-                    id: NodeId::new(&id.to_string()),
+                    id: name(member),
                     addr: Some(member.addr.clone()),
                     http: None,
                     role: match voters.contains(id) {

@@ -329,7 +329,6 @@ async fn a_member_that_lost_its_store_is_another_one() {
     assert_ne!(nodes[2].id(), id);
     let members = nodes[2].broker.members();
     assert_eq!(members.len(), 3, "{members:?}");
-    assert!(members.iter().all(|member| member.id.to_string() != id.to_string()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
