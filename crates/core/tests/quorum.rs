@@ -446,10 +446,12 @@ fn a_restored_record_tells_nothing_that_is_old() {
     let mut told = Vec::new();
     let mut probed = BTreeSet::new();
     while let Some(action) = fleet.poll() {
-        match action {
-            Action::Publish(notice) => told.push(notice),
-            Action::Probe { addr, .. } => drop(probed.insert(addr)),
-            other => panic!("nothing else is to be done: {other:?}"),
+        if let Action::Publish(notice) = action {
+            told.push(notice);
+        } else if let Action::Probe { addr, .. } = action {
+            probed.insert(addr);
+        } else {
+            panic!("nothing else is to be done: {action:?}");
         }
     }
     let old = |notice: &&Notice| !matches!(notice.what, What::Diagnosed { .. });
