@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::scenario::{failovers, holds, holds_for, wait_for_failover, wait_until_guarded};
+use common::scenario::{holds, holds_for, wait_until_guarded};
 use common::together::{guard, holds_quiet, register};
 use common::{Cluster, Group, Options, PATIENCE, Server, ServerKind, wait_until};
 
@@ -145,14 +145,14 @@ fn one_address_is_a_single_node_that_remembers() {
 
     group.master.kill9();
     cluster.wait_masters(&[&replica], PATIENCE);
-    let before = wait_for_failover(cluster.node(0), &name);
+    let before = cluster.wait_for_failover(&name);
     assert_eq!((&before["outcome"], &before["epoch"]), (&"done".into(), &1.into()), "{before:#}");
     cluster.kill9(0);
     // Yesterday's command line does not undo it: the record knows this address.
     cluster.set_for_all(&format!("-masters={name}"));
     cluster.start(0);
     cluster.wait_masters(&[&replica], PATIENCE);
-    assert_eq!(failovers(cluster.node(0), &name), [before]);
+    assert_eq!(cluster.wait_for_failover(&name), before);
     holds_quiet(&cluster, &name, &replica, 1, 1);
 }
 

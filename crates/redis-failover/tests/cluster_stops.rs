@@ -141,7 +141,7 @@ fn a_follower_that_wakes_up_right_after_the_master_died_disturbs_nothing() {
     holds_quiet(&cluster, &name, &new, 1, 1);
 }
 
-/// The command is on its way, and the candidate does not answer any more: it may be promoted or not,
+/// The command is on its way (the pause before it is shorter than the time it may take), and the candidate does not answer any more: it may be promoted or not,
 /// now or later, and nobody can tell. So after `promote_timeout` it is given up by a decision of its
 /// own, with which the next one gets a new epoch; and when it executes the old command after all, it
 /// is demoted at the next look, because the record names another.
@@ -151,7 +151,7 @@ fn a_candidate_that_stops_under_its_promotion_is_given_up_and_demoted_when_it_wa
     let mut group = Group::start_each(ServerKind::Redis, &Options::new(), &options);
     let name = group.master.addr();
     let lost = group.replicas[0].addr();
-    let (cluster, leader) = guard_with_faulty_leader(&group, &[], "before-promote-send=sleep:300");
+    let (cluster, leader) = guard_with_faulty_leader(&group, &[], "before-promote-send=sleep:150");
     group.wait_in_step();
     let mut writer = Writer::start_on(group.replicas.iter());
     group.master.kill9();

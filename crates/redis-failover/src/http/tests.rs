@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::{Context, router};
+use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::requests::{Requests, Waiting};
 use crate::shown::Shown;

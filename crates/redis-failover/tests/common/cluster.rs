@@ -18,7 +18,7 @@ use super::{PATIENCE, now, temporary_dir, wait_until};
 
 /// Clusters that may lose a port to a stranger before the rig gives up.
 const START_ATTEMPTS: usize = 5;
-/// Leaders that may be killed before the wanted node leads: each time it is one of two.
+/// Leaders that may be killed before the wanted node leads.
 const LEADERS_KILLED_MAX: usize = 20;
 /// A node that does not answer within this is stopped, or does not count.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
@@ -407,13 +407,19 @@ impl Cluster {
         self.answering().into_iter().find(|node| *node != leader).expect("there are several")
     }
 
-    /// Kills whoever leads, and starts it again, until this node leads.
+    /// Kills whoever leads, and starts it again, until this node leads. Now and then the node itself
+    /// is started again first: how long it waits to stand for election is drawn once, at its start.
     #[track_caller]
     pub fn make_leader(&mut self, wanted: usize) {
-        for _ in 0..LEADERS_KILLED_MAX {
+        for attempt in 1..=LEADERS_KILLED_MAX {
             let leader = self.leader_of_all();
             if leader == wanted {
                 return;
+            }
+            if attempt % 2 == 0 {
+                self.kill9(wanted);
+                self.start(wanted);
+                self.leader_of_all();
             }
             self.kill9(leader);
             self.leader();

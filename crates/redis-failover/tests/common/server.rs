@@ -210,7 +210,12 @@ impl Server {
 
     /// How often it became master after having been a replica.
     pub fn times_promoted(&self) -> usize {
-        self.log().matches("MASTER MODE enabled").count()
+        // The second is Valkey's word for it.
+        let log = self.log();
+        ["MASTER", "PRIMARY"]
+            .map(|word| log.matches(&format!("{word} MODE enabled")).count())
+            .iter()
+            .sum()
     }
 
     /// SIGSTOP: it accepts connections and answers nothing. Gives the moment of the fault.

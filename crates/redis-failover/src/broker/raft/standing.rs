@@ -24,10 +24,9 @@ impl RaftBroker {
             && self.leader_age(&running).is_some_and(|age| age < running.network.election_max)
     }
 
-    /// How old what this node shows may be: since when nobody who leads was heard of. `None`: nobody ever was.
+    /// How old what this node shows may be; `None`: nobody who leads was ever heard of.
     pub(crate) fn age(&self) -> Option<Duration> {
-        let running = self.running()?;
-        self.0.lease.quorum_age(self.0.clock.now()).or_else(|| self.leader_age(&running))
+        self.0.contacts.last_led().map(|at| self.0.clock.now().since(at))
     }
 
     /// Why the others do not take this node for one of them, when they lately said so: a sentence.
