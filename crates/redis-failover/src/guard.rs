@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::config::{BrokerKind, Config, ConfigError, Credentials, ListenAddr, SavedState};
 use crate::driver::{Driver, FIRST_REQUEST, Logins};
 use crate::events::Events;
@@ -197,7 +198,9 @@ impl Builder {
         }
         let http_addr = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = listener {
-            let state = http::Context::new(Arc::clone(&shown), requests.clone());
+            let http = http_addr.filter(|addr| !addr.ip().is_unspecified()).map(Addr::from);
+            let cluster = Cluster::Alone { node: shown.node().clone(), http };
+            let state = http::Context::new(Arc::clone(&shown), requests.clone(), cluster);
             let mut stopped = stop.subscribe();
             tasks.push(tokio::spawn(http::serve(listener, state, async move {
                 let _ = stopped.wait_for(|stop| *stop).await;

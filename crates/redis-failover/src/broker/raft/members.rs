@@ -34,7 +34,7 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 /// A member, as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct MemberView {
-    /// Its number.
+    /// Its address, and a part of its number once it is not the first member there.
     pub(crate) id: String,
     /// Where the other members reach it.
     pub(crate) addr: Addr,
@@ -96,7 +96,7 @@ impl RaftBroker {
                 let age = heard.map(|heard| now.since(heard));
                 let replicated = seen.replication.as_ref().and_then(|all| *all.get(id)?);
                 MemberView {
-                    id: id.to_string(),
+                    id: id.shown_at(&member.addr),
                     addr: member.addr.clone(),
                     role: match voters.contains(id) {
                         true if seen.current_leader == Some(*id) => Role::Leader,

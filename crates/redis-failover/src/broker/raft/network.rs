@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use failover_core::addr::Addr;
+use failover_core::node::Token;
 use failover_core::time::Time;
 use openraft::error::{
     InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable,
@@ -39,7 +40,9 @@ pub(crate) struct Ask {
 
 #[derive(Serialize, Deserialize)]
 enum Rpc {
-    Append(AppendEntriesRequest<Types>),
+    /// And whether the lease of the leader held when it was sent: one that is cut off with a few followers is no leader
+    /// for them either.
+    Append(AppendEntriesRequest<Types>, bool),
     Vote(VoteRequest<MemberId>),
     Snapshot(Chunk),
 }
@@ -121,6 +124,11 @@ impl Contacts {
         self.heard().leader.filter(|(heard, _)| *heard == leader).map(|(_, at)| at)
     }
 
+    /// When this node last knew that it had what was agreed: a leader said so, or a majority to this node as the leader.
+    pub(crate) fn last_led(&self) -> Option<Time> {
+        self.heard().leader.map(|(_, at)| at)
+    }
+
     /// Why another member last refused a message of this one, and when.
     pub(crate) fn refused(&self) -> Option<(String, Time)> {
         self.heard().refused.clone()
@@ -131,11 +139,6 @@ impl Contacts {
         if last.is_none_or(|(last, _)| last != why) {
             tracing::warn!("{why}");
         }
-    }
-
-    /// When this node last knew that it had what was agreed: a leader said so, or a majority to this node as the leader.
-    pub(crate) fn last_led(&self) -> Option<Time> {
-        self.heard().leader.map(|(_, at)| at)
     }
 
     fn member(&self, member: MemberId, at: Time) {
@@ -194,10 +197,10 @@ impl Network {
     async fn serve(&self, raft: &Raft, from: MemberId, rpc: Rpc) -> Result<Reply, String> {
         let gone = |error: &dyn std::fmt::Display| format!("this node cannot answer: {error}");
         Ok(match rpc {
-            Rpc::Append(request) => {
+            Rpc::Append(request, leads) => {
                 let at = self.clock.now();
                 let reply = raft.append_entries(request).await.map_err(|error| gone(&error))?;
-                if accepted(&reply) {
+                if leads && accepted(&reply) {
                     self.contacts.led(from, at);
                 }
                 Reply::Append(reply)
@@ -316,7 +319,8 @@ impl RaftNetwork<Types> for Way {
         let call = tokio::spawn(async move {
             let term = request.vote.leader_id.term;
             let sent = way.network.clock.now();
-            let reply = way.call(Rpc::Append(request), way.network.election_max).await?;
+            let leads = way.network.lease.allows(Token(term), sent);
+            let reply = way.call(Rpc::Append(request, leads), way.network.election_max).await?;
             let Reply::Append(reply) = reply else { return Err(way.another()) };
             if accepted(&reply) {
                 way.network.lease.acked(way.to, term, sent);

@@ -328,7 +328,7 @@ async fn a_member_that_lost_its_store_is_another_one() {
     assert_ne!(nodes[2].id(), id);
     let members = nodes[2].broker.members();
     assert_eq!(members.len(), 3, "{members:?}");
-    assert!(members.iter().all(|member| member.id != id.to_string()));
+    assert!(members.iter().all(|member| member.id != id.shown_at(&addr)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -450,4 +450,23 @@ async fn a_record_outlasts_compaction_and_reaches_a_new_member_by_snapshot() {
     assert_eq!(leading.add(&addrs[1], None).await, Ok(()));
     until("both have it", &mut nodes, |nodes| whole(nodes, 50)).await;
     assert_eq!(nodes[0].record, nodes[1].record);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_majority_leads_its_followers_neither() {
+    let dir = TempDir::new().expect("directory");
+    let addrs = addrs(5);
+    let mut nodes = cluster(&addrs, &dir).await;
+    until("one leads", &mut nodes, settled).await;
+    let mut smaller = vec![nodes.remove(leader(&nodes).expect("leader")), nodes.remove(0)];
+    let token = smaller[0].leadership.token().expect("it led a moment ago");
+    for node in nodes {
+        node.end().await;
+    }
+    until("both know", &mut smaller, |nodes| {
+        nodes.iter().all(|node| node.leadership == Leadership::None)
+    })
+    .await;
+    assert!(!smaller[0].broker.allows(token));
+    assert!(!smaller[1].broker.follows(token));
 }

@@ -68,6 +68,17 @@ impl MemberId {
     }
 }
 
+impl MemberId {
+    /// The number, for people: members that had the same address in turn are told apart.
+    pub(crate) fn shown_at(self, addr: &Addr) -> String {
+        if self == Self::first(addr) {
+            addr.to_string()
+        } else {
+            format!("{addr}~{:08x}", self.0 >> 32)
+        }
+    }
+}
+
 /// How a member is called: by its address, which stays the same when it gets another number.
 pub(crate) fn name(member: &Member) -> NodeId {
     NodeId::new(&member.addr.to_string())
@@ -193,6 +204,10 @@ mod tests {
         let another = MemberId::another().expect("random");
         assert_ne!(another, first);
         assert_ne!(another, MemberId::another().expect("random"));
+        assert_eq!(first.shown_at(&addr), "127.0.0.1:12000");
+        let shown = another.shown_at(&addr);
+        let digits = shown.strip_prefix("127.0.0.1:12000~").expect("the address and a tilde");
+        assert_eq!(digits.len(), 8, "{shown}");
     }
 
     #[test]
