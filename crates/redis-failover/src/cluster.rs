@@ -1,9 +1,13 @@
 //! The cluster as it is shown and changed at run time: who its members are, and how one is taken in or out.
 
+mod several;
+
 use failover_core::addr::Addr;
 use failover_core::event::RefusalCode;
 use failover_core::node::NodeId;
 use serde::Serialize;
+
+pub(crate) use several::{MemberChange, Several, Status};
 
 /// The cluster of this node. A clone is the same one.
 #[derive(Clone, Debug)]
@@ -14,6 +18,8 @@ pub(crate) enum Cluster {
         /// Where its HTTP is reached, when that is one address.
         http: Option<Addr>,
     },
+    /// One of several, or one that may become that.
+    Several(Several),
     /// What a test says.
     #[cfg(test)]
     Pretended(std::sync::Arc<pretended::Pretended>),
@@ -51,12 +57,12 @@ pub(crate) enum Role {
     Leader,
     Follower,
     /// It gets everything and has no vote yet.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a node that is alone has none"))]
     Learner,
 }
 
 /// Why the members were not changed, or that it is not known whether they were.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub(crate) struct NotChanged {
     pub(crate) code: RefusalCode,
     pub(crate) message: String,
@@ -64,8 +70,7 @@ pub(crate) struct NotChanged {
 
 impl Cluster {
     /// Everything that is known of it now.
-    #[expect(clippy::unused_async, reason = "the nodes of a cluster may have to be asked")]
-    pub(crate) async fn view(&self) -> ClusterView {
+    pub(crate) fn view(&self) -> ClusterView {
         match self {
             Self::Alone { node, http } => ClusterView {
                 broker: "none",
@@ -80,6 +85,7 @@ impl Cluster {
                     reachable: true,
                 }],
             },
+            Self::Several(several) => several.view(),
             #[cfg(test)]
             Self::Pretended(pretended) => pretended.view.clone(),
         }
@@ -89,6 +95,7 @@ impl Cluster {
     pub(crate) fn leader_http(&self) -> Option<Addr> {
         match self {
             Self::Alone { .. } => None,
+            Self::Several(several) => several.leader_http(),
             #[cfg(test)]
             Self::Pretended(pretended) => pretended.leader_http.clone(),
         }
@@ -96,13 +103,10 @@ impl Cluster {
 
     /// Takes a node in, in the place of the named member if there is one; returns when it votes. It is carried on to its
     /// end when whoever asked goes away, so this is to be called in a task of its own.
-    #[cfg_attr(not(test), expect(clippy::unused_async, reason = "a change has to be agreed"))]
-    pub(crate) async fn add(&self, addr: Addr, replaces: Option<String>) -> Result<(), NotChanged> {
+    pub(crate) async fn add(&self, addr: Addr, replaces: Option<Addr>) -> Result<(), NotChanged> {
         match self {
-            Self::Alone { .. } => {
-                let _ = (addr, replaces);
-                Err(NotChanged::alone())
-            }
+            Self::Alone { .. } => Err(NotChanged::alone()),
+            Self::Several(several) => several.change(MemberChange::Add(addr, replaces)).await,
             #[cfg(test)]
             Self::Pretended(pretended) => {
                 pretended.change(format!("add {addr} {replaces:?}")).await
@@ -110,14 +114,11 @@ impl Cluster {
         }
     }
 
-    /// Takes a member out, which is named by its address or its id; returns when it has no vote any more.
-    #[cfg_attr(not(test), expect(clippy::unused_async, reason = "a change has to be agreed"))]
-    pub(crate) async fn remove(&self, member: String) -> Result<(), NotChanged> {
+    /// Takes a member out; returns when it has no vote any more.
+    pub(crate) async fn remove(&self, member: Addr) -> Result<(), NotChanged> {
         match self {
-            Self::Alone { .. } => {
-                let _ = member;
-                Err(NotChanged::alone())
-            }
+            Self::Alone { .. } => Err(NotChanged::alone()),
+            Self::Several(several) => several.change(MemberChange::Remove(member)).await,
             #[cfg(test)]
             Self::Pretended(pretended) => pretended.change(format!("remove {member}")).await,
         }

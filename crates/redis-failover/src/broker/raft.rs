@@ -38,7 +38,6 @@ use self::bootstrap::Invited;
 use self::leadership::Watcher;
 use self::lease::Lease;
 use self::machine::{Applied, Machine};
-pub(crate) use self::members::{ChangeError, MemberView, Role};
 use self::message::{About, Answer, Ask, Fresh};
 use self::network::{Contacts, Network};
 use self::propose::{Ours, Proposer};

@@ -22,15 +22,15 @@ struct Members {
 #[serde(deny_unknown_fields)]
 struct NewMember {
     addr: Addr,
-    replaces: Option<String>,
+    replaces: Option<Addr>,
 }
 
 pub(super) async fn show(State(context): State<Context>) -> Response<Body> {
-    reply::read(&context.shown, context.cluster.view().await)
+    reply::read(&context.shown, context.cluster.view())
 }
 
 pub(super) async fn members(State(context): State<Context>) -> Response<Body> {
-    let members = context.cluster.view().await.members;
+    let members = context.cluster.view().members;
     reply::read(&context.shown, Members { members })
 }
 
@@ -45,9 +45,6 @@ pub(super) async fn add(
             "the body must be a JSON object with addr, and replaces where it takes a member's place: {error}"
         ))
     })?;
-    if let Some(member) = &replaces {
-        check_member(member)?;
-    }
     let cluster = context.cluster.clone();
     change(&context, async move { cluster.add(addr, replaces).await }).await?;
     Ok(members(State(context)).await)
@@ -59,19 +56,12 @@ pub(super) async fn remove(
     member: Result<Path<String>, PathRejection>,
 ) -> Result<Response<Body>, Problem> {
     let Path(member) = member.map_err(|error| Problem::bad_request(error.body_text()))?;
-    check_member(&member)?;
+    let member: Addr = member
+        .parse()
+        .map_err(|error| Problem::bad_request(format!("{error}; nothing was changed")))?;
     let cluster = context.cluster.clone();
     change(&context, async move { cluster.remove(member).await }).await?;
     Ok(members(State(context)).await)
-}
-
-/// A member is named by its address, or by its id, which begins with that.
-fn check_member(member: &str) -> Result<(), Problem> {
-    let addr = member.split('~').next().unwrap_or_default();
-    match addr.parse::<Addr>() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Problem::bad_request(format!("{error}; nothing was changed"))),
-    }
 }
 
 /// Waits for a change, which goes on when the client does not wait any more: half of it is worse than all or nothing.

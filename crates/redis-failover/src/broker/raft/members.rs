@@ -7,16 +7,17 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use failover_core::addr::Addr;
-use failover_core::node::Token;
+use failover_core::event::RefusalCode;
+use failover_core::node::{NodeId, Token};
 use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, ServerState};
-use serde::Serialize;
 use tokio::sync::MutexGuard;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::message::{Answer, Ask};
 use super::types::{Member, MemberId};
 use super::{RaftBroker, Running};
+use crate::cluster::{MemberView, NotChanged, Role};
 
 /// How long a node that is to be a member may take to say who it is.
 const INVITE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,52 +31,6 @@ const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
 const AGREE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the leader looks whether something was left half done, or somebody is to be invited.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A member, as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct MemberView {
-    /// Its address, and a part of its number once it is not the first member there.
-    pub(crate) id: String,
-    /// Where the other members reach it.
-    pub(crate) addr: Addr,
-    /// What it does.
-    pub(crate) role: Role,
-    /// How long ago it was heard of by this node, zero for this node itself.
-    pub(crate) last_contact_ms: Option<u64>,
-    /// The last entry of its log that this node knows of.
-    pub(crate) log_index: Option<u64>,
-    /// Whether it was heard of lately.
-    pub(crate) reachable: bool,
-}
-
-/// What a member does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Role {
-    /// It acts.
-    Leader,
-    /// It votes.
-    Follower,
-    /// It gets what is agreed, and does not vote yet.
-    Learner,
-}
-
-/// Why the members were not changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ChangeError {
-    /// Another node leads, or none. Nothing was done.
-    #[error("this node does not lead the cluster")]
-    NoLeader,
-    /// Another change is being made. Nothing was done.
-    #[error("another change of the members is being made: wait until it is done")]
-    Busy,
-    /// It contradicts what is so. Nothing was done.
-    #[error("{0}")]
-    Refused(String),
-    /// It may have been done, or may still be.
-    #[error("{0}")]
-    Unknown(String),
-}
 
 type Changing<'a> = MutexGuard<'a, ()>;
 type Written<T> = Result<T, RaftError<MemberId, ClientWriteError<MemberId, Member>>>;
@@ -96,8 +51,9 @@ impl RaftBroker {
                 let age = heard.map(|heard| now.since(heard));
                 let replicated = seen.replication.as_ref().and_then(|all| *all.get(id)?);
                 MemberView {
-                    id: id.shown_at(&member.addr),
-                    addr: member.addr.clone(),
+                    id: NodeId::new(&id.shown_at(&member.addr)),
+                    addr: Some(member.addr.clone()),
+                    http: None,
                     role: match voters.contains(id) {
                         true if seen.current_leader == Some(*id) => Role::Leader,
                         true => Role::Follower,
@@ -122,23 +78,19 @@ impl RaftBroker {
     ///
     /// # Errors
     /// When it is not taken in, or that is not known.
-    pub(crate) async fn add(
-        &self,
-        addr: &Addr,
-        replaces: Option<&Addr>,
-    ) -> Result<(), ChangeError> {
+    pub(crate) async fn add(&self, addr: &Addr, replaces: Option<&Addr>) -> Result<(), NotChanged> {
         let running = self.leading()?;
         let _alone = self.alone()?;
         let mut out = BTreeSet::new();
         if let Some(replaced) = replaces {
             let ids = running.at(replaced);
             if ids.is_empty() {
-                return Err(ChangeError::Refused(format!("{replaced} is not a member")));
+                return Err(refused(format!("{replaced} is not a member")));
             }
             out.extend(ids);
         }
         if running.at(addr).iter().any(|id| running.votes(*id)) {
-            return Err(ChangeError::Refused(format!("{addr} is a member already")));
+            return Err(refused(format!("{addr} is a member already")));
         }
         self.invite(&running, addr, out).await
     }
@@ -147,16 +99,16 @@ impl RaftBroker {
     ///
     /// # Errors
     /// When it is not taken out, or that is not known.
-    pub(crate) async fn remove(&self, addr: &Addr) -> Result<(), ChangeError> {
+    pub(crate) async fn remove(&self, addr: &Addr) -> Result<(), NotChanged> {
         let running = self.leading()?;
         let _alone = self.alone()?;
         let ids = running.at(addr);
         if ids.is_empty() {
-            return Err(ChangeError::Refused(format!("{addr} is not a member")));
+            return Err(refused(format!("{addr} is not a member")));
         }
         let voters = running.voters();
         if voters.is_subset(&ids) {
-            return Err(ChangeError::Refused(format!(
+            return Err(refused(format!(
                 "{addr} is the only member that votes: a cluster without members decides nothing"
             )));
         }
@@ -226,7 +178,7 @@ impl RaftBroker {
         newcomers
     }
 
-    async fn tidy_once(&self, running: &Running, newcomers: Vec<Addr>) -> Result<(), ChangeError> {
+    async fn tidy_once(&self, running: &Running, newcomers: Vec<Addr>) -> Result<(), NotChanged> {
         let (joint, learner) = running.half_done();
         if joint {
             return running.change(ChangeMembers::ReplaceAllVoters(running.voters())).await;
@@ -248,12 +200,12 @@ impl RaftBroker {
         running: &Running,
         addr: &Addr,
         out: BTreeSet<MemberId>,
-    ) -> Result<(), ChangeError> {
-        let Some(cluster) = self.meta().cluster else { return Err(ChangeError::NoLeader) };
+    ) -> Result<(), NotChanged> {
+        let Some(cluster) = self.meta().cluster else { return Err(no_leader()) };
         let id = match self.call(addr, &Ask::Invite(cluster), INVITE_TIMEOUT).await {
             Ok(Answer::Joined(id)) => id,
             Ok(Answer::Refused(why)) => {
-                return Err(ChangeError::Refused(format!("the node {addr} says: {why}")));
+                return Err(refused(format!("the node {addr} says: {why}")));
             }
             Ok(
                 Answer::Raft(_)
@@ -262,12 +214,10 @@ impl RaftBroker {
                 | Answer::Noted
                 | Answer::Elsewhere(_),
             ) => {
-                return Err(ChangeError::Refused(format!(
-                    "the node {addr} answered something else"
-                )));
+                return Err(refused(format!("the node {addr} answered something else")));
             }
             Err(why) => {
-                return Err(ChangeError::Refused(format!(
+                return Err(refused(format!(
                     "the node {addr} was not reached ({why}): start it first, with an empty raft_data_dir and with a member \
                      in its raft_cluster"
                 )));
@@ -277,19 +227,19 @@ impl RaftBroker {
     }
 
     /// This node as the leader.
-    fn leading(&self) -> Result<Running, ChangeError> {
-        let running = self.running().ok_or(ChangeError::NoLeader)?;
-        if running.token().is_some() { Ok(running) } else { Err(ChangeError::NoLeader) }
+    fn leading(&self) -> Result<Running, NotChanged> {
+        let running = self.running().ok_or_else(no_leader)?;
+        if running.token().is_some() { Ok(running) } else { Err(no_leader()) }
     }
 
-    fn alone(&self) -> Result<Changing<'_>, ChangeError> {
-        self.0.changing.try_lock().map_err(|_| ChangeError::Busy)
+    fn alone(&self) -> Result<Changing<'_>, NotChanged> {
+        self.0.changing.try_lock().map_err(|_| busy())
     }
 }
 
 impl Running {
     /// Under which token this node acts now.
-    fn token(&self) -> Option<Token> {
+    pub(super) fn token(&self) -> Option<Token> {
         let seen = self.raft.metrics().borrow().clone();
         let token = Token(seen.current_term);
         let leads = seen.state == ServerState::Leader;
@@ -302,7 +252,15 @@ impl Running {
         self.raft.metrics().borrow().membership_config.voter_ids().any(|voter| voter == id)
     }
 
-    fn leader(&self) -> Option<Addr> {
+    /// Whether this node knows members, and is none of them.
+    pub(super) fn is_outside(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let seen = metrics.borrow();
+        let mut members = seen.membership_config.nodes().peekable();
+        members.peek().is_some() && members.all(|(id, _)| *id != self.network.own)
+    }
+
+    pub(super) fn leader(&self) -> Option<Addr> {
         let metrics = self.raft.metrics();
         let seen = metrics.borrow();
         let leader = seen.current_leader?;
@@ -340,7 +298,7 @@ impl Running {
         id: MemberId,
         addr: &Addr,
         out: BTreeSet<MemberId>,
-    ) -> Result<(), ChangeError> {
+    ) -> Result<(), NotChanged> {
         let learner = ChangeMembers::AddNodes([(id, Member { addr: addr.clone() })].into());
         self.change_keeping(learner).await?;
         self.promote(id, addr, out).await
@@ -352,10 +310,10 @@ impl Running {
         id: MemberId,
         addr: &Addr,
         mut out: BTreeSet<MemberId>,
-    ) -> Result<(), ChangeError> {
+    ) -> Result<(), NotChanged> {
         if timeout(CATCH_UP_TIMEOUT, self.caught_up(id)).await.is_err() {
             self.change(ChangeMembers::RemoveNodes([id].into())).await?;
-            return Err(ChangeError::Refused(format!(
+            return Err(refused(format!(
                 "{addr} did not get the record within {} s, and is no member: see its log",
                 CATCH_UP_TIMEOUT.as_secs()
             )));
@@ -384,7 +342,7 @@ impl Running {
     }
 
     /// Changes the members. Who does not vote any more is none.
-    async fn change(&self, change: ChangeMembers<MemberId, Member>) -> Result<(), ChangeError> {
+    async fn change(&self, change: ChangeMembers<MemberId, Member>) -> Result<(), NotChanged> {
         let written = timeout(AGREE_TIMEOUT, self.raft.change_membership(change, false)).await;
         ended(written)
     }
@@ -393,18 +351,18 @@ impl Running {
     async fn change_keeping(
         &self,
         change: ChangeMembers<MemberId, Member>,
-    ) -> Result<(), ChangeError> {
+    ) -> Result<(), NotChanged> {
         let written = timeout(AGREE_TIMEOUT, self.raft.change_membership(change, true)).await;
         ended(written)
     }
 }
 
-fn ended<T>(written: Result<Written<T>, tokio::time::error::Elapsed>) -> Result<(), ChangeError> {
+fn ended<T>(written: Result<Written<T>, tokio::time::error::Elapsed>) -> Result<(), NotChanged> {
     let error = match written {
         Ok(Ok(_)) => return Ok(()),
         Ok(Err(error)) => error,
         Err(_) => {
-            return Err(ChangeError::Unknown(format!(
+            return Err(unknown(format!(
                 "the change was not agreed within {} s, and may still be: see GET /v1/cluster",
                 AGREE_TIMEOUT.as_secs()
             )));
@@ -413,16 +371,32 @@ fn ended<T>(written: Result<Written<T>, tokio::time::error::Elapsed>) -> Result<
     Err(match error {
         RaftError::APIError(ClientWriteError::ChangeMembershipError(
             ChangeMembershipError::InProgress(_),
-        )) => ChangeError::Busy,
+        )) => busy(),
         RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
-            ChangeError::Refused(format!("the members cannot be changed so: {error}"))
+            refused(format!("the members cannot be changed so: {error}"))
         }
         // It is given for a change too that was on its way when the lead was lost.
-        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) | RaftError::Fatal(_) => {
-            ChangeError::Unknown(
-                "this node lost the lead, and the change may have been made: see GET /v1/cluster"
-                    .to_owned(),
-            )
-        }
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) | RaftError::Fatal(_) => unknown(
+            "this node lost the lead, and the change may have been made: see GET /v1/cluster"
+                .to_owned(),
+        ),
     })
+}
+
+fn no_leader() -> NotChanged {
+    let message = "this node does not lead the cluster; nothing was done".to_owned();
+    NotChanged { code: RefusalCode::NoLeader, message }
+}
+
+fn busy() -> NotChanged {
+    let message = "another change of the members is being made: wait until it is done".to_owned();
+    NotChanged { code: RefusalCode::Busy, message }
+}
+
+fn refused(message: String) -> NotChanged {
+    NotChanged { code: RefusalCode::Refused, message }
+}
+
+fn unknown(message: String) -> NotChanged {
+    NotChanged { code: RefusalCode::UnknownOutcome, message }
 }

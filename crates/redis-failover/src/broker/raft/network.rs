@@ -29,20 +29,24 @@ use crate::peers::{Lane, Peers};
 /// The pause after a member was not reached.
 const BACKOFF: Duration = Duration::from_millis(50);
 
+/// How often it is logged that other members refuse messages: each of them does, many times a second.
+const REFUSED_SAY_INTERVAL: Duration = Duration::from_secs(30);
+
 /// A message of Raft.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Ask {
     from: MemberId,
     to: MemberId,
     cluster: u64,
+    /// Whether a majority acknowledged the sender as its leader a moment ago. One that is cut off with a minority goes on
+    /// sending to it, and leads nobody.
+    leads: bool,
     rpc: Rpc,
 }
 
 #[derive(Serialize, Deserialize)]
 enum Rpc {
-    /// And whether the lease of the leader held when it was sent: one that is cut off with a few followers is no leader
-    /// for them either.
-    Append(AppendEntriesRequest<Types>, bool),
+    Append(AppendEntriesRequest<Types>),
     Vote(VoteRequest<MemberId>),
     Snapshot(Chunk),
 }
@@ -108,6 +112,8 @@ struct Heard {
     leader: Option<(MemberId, Time)>,
     /// Why another member last refused a message, and when.
     refused: Option<(String, Time)>,
+    /// When that was last logged.
+    refused_said: Option<Time>,
 }
 
 /// More members than a cluster has over its life, so that nobody fills the memory with names.
@@ -135,8 +141,10 @@ impl Contacts {
     }
 
     fn refuses(&self, why: &str, at: Time) {
-        let last = self.heard().refused.replace((why.to_owned(), at));
-        if last.is_none_or(|(last, _)| last != why) {
+        let mut heard = self.heard();
+        heard.refused = Some((why.to_owned(), at));
+        if heard.refused_said.is_none_or(|said| at.since(said) >= REFUSED_SAY_INTERVAL) {
+            heard.refused_said = Some(at);
             tracing::warn!("{why}");
         }
     }
@@ -174,7 +182,7 @@ pub(crate) struct Network {
 impl Network {
     /// Answers a message of another member.
     pub(crate) async fn answer(&self, raft: &Raft, ask: Ask) -> Reply {
-        let Ask { from, to, cluster, rpc } = ask;
+        let Ask { from, to, cluster, leads, rpc } = ask;
         if cluster != self.cluster {
             return Reply::Refused(format!(
                 "this node belongs to the cluster {:016x}, and the message is for {cluster:016x}",
@@ -188,16 +196,22 @@ impl Network {
             ));
         }
         self.contacts.member(from, self.clock.now());
-        match self.serve(raft, from, rpc).await {
+        match self.serve(raft, from, leads, rpc).await {
             Ok(reply) => reply,
             Err(why) => Reply::Refused(why),
         }
     }
 
-    async fn serve(&self, raft: &Raft, from: MemberId, rpc: Rpc) -> Result<Reply, String> {
+    async fn serve(
+        &self,
+        raft: &Raft,
+        from: MemberId,
+        leads: bool,
+        rpc: Rpc,
+    ) -> Result<Reply, String> {
         let gone = |error: &dyn std::fmt::Display| format!("this node cannot answer: {error}");
         Ok(match rpc {
-            Rpc::Append(request, leads) => {
+            Rpc::Append(request) => {
                 let at = self.clock.now();
                 let reply = raft.append_entries(request).await.map_err(|error| gone(&error))?;
                 if leads && accepted(&reply) {
@@ -271,20 +285,30 @@ impl Way {
         rpc: Rpc,
         limit: Duration,
     ) -> Result<Reply, CallError<E>> {
-        let Network { own, cluster, peers, clock, contacts, .. } = &self.network;
-        let ask = message::Ask::Raft(Ask { from: *own, to: self.to, cluster: *cluster, rpc });
+        let Network { own, cluster, peers, clock, contacts, lease, .. } = &self.network;
+        let leads = match &rpc {
+            Rpc::Append(request) => {
+                let token = Token(request.vote.leader_id.term);
+                lease.allows(token, clock.now())
+            }
+            Rpc::Vote(_) | Rpc::Snapshot(_) => false,
+        };
+        let (from, to, cluster) = (*own, self.to, *cluster);
+        let ask = message::Ask::Raft(Ask { from, to, cluster, leads, rpc });
         let body = serde_json::to_vec(&ask).map_err(|error| refused(error.to_string()))?;
         let answer = peers
             .call(&self.addr, Lane::Raft, body, limit)
             .await
             .map_err(|error| unreachable(error.to_string()))?;
         match serde_json::from_slice(&answer) {
-            Ok(Answer::Raft(Reply::Refused(why)) | Answer::Refused(why)) => {
+            Ok(Answer::Raft(Reply::Refused(why))) => {
                 let why = format!("the node {} refused a message of Raft: {why}", self.addr);
                 contacts.refuses(&why, clock.now());
                 // Nothing changes within milliseconds about who somebody is.
                 Err(unreachable(why))
             }
+            // It is on its way.
+            Ok(Answer::Refused(why)) => Err(unreachable(why)),
             Ok(Answer::Raft(reply)) => {
                 contacts.member(self.to, clock.now());
                 Ok(reply)
@@ -319,8 +343,7 @@ impl RaftNetwork<Types> for Way {
         let call = tokio::spawn(async move {
             let term = request.vote.leader_id.term;
             let sent = way.network.clock.now();
-            let leads = way.network.lease.allows(Token(term), sent);
-            let reply = way.call(Rpc::Append(request, leads), way.network.election_max).await?;
+            let reply = way.call(Rpc::Append(request), way.network.election_max).await?;
             let Reply::Append(reply) = reply else { return Err(way.another()) };
             if accepted(&reply) {
                 way.network.lease.acked(way.to, term, sent);

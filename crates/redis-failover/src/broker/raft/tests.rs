@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use failover_core::event::RefusalCode;
 use failover_core::node::{GroupName, Leadership, NodeId};
 use failover_core::record::{GroupEntry, Record, Revision};
 use tempfile::TempDir;
@@ -328,7 +329,8 @@ async fn a_member_that_lost_its_store_is_another_one() {
     assert_ne!(nodes[2].id(), id);
     let members = nodes[2].broker.members();
     assert_eq!(members.len(), 3, "{members:?}");
-    assert!(members.iter().all(|member| member.id != id.shown_at(&addr)));
+    let old = NodeId::new(&id.shown_at(&addr));
+    assert!(members.iter().all(|member| member.id != old));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -339,7 +341,8 @@ async fn members_come_and_go() {
     let at = leader(&nodes).expect("leader");
     let (leading, following) = (nodes[at].broker.clone(), nodes[(at + 1) % 3].broker.clone());
 
-    assert_eq!(following.add(&addrs[3], None).await, Err(ChangeError::NoLeader));
+    let refused = following.add(&addrs[3], None).await.expect_err("it does not lead");
+    assert_eq!(refused.code, RefusalCode::NoLeader);
     let error = leading.add(&addrs[3], None).await.expect_err("nobody is there");
     assert!(error.to_string().contains("start it first"), "{error}");
     let error = leading.add(&addrs[1], None).await.expect_err("a member");
@@ -469,4 +472,37 @@ async fn a_leader_without_a_majority_leads_its_followers_neither() {
     .await;
     assert!(!smaller[0].broker.allows(token));
     assert!(!smaller[1].broker.follows(token));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_survivors_the_one_with_the_longer_log_is_followed() {
+    let dir = TempDir::new().expect("directory");
+    let addrs = addrs(3);
+    let mut nodes = three(&addrs, &dir).await;
+    let behind = nodes.remove((leader(&nodes).expect("leader") + 1) % 3);
+    let late = behind.addr().clone();
+    behind.end().await;
+    until("one leads", &mut nodes, |nodes| leader(nodes).is_some()).await;
+    for number in 0..20 {
+        let at = leader(&nodes).expect("leader");
+        nodes[at].propose(number, change(&format!("g{number}"), 0));
+    }
+    until("both have it", &mut nodes, |nodes| nodes.iter().all(|node| node.record.len() == 21))
+        .await;
+    let first = nodes[0].addr().clone();
+    for node in nodes {
+        node.end().await;
+    }
+
+    let left = [first, late];
+    let mut nodes = Vec::new();
+    for addr in &left {
+        let settings = Settings { cut_off: true, ..settings(addr, &left, &dir) };
+        nodes.push(start(settings).await);
+    }
+    assert_eq!(nodes[0].broker.meta().cluster, nodes[1].broker.meta().cluster);
+    until("both have everything", &mut nodes, |nodes| whole(nodes, 21)).await;
+    let at = leader(&nodes).expect("leader");
+    nodes[at].propose(99, change("later", 0));
+    until("and go on", &mut nodes, |nodes| whole(nodes, 22)).await;
 }
