@@ -137,7 +137,11 @@ impl Watcher {
         self.tell(Event::Leadership(Leadership::None)).await;
         let why = match (self.failure.get(), &seen.running_state) {
             (Some(why), _) => Ended::Failed(why.clone()),
-            (None, Err(openraft::error::Fatal::Stopped) | Ok(())) => Ended::Stopped,
+            (None, Err(openraft::error::Fatal::Stopped)) => Ended::Stopped,
+            // It ended without a word, as only a broken task does.
+            (None, Ok(())) => Ended::Failed(
+                "this node's Raft broke: start the node again, and please report this".to_owned(),
+            ),
             (None, Err(error)) => Ended::Failed(format!(
                 "this node's Raft has ended ({error}): start the node again, and please report this"
             )),

@@ -252,6 +252,14 @@ impl Running {
         self.raft.metrics().borrow().membership_config.voter_ids().any(|voter| voter == id)
     }
 
+    /// Whether this node knows members, and is none of them.
+    pub(super) fn is_outside(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let seen = metrics.borrow();
+        let mut members = seen.membership_config.nodes().peekable();
+        members.peek().is_some() && members.all(|(id, _)| *id != self.network.own)
+    }
+
     pub(super) fn leader(&self) -> Option<Addr> {
         let metrics = self.raft.metrics();
         let seen = metrics.borrow();

@@ -29,6 +29,9 @@ use crate::peers::{Lane, Peers};
 /// The pause after a member was not reached.
 const BACKOFF: Duration = Duration::from_millis(50);
 
+/// How often it is logged that other members refuse messages: each of them does, many times a second.
+const REFUSED_SAY_INTERVAL: Duration = Duration::from_secs(30);
+
 /// A message of Raft.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Ask {
@@ -109,6 +112,8 @@ struct Heard {
     leader: Option<(MemberId, Time)>,
     /// Why another member last refused a message, and when.
     refused: Option<(String, Time)>,
+    /// When that was last logged.
+    refused_said: Option<Time>,
 }
 
 /// More members than a cluster has over its life, so that nobody fills the memory with names.
@@ -136,8 +141,10 @@ impl Contacts {
     }
 
     fn refuses(&self, why: &str, at: Time) {
-        let last = self.heard().refused.replace((why.to_owned(), at));
-        if last.is_none_or(|(last, _)| last != why) {
+        let mut heard = self.heard();
+        heard.refused = Some((why.to_owned(), at));
+        if heard.refused_said.is_none_or(|said| at.since(said) >= REFUSED_SAY_INTERVAL) {
+            heard.refused_said = Some(at);
             tracing::warn!("{why}");
         }
     }
@@ -294,12 +301,14 @@ impl Way {
             .await
             .map_err(|error| unreachable(error.to_string()))?;
         match serde_json::from_slice(&answer) {
-            Ok(Answer::Raft(Reply::Refused(why)) | Answer::Refused(why)) => {
+            Ok(Answer::Raft(Reply::Refused(why))) => {
                 let why = format!("the node {} refused a message of Raft: {why}", self.addr);
                 contacts.refuses(&why, clock.now());
                 // Nothing changes within milliseconds about who somebody is.
                 Err(unreachable(why))
             }
+            // It is on its way.
+            Ok(Answer::Refused(why)) => Err(unreachable(why)),
             Ok(Answer::Raft(reply)) => {
                 contacts.member(self.to, clock.now());
                 Ok(reply)

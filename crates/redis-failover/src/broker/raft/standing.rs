@@ -8,7 +8,7 @@ use failover_core::node::Token;
 use super::{RaftBroker, Running};
 
 /// A refusal that is older says nothing of now.
-const REFUSED_AGE_MAX: Duration = Duration::from_secs(5);
+const REFUSED_AGE_MAX: Duration = Duration::from_secs(2);
 
 impl RaftBroker {
     /// Whether this node leads under this token, and its lease holds now.
@@ -52,6 +52,17 @@ impl RaftBroker {
 
     /// Why the others do not take this node for one of them, when they lately said so: a sentence.
     pub(crate) fn problem(&self) -> Option<String> {
+        if self.age().is_some_and(|age| age < REFUSED_AGE_MAX) {
+            return None;
+        }
+        let running = self.running()?;
+        if running.is_outside() {
+            return Some(format!(
+                "this node is no member of its cluster any more, or not yet: POST /v1/cluster/members {{\"addr\":\"{}\"}} on \
+                 a member takes it in",
+                self.addr()
+            ));
+        }
         let (why, at) = self.0.contacts.refused()?;
         (self.0.clock.now().since(at) < REFUSED_AGE_MAX).then_some(why)
     }

@@ -452,3 +452,55 @@ async fn a_record_outlasts_compaction_and_reaches_a_new_member_by_snapshot() {
     until("both have it", &mut nodes, |nodes| whole(nodes, 50)).await;
     assert_eq!(nodes[0].record, nodes[1].record);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_majority_leads_its_followers_neither() {
+    let dir = TempDir::new().expect("directory");
+    let addrs = addrs(5);
+    let mut nodes = cluster(&addrs, &dir).await;
+    until("one leads", &mut nodes, settled).await;
+    let mut smaller = vec![nodes.remove(leader(&nodes).expect("leader")), nodes.remove(0)];
+    let token = smaller[0].leadership.token().expect("it led a moment ago");
+    for node in nodes {
+        node.end().await;
+    }
+    until("both know", &mut smaller, |nodes| {
+        nodes.iter().all(|node| node.leadership == Leadership::None)
+    })
+    .await;
+    assert!(!smaller[0].broker.allows(token));
+    assert!(!smaller[1].broker.follows(token));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_survivors_the_one_with_the_longer_log_is_followed() {
+    let dir = TempDir::new().expect("directory");
+    let addrs = addrs(3);
+    let mut nodes = three(&addrs, &dir).await;
+    let behind = nodes.remove((leader(&nodes).expect("leader") + 1) % 3);
+    let late = behind.addr().clone();
+    behind.end().await;
+    until("one leads", &mut nodes, |nodes| leader(nodes).is_some()).await;
+    for number in 0..20 {
+        let at = leader(&nodes).expect("leader");
+        nodes[at].propose(number, change(&format!("g{number}"), 0));
+    }
+    until("both have it", &mut nodes, |nodes| nodes.iter().all(|node| node.record.len() == 21))
+        .await;
+    let first = nodes[0].addr().clone();
+    for node in nodes {
+        node.end().await;
+    }
+
+    let left = [first, late];
+    let mut nodes = Vec::new();
+    for addr in &left {
+        let settings = Settings { cut_off: true, ..settings(addr, &left, &dir) };
+        nodes.push(start(settings).await);
+    }
+    assert_eq!(nodes[0].broker.meta().cluster, nodes[1].broker.meta().cluster);
+    until("both have everything", &mut nodes, |nodes| whole(nodes, 21)).await;
+    let at = leader(&nodes).expect("leader");
+    nodes[at].propose(99, change("later", 0));
+    until("and go on", &mut nodes, |nodes| whole(nodes, 22)).await;
+}

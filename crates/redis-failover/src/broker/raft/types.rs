@@ -68,6 +68,8 @@ impl MemberId {
     }
 }
 
+impl MemberId {}
+
 /// How a member is called: by its address, which stays the same when it gets another number.
 pub(crate) fn name(member: &Member) -> NodeId {
     NodeId::new(&member.addr.to_string())
