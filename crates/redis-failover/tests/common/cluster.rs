@@ -212,13 +212,13 @@ impl Cluster {
         flags.into_values().collect()
     }
 
-    /// Starts every node, and returns when they agree on a leader.
+    /// Starts every node, and returns when all of them agree on a leader.
     #[track_caller]
     pub fn start_all(&mut self) {
         for _ in 0..START_ATTEMPTS {
             let all = 0..self.nodes.len();
             if all.into_iter().all(|node| self.try_start(node).is_ok()) {
-                self.leader();
+                self.leader_of_all();
                 return;
             }
             self.move_to_other_ports();
