@@ -65,8 +65,8 @@ pub struct Group {
     master_since: Time,
     /// Why nothing is done although something is wrong.
     idle_because: Option<String>,
-    /// A replica has news of an unreachable master, or too few voters see it down.
-    veto: Option<String>,
+    /// Who contradicts what this node sees of its master.
+    veto: Option<Veto>,
     /// What the other nodes see.
     peers: Peers,
     /// No failover is begun before this moment.
@@ -116,6 +116,14 @@ enum Work {
     Repointing(failover::Repointing),
     /// One instance is being pointed at the recorded master.
     Repairing { id: CommandId, deadline: Time, unknown_at: Option<Time> },
+}
+
+/// The master is down for this node, and others say something else or nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct Veto {
+    /// Too few voters answer at all; else a replica has news of the master, or voters see it up.
+    quorum_lost: bool,
+    why: String,
 }
 
 /// Nothing is begun until a moment, for a reason.
@@ -277,16 +285,8 @@ impl Group {
             // It was this one, or its revision is over and it will never be.
             self.work = Work::Idle;
         }
-        if let Some(saga) = &self.entry.saga {
-            self.steps.retain(|step| !saga.history.steps.contains(step));
-        }
-        if mine.is_some() && self.entry.saga.is_some() && before.saga.is_none() {
-            self.mark(ctx, "committed", None, None);
-        }
-        if mine.is_some() && self.entry.master != before.master && self.entry.saga.is_some() {
-            self.mark(ctx, "recorded", None, None);
-            self.mark(ctx, "told", None, None);
-        }
+        self.drop_recorded_steps();
+        self.mark_commit(ctx, &before);
         if self.entry.saga.is_none() {
             self.steps.clear();
         }
@@ -332,6 +332,7 @@ impl Group {
         self.entry = entry;
         self.revision = revision;
         self.master_since = ctx.now;
+        self.steps.clear();
         self.leadership_changed(ctx);
     }
 
@@ -342,9 +343,12 @@ impl Group {
         self.again = None;
         self.untouched = None;
         self.read = None;
-        self.steps.clear();
         self.forget_peers();
         self.follow_entry(ctx);
+        let open = self.entry.saga.as_ref().map(|saga| saga.target.clone());
+        if let Some(target) = open.filter(|_| ctx.leadership.token().is_some()) {
+            self.mark(ctx, "resumed_by", Some(&target), None);
+        }
         self.standing_changed(ctx);
     }
 
@@ -531,7 +535,7 @@ impl Group {
             led: ctx.led,
             master_since: self.master_since,
             peers: &self.peers,
-            veto: self.veto.as_deref(),
+            veto: self.veto.as_ref(),
         };
         let (diagnosis, reason) = diagnose::diagnose(&picture);
         if diagnosis != self.diagnosis {

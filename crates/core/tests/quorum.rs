@@ -252,9 +252,12 @@ fn a_leader_alone_does_not_replace_a_master() {
     assert_eq!(desk.asked.iter().cloned().collect::<BTreeSet<_>>().len(), 2, "both are asked");
     desk.pass(900);
     assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]));
-    assert_eq!(desk.diagnosis(), "MasterUnreachableFromHere");
+    assert_eq!(desk.diagnosis(), "QuorumLost", "nobody else answers");
     let why = desk.view().diagnosis.not_acting_because.expect("it says why");
     assert!(why.contains("only 1 of 3 voters see it down and 2 are needed"), "{why}");
+    desk.testify("c", 1, desk.now, None);
+    desk.pass(100);
+    assert_eq!(desk.diagnosis(), "MasterUnreachableFromHere");
     desk.testify("b", 1, desk.now, Some(Death::Refusing));
     assert_eq!((desk.epoch(), desk.promotions()), (1, vec![REPLICA]));
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::addr::Addr;
+use crate::group::Veto;
 use crate::group::elect::{Contest, ago, judge};
 use crate::group::identity::{follows_recorded, same_process};
 use crate::group::quorum::Peers;
-use crate::instance::{Facts, Link, Role};
+use crate::instance::{Link, Role};
 use crate::policy::Policy;
 use crate::record::{GroupEntry, Phase};
 use crate::time::Time;
@@ -50,7 +51,7 @@ pub enum Diagnosis {
     NoEligibleReplica,
     /// No instance of the group answers.
     WholeGroupUnreachable,
-    /// No leader is known: nobody acts.
+    /// No leader is known, or too few voters answer: nobody acts.
     QuorumLost,
 }
 
@@ -146,7 +147,7 @@ pub(crate) struct Picture<'a> {
     /// What the other nodes see.
     pub(crate) peers: &'a Peers,
     /// Who contradicts, a replica that has news of the master or the other voters, and how they know.
-    pub(crate) veto: Option<&'a str>,
+    pub(crate) veto: Option<&'a Veto>,
 }
 
 impl<'a> Picture<'a> {
@@ -287,7 +288,12 @@ fn dead(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
         return (Diagnosis::WholeGroupUnreachable, what);
     }
     if let Some(veto) = picture.veto {
-        return (Diagnosis::MasterUnreachableFromHere, format!("{words}, but {veto}"));
+        let diagnosis = if veto.quorum_lost {
+            Diagnosis::QuorumLost
+        } else {
+            Diagnosis::MasterUnreachableFromHere
+        };
+        return (diagnosis, format!("{words}, but {}", veto.why));
     }
     if let Some(reasons) = picture.no_candidate() {
         return (

@@ -4,7 +4,7 @@ use super::{Context, Group, Work};
 use crate::action::{Action, Command};
 use crate::addr::Addr;
 use crate::event::{CommandId, ProposalId};
-use crate::node::Token;
+use crate::node::{Leadership, NodeId, Token};
 use crate::notice::{Notice, What};
 use crate::policy::STEPS_MAX;
 use crate::record::{Change, GroupEntry, HistoryEntry, Outcome, Saga, Step};
@@ -77,6 +77,24 @@ impl Group {
         self.actions.push_back(Action::Publish(notice));
     }
 
+    /// Notes the steps that a commit is, on every node: should the leader die before its next proposal, the next one
+    /// knows them.
+    pub(super) fn mark_commit(&mut self, ctx: &Context<'_>, before: &GroupEntry) {
+        let Some(saga) = &self.entry.saga else { return };
+        if before.saga.is_none() {
+            let decided_by = saga.history.leader.clone();
+            self.mark_by(ctx, decided_by, "committed", None, None);
+        }
+        if self.entry.master != before.master {
+            let by = match ctx.leadership {
+                Leadership::Follower { leader } => leader.clone(),
+                Leadership::Leader(_) | Leadership::None => ctx.me.clone(),
+            };
+            self.mark_by(ctx, by.clone(), "recorded", None, None);
+            self.mark_by(ctx, by, "told", None, None);
+        }
+    }
+
     /// Notes a step of the saga, to be carried into the record by the next proposal.
     pub(super) fn mark(
         &mut self,
@@ -85,17 +103,35 @@ impl Group {
         addr: Option<&Addr>,
         note: Option<String>,
     ) {
+        self.mark_by(ctx, ctx.me.clone(), name, addr, note);
+    }
+
+    fn mark_by(
+        &mut self,
+        ctx: &Context<'_>,
+        node: NodeId,
+        name: &str,
+        addr: Option<&Addr>,
+        note: Option<String>,
+    ) {
         let Some(saga) = &self.entry.saga else { return };
         let at_ms = millis(ctx.now.since(saga.history.started_at));
         if saga.history.steps.len() + self.steps.len() < STEPS_MAX {
-            self.steps.push(Step {
-                name: name.to_owned(),
-                addr: addr.cloned(),
-                at_ms,
-                node: ctx.me.clone(),
-                note,
-            });
+            self.steps.push(Step { name: name.to_owned(), addr: addr.cloned(), at_ms, node, note });
         }
+    }
+
+    /// Forgets the steps that are in the record by now, also those that another node noted there: what belongs to no
+    /// instance happens once.
+    pub(super) fn drop_recorded_steps(&mut self) {
+        let Some(saga) = &self.entry.saga else { return };
+        let recorded = &saga.history.steps;
+        self.steps.retain(|step| {
+            !recorded.iter().any(|known| {
+                known == step
+                    || (step.addr.is_none() && known.addr.is_none() && known.name == step.name)
+            })
+        });
     }
 
     /// The saga with the steps noted since the last commit. They stay noted until they are in the record: the proposal

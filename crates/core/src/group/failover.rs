@@ -6,7 +6,7 @@
 use super::corroborate::{Hearing, Verdict, hear};
 use super::diagnose::death_in_words;
 use super::elect::{Contest, Election, elect};
-use super::{Context, Diagnosis, Group, Work};
+use super::{Context, Diagnosis, Group, Veto, Work};
 use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{CommandId, CommandResult};
@@ -74,7 +74,7 @@ impl Group {
             Verdict::Vetoed { why, again_at: at } => {
                 again_at = at;
                 let because = format!("the master may be alive: {why}");
-                self.veto = Some(why);
+                self.veto = Some(Veto { quorum_lost: false, why });
                 for (addr, watch) in &mut self.watches {
                     if *addr != self.entry.master {
                         watch.ask(at, ctx.now);
@@ -89,7 +89,8 @@ impl Group {
                 }
                 Some(missing) => {
                     if ctx.now >= seen + timeout {
-                        self.veto = Some(missing.clone());
+                        self.veto =
+                            Some(Veto { quorum_lost: agreement.silent, why: missing.clone() });
                     }
                     Some(missing)
                 }

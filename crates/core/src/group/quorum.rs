@@ -106,6 +106,8 @@ impl Peers {
 pub(super) struct Agreement {
     /// Why not, a sentence; `None` when they do.
     pub(super) missing: Option<String>,
+    /// Too few answered at all.
+    pub(super) silent: bool,
     /// When somebody is to be asked again.
     pub(super) again_at: Option<Time>,
 }
@@ -211,10 +213,10 @@ impl Group {
     pub(super) fn agreement(&mut self, ctx: &Context<'_>, token: Token, sign: Time) -> Agreement {
         let quorum = match self.policy.quorum_of(ctx.voters.len()) {
             Ok(quorum) => quorum,
-            Err(why) => return Agreement { missing: Some(why), again_at: None },
+            Err(why) => return Agreement { missing: Some(why), silent: true, again_at: None },
         };
         self.ask_peers(ctx, token, sign);
-        let mut votes = 0;
+        let (mut votes, mut denials) = (0, 0);
         let mut others = Vec::new();
         let mut again_at = None;
         for node in ctx.voters {
@@ -222,23 +224,30 @@ impl Group {
                 votes += 1;
                 continue;
             }
-            let heard = self.peers.heard.get(node).filter(|heard| heard.asked_at >= sign);
+            let heard =
+                self.peers.heard.get(node).filter(|heard| {
+                    heard.asked_at >= sign && heard.is_fresh(ctx.now, &self.policy)
+                });
             others.push(match heard {
-                Some(_) => format!("{node} does not"),
+                Some(_) => {
+                    denials += 1;
+                    format!("{node} does not")
+                }
                 None => format!("{node} has not answered"),
             });
             let due = self.peers.due(node, sign, ctx.now, &self.policy);
             again_at = Some(again_at.map_or(due, |at: Time| at.min(due)));
         }
         if votes >= quorum {
-            return Agreement { missing: None, again_at: None };
+            return Agreement { missing: None, silent: false, again_at: None };
         }
         let missing = format!(
             "only {votes} of {} voters see it down and {quorum} are needed: {}",
             ctx.voters.len(),
             others.join(", ")
         );
-        Agreement { missing: Some(missing), again_at }
+        let silent = votes + denials < quorum;
+        Agreement { missing: Some(missing), silent, again_at }
     }
 
     /// Asks the voters that did not say since `sign` that the master is down, each when its turn has come. All of them,

@@ -3,7 +3,7 @@
 use crate::action::Command;
 use crate::addr::Addr;
 use crate::event::{CommandId, CommandResult};
-use crate::group::{Context, Group, Hold, Work};
+use crate::group::{Context, Group, Hold, Veto, Work};
 use crate::instance::Facts;
 use crate::node::Token;
 use crate::policy::{LINEAGE_MAX, OnFailedFailover};
@@ -71,7 +71,6 @@ impl Group {
             | Work::Promoting { .. }
             | Work::Repointing(_)
             | Work::Repairing { .. } => {
-                self.mark(ctx, "resumed_by", Some(target), None);
                 self.work = Work::Resuming { since: ctx.now };
                 ctx.now
             }
@@ -132,7 +131,8 @@ impl Group {
             if let Some(again_at) = agreement.again_at {
                 self.work = Work::Hearing { seen: sign, asked: ctx.now, again_at };
             }
-            self.veto = agreement.missing;
+            let quorum_lost = agreement.silent;
+            self.veto = agreement.missing.map(|why| Veto { quorum_lost, why });
             return self.veto.is_none();
         }
         let master = self.entry.master.clone();

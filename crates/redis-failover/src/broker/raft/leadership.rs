@@ -25,6 +25,14 @@ const SILENT_ELECTIONS: u32 = 2;
 
 type Metrics = RaftMetrics<MemberId, Member>;
 
+/// A term that this node leads.
+struct Reign {
+    term: u64,
+    /// The end of its log when that was noticed. A leader that was started again goes on leading at once, before it has
+    /// found out how much of its log was agreed.
+    log_index: Option<u64>,
+}
+
 /// What is looked at, and who is told.
 pub(crate) struct Watcher {
     pub(crate) raft: Raft,
@@ -43,6 +51,7 @@ impl Watcher {
         let mut look = interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let (mut leadership, mut voters) = (Leadership::None, Vec::new());
+        let mut reign = None;
         loop {
             tokio::select! {
                 _ = look.tick() => {}
@@ -61,7 +70,7 @@ impl Watcher {
                 voters = agreed;
                 self.tell(Event::Voters(voters.clone())).await;
             }
-            let found = self.look(&seen, applied.as_ref(), now);
+            let found = self.look(&seen, &mut reign, applied.as_ref(), now);
             if found != leadership {
                 leadership = found;
                 self.acting.send_replace(leadership.token());
@@ -72,23 +81,43 @@ impl Watcher {
         self.end(&last).await;
     }
 
-    fn look(&self, seen: &Metrics, applied: Option<&LogId>, now: Time) -> Leadership {
+    fn look(
+        &self,
+        seen: &Metrics,
+        reign: &mut Option<Reign>,
+        applied: Option<&LogId>,
+        now: Time,
+    ) -> Leadership {
         let Network { own, lease, contacts, .. } = &self.network;
         let membership = seen.membership_config.membership();
         lease.set_voters(membership);
         let term = seen.current_term;
         if seen.state == ServerState::Leader {
             lease.leads(*own, term);
+            let from = match reign {
+                Some(reign) if reign.term == term => reign.log_index,
+                Some(_) | None => {
+                    let log_index = seen.last_log_index;
+                    *reign = Some(Reign { term, log_index });
+                    log_index
+                }
+            };
             // Only then it knows everything that was agreed before, and was the leader of this term indeed.
-            let complete = applied
-                .is_some_and(|last| last.leader_id.term == term && last.leader_id.node_id == *own);
+            let complete = applied.is_some_and(|last| {
+                last.leader_id.term == term
+                    && last.leader_id.node_id == *own
+                    && Some(last.index) >= from
+            });
             return if complete && lease.allows(Token(term), now) {
+                let age = lease.quorum_age(now).unwrap_or_default();
+                contacts.led(*own, now - age);
                 Leadership::Leader(Token(term))
             } else {
                 Leadership::None
             };
         }
         lease.ends();
+        *reign = None;
         if membership.get_node(own).is_none() {
             return Leadership::None;
         }

@@ -118,6 +118,11 @@ impl Contacts {
         self.heard().leader.filter(|(heard, _)| *heard == leader).map(|(_, at)| at)
     }
 
+    /// When this node last knew that it had what was agreed: a leader said so, or a majority to this node as the leader.
+    pub(crate) fn last_led(&self) -> Option<Time> {
+        self.heard().leader.map(|(_, at)| at)
+    }
+
     fn member(&self, member: MemberId, at: Time) {
         let mut heard = self.heard();
         if heard.members.len() < CONTACTS_MAX || heard.members.contains_key(&member) {
@@ -125,7 +130,8 @@ impl Contacts {
         }
     }
 
-    fn led(&self, leader: MemberId, at: Time) {
+    /// This leader was heard of, or was acknowledged by a majority.
+    pub(crate) fn led(&self, leader: MemberId, at: Time) {
         self.heard().leader = Some((leader, at));
     }
 

@@ -13,16 +13,9 @@ impl RaftBroker {
         network.lease.allows(token, network.clock.now())
     }
 
-    /// How old what this node shows may be: since when nobody who leads was heard of. `None`: nobody ever was.
+    /// How old what this node shows may be; `None`: nobody who leads was ever heard of.
     pub(crate) fn age(&self) -> Option<Duration> {
-        let leader = self.0.raft.metrics().borrow().current_leader;
         let network = &self.0.network;
-        network.lease.quorum_age(network.clock.now()).or_else(|| self.leader_age(leader))
-    }
-
-    fn leader_age(&self, leader: Option<super::types::MemberId>) -> Option<Duration> {
-        let network = &self.0.network;
-        let heard = network.contacts.leader(leader?)?;
-        Some(network.clock.now().since(heard))
+        network.contacts.last_led().map(|at| network.clock.now().since(at))
     }
 }
