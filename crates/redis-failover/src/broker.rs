@@ -92,6 +92,14 @@ impl Broker {
         }
     }
 
+    /// Why the other nodes do not take this one for one of them, when they lately said so: a sentence.
+    pub(crate) fn problem(&self) -> Option<String> {
+        match self {
+            Self::Solo { .. } => None,
+            Self::Raft(raft) => raft.problem(),
+        }
+    }
+
     /// Whether a command that was decided under this token may be written now. Asked right before each write.
     pub(crate) fn allows(&self, token: Token) -> bool {
         match self {

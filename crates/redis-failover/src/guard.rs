@@ -147,14 +147,16 @@ impl Builder {
             stop,
         };
         let wanted = wanted(&config)?;
+        let http_addr = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let http = http_addr.filter(|addr| !addr.ip().is_unspecified()).map(Addr::from);
         let (member, mut tasks) = match config.broker {
             // `validate` lets no broker through that is not built.
             BrokerKind::None | BrokerKind::Zk | BrokerKind::Etcd => {
-                (Member::alone(NodeId::new(&config.node)), Vec::new())
+                (Member::alone(NodeId::new(&config.node), http), Vec::new())
             }
-            BrokerKind::Raft => Member::of_raft(&config, &around).await?,
+            BrokerKind::Raft => Member::of_raft(&config, &around, http).await?,
         };
-        let Member { node, broker, heard, inbound, talk } = member;
+        let Member { node, broker, heard, inbound, talk, cluster } = member;
         let Surroundings { clock, resolver, events, requests, stop } = around;
         let shown = Arc::new(Shown::new(node.clone(), broker.clone(), clock));
         let mut first = broker.first_events();
@@ -195,9 +197,8 @@ impl Builder {
         if let Ok(Answer::Refused { message, .. }) = answer.await {
             return Err(StartError::Groups(message));
         }
-        let http_addr = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = listener {
-            let state = http::Context::new(Arc::clone(&shown), requests.clone());
+            let state = http::Context::new(Arc::clone(&shown), requests.clone(), cluster);
             let mut stopped = stop.subscribe();
             tasks.push(tokio::spawn(http::serve(listener, state, async move {
                 let _ = stopped.wait_for(|stop| *stop).await;

@@ -3,13 +3,14 @@
 //! Reads are served from [`Shown`] and never ask the loop. Writes go to the loop through [`Requests`] and are answered
 //! after their commit. The loop publishes what changed before it answers, so whoever was answered reads its own change.
 //!
-//! `masters` is `/master`; `groups`, `history` and `health` are one address of `/v1` each; `body` reads what clients
+//! `masters` is `/master`; `groups`, `history`, `cluster` and `health` are one address of `/v1` each; `body` reads what clients
 //! send; `reply` writes what they get, errors too; `server` holds the connections. Every limit is in [`Limits`] or
 //! beside it.
 //!
 //! Not here: TLS, logins, and any decision. A listener that is reachable from outside is to be guarded from outside.
 
 mod body;
+mod cluster;
 mod groups;
 mod health;
 mod history;
@@ -24,10 +25,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use failover_core::event;
 use tokio::sync::Semaphore;
 
+use crate::cluster::Cluster;
 use crate::requests::Requests;
 use crate::shown::Shown;
 use reply::{Code, Problem};
@@ -85,16 +87,18 @@ impl Default for Limits {
 pub(crate) struct Context {
     shown: Arc<Shown>,
     requests: Requests,
+    cluster: Cluster,
     limits: Limits,
     lists: Arc<Semaphore>,
 }
 
 impl Context {
-    /// Reads from `shown`, writes through `requests`.
-    pub(crate) fn new(shown: Arc<Shown>, requests: Requests) -> Self {
+    /// Reads from `shown`, writes through `requests`; members are shown and changed by `cluster`.
+    pub(crate) fn new(shown: Arc<Shown>, requests: Requests, cluster: Cluster) -> Self {
         Self {
             shown,
             requests,
+            cluster,
             limits: Limits::default(),
             lists: Arc::new(Semaphore::new(LISTS_AT_ONCE_MAX)),
         }
@@ -105,12 +109,13 @@ impl Context {
         match self.requests.ask_within(request, self.limits.answer_timeout).await {
             Some(event::Answer::Done) => Ok(()),
             Some(event::Answer::Refused { code, message }) => {
-                Err(Problem::new(code.into(), message))
+                Err(Problem::new(code.into(), message).with_leader(self))
             }
             None => Err(Problem::new(
                 Code::UnknownOutcome,
                 "no answer came in time; it may still happen: read the history",
-            )),
+            )
+            .with_leader(self)),
         }
     }
 }
@@ -126,6 +131,9 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/groups/{group}", get(groups::one))
         .route("/v1/groups/{group}/resume", post(groups::resume))
         .route("/v1/history", get(history::list))
+        .route("/v1/cluster", get(cluster::show))
+        .route("/v1/cluster/members", get(cluster::members).post(cluster::add))
+        .route("/v1/cluster/members/{member}", delete(cluster::remove))
         .route("/v1/health", get(health::show))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

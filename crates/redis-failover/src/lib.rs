@@ -21,6 +21,7 @@
 mod broker;
 pub mod cli;
 mod clock;
+mod cluster;
 pub mod config;
 mod driver;
 mod events;

@@ -1,14 +1,15 @@
 //! The daemon: settings in, guard, exit code out.
 
+mod log;
+
 use std::process::ExitCode;
 
 use redis_failover::cli::{self, Parsed};
-use redis_failover::config::{BrokerKind, Config, LogFormat, LogLevel};
+use redis_failover::config::{BrokerKind, Config};
 use redis_failover::{Guard, StartError, fault};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use tracing_subscriber::filter::LevelFilter;
 
 /// Bad flag, file or environment; nothing was started.
 const EXIT_USAGE: u8 = 2;
@@ -25,7 +26,9 @@ fn main() -> ExitCode {
         Ok(fault) => fault,
         Err(error) => return fail(EXIT_USAGE, &error),
     };
-    start_log(&config);
+    if let Err(error) = log::start(&config) {
+        return fail(EXIT_FAILED, &error);
+    }
     raise_descriptor_limit();
     if let Some(warning) = fault {
         tracing::error!("{warning}");
@@ -105,25 +108,6 @@ fn signals() -> JoinSet<SignalKind> {
         }
     }
     waiting
-}
-
-fn start_log(config: &Config) {
-    let level = match config.log.level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let log = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    match config.log.format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
 }
 
 /// A reader that went away is none of our business.

@@ -16,7 +16,8 @@ use tokio::time::sleep;
 use crate::broker::Broker;
 use crate::broker::raft::{Ended, RaftBroker, Settings};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::cluster::{Cluster, Several};
+use crate::config::{Config, SavedState};
 use crate::events::Events;
 use crate::guard::StartError;
 use crate::peers::{Lane, Peers};
@@ -34,6 +35,7 @@ pub(crate) struct Member {
     pub(crate) heard: mpsc::Receiver<Event>,
     pub(crate) inbound: mpsc::Receiver<Inbound>,
     pub(crate) talk: Option<Talk>,
+    pub(crate) cluster: Cluster,
 }
 
 /// What the whole program shares with it.
@@ -47,10 +49,12 @@ pub(crate) struct Surroundings {
 
 impl Member {
     /// A node that is alone. Its broker never says anything by itself, and nobody asks it.
-    pub(crate) fn alone(node: NodeId) -> Self {
+    pub(crate) fn alone(node: NodeId, http: Option<Addr>) -> Self {
         let (_, heard) = mpsc::channel(1);
         let (_, inbound) = mpsc::channel(1);
-        Self { node: node.clone(), broker: Broker::Solo { node }, heard, inbound, talk: None }
+        let cluster = Cluster::Alone { node: node.clone(), http };
+        let broker = Broker::Solo { node: node.clone() };
+        Self { node, broker, heard, inbound, talk: None, cluster }
     }
 
     /// A member of a Raft cluster. Returns its tasks besides.
@@ -60,6 +64,7 @@ impl Member {
     pub(crate) async fn of_raft(
         config: &Config,
         around: &Surroundings,
+        http: Option<Addr>,
     ) -> Result<(Self, Vec<JoinHandle<()>>), StartError> {
         let addr = config
             .raft
@@ -79,7 +84,9 @@ impl Member {
         let broker = Broker::Raft(raft.clone());
         let (inbox, inbound) = talk::inbox();
         let talk = Talk::new(peers, clock, around.events.clone(), broker.clone(), inbox.clone());
-        let listener_side = Listener::new(inbox, around.requests.clone(), clock, broker.clone());
+        let several = Several::new(raft.clone(), talk.clone(), clock, http);
+        let requests = around.requests.clone();
+        let listener_side = Listener::new(inbox, requests, clock, broker.clone(), several.clone());
         let answering = raft.clone();
         let answer = move |lane: Lane, body: Vec<u8>| {
             let (raft, listener) = (answering.clone(), listener_side.clone());
@@ -95,8 +102,9 @@ impl Member {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
         let serve = tokio::spawn(Peers::serve(listener, secret, answer, shutdown));
-        let end = tokio::spawn(end_with(raft, Arc::clone(&around.stop)));
-        Ok((Self { node, broker, heard, inbound, talk: Some(talk) }, vec![serve, end]))
+        let end = tokio::spawn(end_with(raft, several.clone(), Arc::clone(&around.stop)));
+        let cluster = Cluster::Several(several);
+        Ok((Self { node, broker, heard, inbound, talk: Some(talk), cluster }, vec![serve, end]))
     }
 }
 
@@ -109,7 +117,7 @@ async fn answer_talk(listener: &Listener, body: &[u8]) -> Vec<u8> {
 }
 
 /// A node whose Raft broke down ends: it can neither act nor vote, and whoever supervises it starts it again.
-async fn end_with(raft: RaftBroker, stop: Arc<watch::Sender<bool>>) {
+async fn end_with(raft: RaftBroker, cluster: Several, stop: Arc<watch::Sender<bool>>) {
     let (mut ended, mut stopped) = (raft.ended(), stop.subscribe());
     tokio::select! {
         broken = ended.wait_for(Option::is_some) => {
@@ -118,6 +126,7 @@ async fn end_with(raft: RaftBroker, stop: Arc<watch::Sender<bool>>) {
             }
         }
         _ = stopped.wait_for(|stop| *stop) => {}
+        () = cluster.meet() => {}
     }
     stop.send_replace(true);
     raft.stop().await;
@@ -157,6 +166,7 @@ fn settings(config: &Config, addr: Addr) -> Settings {
         addr,
         data_dir: config.raft.data_dir.clone().unwrap_or_default(),
         cluster: config.raft.cluster.clone(),
+        cut_off: config.raft.cluster_state == SavedState::New,
         heartbeat_ms: millis(config.raft.heartbeat),
         election_min_ms: millis(config.raft.election_min),
         election_max_ms: millis(config.raft.election_max),

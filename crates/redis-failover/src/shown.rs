@@ -57,6 +57,11 @@ impl Shown {
         self.broker.age()
     }
 
+    /// What is wrong with this node's place among the others.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.broker.problem()
+    }
+
     /// What time it is for the views.
     pub(crate) fn now(&self) -> Time {
         self.clock.now()

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::broker::Broker;
 use crate::clock::Clock;
+use crate::cluster::{MemberChange, Several, Status};
 use crate::events::Events;
 use crate::peers::{CallError, Lane, Peers};
 use crate::requests::Requests;
@@ -59,6 +60,10 @@ pub(crate) enum Ask {
         /// How long the command may take.
         limit_ms: u64,
     },
+    /// How are you?
+    Status,
+    /// Somebody asked me for this, and you lead.
+    Change(MemberChange),
 }
 
 /// The answer to an [`Ask`].
@@ -72,6 +77,10 @@ pub(crate) enum Reply {
     Answered(Answer, u64),
     /// How a command ended.
     Commanded(CommandResult),
+    /// How the node is.
+    Status(Status),
+    /// How a change of the members ended.
+    Changed(Result<(), (RefusalCode, String)>),
     /// It could not be done, a sentence says why; nothing was done.
     Refused(String),
 }
@@ -167,9 +176,13 @@ impl Talk {
                 Ok(Reply::Refused(why)) | Err(CallError::NotSent(why)) => {
                     CommandResult::Refused(format!("{via} was to send the command: {why}"))
                 }
-                Ok(Reply::Sights(_) | Reply::Noted | Reply::Answered(..)) => {
-                    CommandResult::Unknown(format!("{via} answered something else"))
-                }
+                Ok(
+                    Reply::Sights(_)
+                    | Reply::Noted
+                    | Reply::Answered(..)
+                    | Reply::Status(_)
+                    | Reply::Changed(_),
+                ) => CommandResult::Unknown(format!("{via} answered something else")),
                 Err(CallError::Unknown(why)) => {
                     CommandResult::Unknown(format!("{via} was to send the command: {why}"))
                 }
@@ -201,9 +214,13 @@ impl Talk {
                         "the leader {leader} cannot be asked ({why}); nothing was done"
                     ),
                 },
-                Ok(Reply::Sights(_) | Reply::Noted | Reply::Commanded(_)) => {
-                    Answer::unknown(format!("the leader {leader} answered something else"))
-                }
+                Ok(
+                    Reply::Sights(_)
+                    | Reply::Noted
+                    | Reply::Commanded(_)
+                    | Reply::Status(_)
+                    | Reply::Changed(_),
+                ) => Answer::unknown(format!("the leader {leader} answered something else")),
                 Err(CallError::Unknown(why)) => Answer::unknown(format!(
                     "the leader {leader} was asked and did not answer ({why}); it may still be done: read the groups and the history"
                 )),
@@ -221,7 +238,13 @@ impl Talk {
         }
     }
 
-    async fn call(&self, node: &NodeId, ask: &Ask, limit: Duration) -> Result<Reply, CallError> {
+    /// Asks another node, and waits at most so long.
+    pub(crate) async fn call(
+        &self,
+        node: &NodeId,
+        ask: &Ask,
+        limit: Duration,
+    ) -> Result<Reply, CallError> {
         // A node is called by its address.
         let addr: Addr = node
             .to_string()
@@ -242,6 +265,7 @@ pub(crate) struct Listener {
     requests: Requests,
     clock: Clock,
     broker: Broker,
+    cluster: Several,
 }
 
 /// The way of other nodes' questions into the loop, and its end there.
@@ -255,8 +279,9 @@ impl Listener {
         requests: Requests,
         clock: Clock,
         broker: Broker,
+        cluster: Several,
     ) -> Self {
-        Self { inbox, requests, clock, broker }
+        Self { inbox, requests, clock, broker, cluster }
     }
 
     /// Answers another node.
@@ -271,6 +296,21 @@ impl Listener {
             Ask::Hint(group) => {
                 let _ = self.inbox.try_send(Inbound::Hint(group));
                 Reply::Noted
+            }
+            Ask::Status => Reply::Status(self.cluster.status()),
+            Ask::Change(change) => {
+                let cluster = self.cluster.clone();
+                // A task of its own: half of a change is worse than all or nothing of it, whoever waits.
+                let change = tokio::spawn(async move { cluster.change_here(change).await });
+                match change.await {
+                    Ok(result) => {
+                        Reply::Changed(result.map_err(|error| (error.code, error.message)))
+                    }
+                    Err(_) => Reply::Changed(Err((
+                        RefusalCode::UnknownOutcome,
+                        "the change broke off: read /v1/cluster".to_owned(),
+                    ))),
+                }
             }
             Ask::Request(request) => {
                 let answer = self.requests.ask_as_leader(request).await;

@@ -266,6 +266,15 @@ fn a_taken_port_is_status_1() {
 }
 
 #[test]
+fn a_directory_for_rafts_messages_that_cannot_be_written_is_status_1() {
+    let raft = ["-raft_addr=127.0.0.1:1", "-raft_data_dir=/dev/null/data"];
+    let ended = Daemon::run(&[&raft[..], &["-raft_log_dir=/dev/null/log"]].concat(), &[]);
+    assert_eq!(ended.code(), 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("raft_log_dir: /dev/null/log/raft.log"), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "one sentence: {}", ended.stderr);
+}
+
+#[test]
 fn every_signal_to_stop_stops_cleanly() {
     let group = Group::start(ServerKind::Redis, 1);
     let masters = format!("-masters={}", group.master.addr());

@@ -24,10 +24,10 @@ pub struct RaftConfig {
     pub addr: Option<Addr>,
     /// Where the record is stored.
     pub data_dir: Option<PathBuf>,
-    /// Where Raft's own messages go; `None`: its errors to the program's log, the rest nowhere.
+    /// Where Raft's own messages go; `None`: nowhere, but for its errors in a log with details.
     pub log_dir: Option<PathBuf>,
-    /// The addresses of all nodes that begin together; this node's own need not be among them. Empty: it begins
-    /// nothing and waits until the others take it in.
+    /// The addresses of all nodes that begin together; this node's own need not be among them. With none, or its own
+    /// only, it is a single node that remembers.
     pub cluster: Vec<Addr>,
     /// Whether the members that an earlier run saved are kept.
     pub cluster_state: SavedState,

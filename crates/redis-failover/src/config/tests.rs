@@ -847,7 +847,7 @@ fn the_secret_of_the_cluster_is_given_like_a_password() {
 
 #[test]
 fn what_follows_from_being_a_member() {
-    // The own address need not be in the list, and an empty list stays empty: it waits to be taken in.
+    // The own address need not be in the list, and an empty list stays empty: nothing was said about others.
     let others = with_raft(&["-raft_cluster=127.0.0.1:12001,127.0.0.1:12002"]);
     let all = addrs(&["127.0.0.1:12001", "127.0.0.1:12002", "127.0.0.1:12000"]);
     assert_eq!(others.raft.cluster, all);

@@ -40,6 +40,7 @@ pub(super) async fn show(State(context): State<Context>) -> Response<Body> {
     if leader.is_none() {
         problems.push("no leader is known: nobody acts".to_owned());
     }
+    problems.extend(shown.problem());
     if still >= STANDING_STILL_MAX {
         problems.push(format!(
             "this node has decided nothing for {} ms and shows what it knew then; restart it",

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
+use failover_core::addr::Addr;
 use failover_core::event::RefusalCode;
 use failover_core::node::NodeId;
 use failover_core::time::{Time, rfc3339};
@@ -83,11 +84,17 @@ impl From<RefusalCode> for Code {
 pub(super) struct Problem {
     code: Code,
     message: String,
+    leader: Option<Addr>,
 }
 
 impl Problem {
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), leader: None }
+    }
+
+    /// Says whom to ask instead, where that is known: it is the leader that carries changes out.
+    pub(super) fn with_leader(self, context: &Context) -> Self {
+        Self { leader: context.cluster.leader_http(), ..self }
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
@@ -112,10 +119,10 @@ impl IntoResponse for Problem {
         struct Inner {
             code: &'static str,
             message: String,
-            /// The HTTP address of the node to ask instead. Nodes do not know each other's, so it is never known.
-            leader: Option<String>,
+            /// The HTTP address of the node that acts.
+            leader: Option<Addr>,
         }
-        let error = Inner { code: self.code.name(), message: self.message, leader: None };
+        let error = Inner { code: self.code.name(), message: self.message, leader: self.leader };
         json(self.code.status(), &Outer { error })
     }
 }

@@ -1,6 +1,7 @@
 //! Every address with a loop that is a map: what is asked of it is written down, what it does is published.
 
 mod changes;
+mod cluster;
 mod connections;
 mod reads;
 
@@ -21,7 +22,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::{Context, router};
+use crate::broker::Broker;
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::requests::{Requests, Waiting};
 use crate::shown::Shown;
 
@@ -81,7 +84,14 @@ impl Rig {
                 }
             }
         });
-        Self { context: Context::new(Arc::clone(&shown), requests), shown, asked }
+        let cluster = Cluster::Alone { node: NodeId::new("a"), http: None };
+        Self { context: Context::new(Arc::clone(&shown), requests, cluster), shown, asked }
+    }
+
+    /// The same in this cluster.
+    fn within(mut self, cluster: Cluster) -> Self {
+        self.context.cluster = cluster;
+        self
     }
 
     async fn get(&self, uri: &str) -> Reply {

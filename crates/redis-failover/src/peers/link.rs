@@ -79,7 +79,7 @@ impl Dialer {
                 Ok(Err(error)) => {
                     why = format!("the node {to} cannot be connected to: {error}");
                 }
-                Err(_) => why = self.timed_out(to, "accepted no connection"),
+                Err(_) => why = Self::timed_out(to, "accepted no connection"),
             }
         }
         let Some(mut wire) = wire else {
@@ -87,20 +87,23 @@ impl Dialer {
             return Err(why);
         };
         let shaken = handshake::open(&mut wire, lane, &self.me, to, self.secret.as_ref());
-        match timeout(CONNECT_TIMEOUT, shaken).await {
-            Ok(Ok(seals)) => Ok((wire, seals)),
+        let why = match timeout(CONNECT_TIMEOUT, shaken).await {
+            Ok(Ok(seals)) => return Ok((wire, seals)),
             Ok(Err(failed)) => {
                 let why = format!("the node {to} {}", failed.why);
                 if failed.is_mistake {
                     self.warnings.warn(to.clone(), &why);
                 }
-                Err(why)
+                why
             }
-            Err(_) => Err(self.timed_out(to, "did not say who it is")),
-        }
+            Err(_) => Self::timed_out(to, "did not say who it is"),
+        };
+        // Its name may lead elsewhere by now.
+        self.resolver.forget(to);
+        Err(why)
     }
 
-    fn timed_out(&self, to: &Addr, what: &str) -> String {
+    fn timed_out(to: &Addr, what: &str) -> String {
         format!("the node {to} {what} within {} ms", CONNECT_TIMEOUT.as_millis())
     }
 }

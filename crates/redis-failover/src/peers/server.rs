@@ -3,6 +3,7 @@
 //! Strangers have a small room of their own and little time in it, so that any number of them takes nothing from nodes.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,6 +64,8 @@ pub(super) async fn serve<F, Fut>(
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok(accepted) => break accepted,
+                    // It went before it was taken.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         // Where the system has no room, the strangers' is given back to it.
                         house.throw_out(0);

@@ -43,11 +43,6 @@ impl Lease {
         Self { length, state: Arc::default() }
     }
 
-    /// How long one acknowledgement lasts.
-    pub(crate) fn length(&self) -> Duration {
-        self.length
-    }
-
     /// A member accepted, as a follower of this term, what was sent to it then.
     pub(crate) fn acked(&self, member: MemberId, term: u64, sent: Time) {
         let mut state = self.state();

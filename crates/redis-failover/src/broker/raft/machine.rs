@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, watch};
 use super::propose::Ours;
 use super::store::Store;
 use super::types::{
-    Entry, LogId, Member, MemberId, Proposal, SnapshotMeta, StorageError, StoredMembership, Types,
+    Entry, LogId, Member, MemberId, Origin, Proposal, SnapshotMeta, StorageError, StoredMembership,
+    Types,
 };
 
 /// The state machine, as Raft drives it.
@@ -57,17 +58,7 @@ impl Machine {
         ours: Ours,
         told: mpsc::Sender<Event>,
     ) -> Result<(Self, Applied), String> {
-        let mut state = State::default();
-        if let Some((covers, record)) = store.snapshot() {
-            state.record = serde_json::from_slice(&record).map_err(|error| {
-                format!(
-                    "the stored record cannot be read ({error}): it is damaged, or a newer release wrote it. Start that \
-                     release, or remove the data directory, and the other members take this node in again"
-                )
-            })?;
-            state.last = covers.last_log_id;
-            state.membership = covers.last_membership;
-        }
+        let state = State::of_snapshot(&store)?;
         let (sender, last) = watch::channel(state.last);
         let shared = Arc::new(Shared { state: Mutex::new(state), last: sender });
         let applied = Applied { shared: shared.clone(), last };
@@ -78,6 +69,19 @@ impl Machine {
     async fn tell(&self, event: Event) {
         let _ = self.told.send(event).await;
     }
+}
+
+/// The record with everything that is in the store, also what is not known to be agreed, and who the members are then.
+///
+/// # Errors
+/// A sentence, when the snapshot cannot be read.
+pub(super) fn replay(store: &Store) -> Result<(Record, Option<LogId>, StoredMembership), String> {
+    let mut state = State::of_snapshot(store)?;
+    let nobody = Ours::new(Origin(0));
+    for entry in store.log_and_vote().0 {
+        state.apply(entry, &nobody, &mut Vec::new());
+    }
+    Ok((state.record, state.last, state.membership))
 }
 
 impl Applied {
@@ -107,6 +111,18 @@ impl Shared {
 }
 
 impl State {
+    fn of_snapshot(store: &Store) -> Result<Self, String> {
+        let Some((covers, record)) = store.snapshot() else { return Ok(Self::default()) };
+        let record = serde_json::from_slice(&record).map_err(|error| {
+            format!(
+                "the stored record cannot be read ({error}): it is damaged, or a newer release wrote it. Start that \
+                 release, or remove the data directory, and the other members take this node in again"
+            )
+        })?;
+        let (last, membership) = (covers.last_log_id, covers.last_membership);
+        Ok(Self { record, last, membership, live: false })
+    }
+
     fn apply(&mut self, entry: Entry, ours: &Ours, told: &mut Vec<Event>) {
         let term = entry.log_id.leader_id.term;
         self.last = Some(entry.log_id);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use failover_core::addr::Addr;
+use failover_core::node::Token;
 use failover_core::time::Time;
 use openraft::error::{
     InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable,
@@ -20,6 +21,7 @@ use openraft::raft::{
 use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
+use super::message::{self, Answer};
 use super::types::{Member, MemberId, Raft, SnapshotMeta, Types, Vote};
 use crate::clock::Clock;
 use crate::peers::{Lane, Peers};
@@ -33,6 +35,9 @@ pub(crate) struct Ask {
     from: MemberId,
     to: MemberId,
     cluster: u64,
+    /// Whether a majority acknowledged the sender as its leader a moment ago. One that is cut off with a minority goes on
+    /// sending to it, and leads nobody.
+    leads: bool,
     rpc: Rpc,
 }
 
@@ -44,7 +49,7 @@ enum Rpc {
 }
 
 /// The answer to one.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Append(AppendEntriesResponse<MemberId>),
     Vote(VoteResponse<MemberId>),
@@ -102,6 +107,8 @@ struct Heard {
     members: BTreeMap<MemberId, Time>,
     /// The leader this node follows, and when it last said so.
     leader: Option<(MemberId, Time)>,
+    /// Why another member last refused a message, and when.
+    refused: Option<(String, Time)>,
 }
 
 /// More members than a cluster has over its life, so that nobody fills the memory with names.
@@ -121,6 +128,18 @@ impl Contacts {
     /// When this node last knew that it had what was agreed: a leader said so, or a majority to this node as the leader.
     pub(crate) fn last_led(&self) -> Option<Time> {
         self.heard().leader.map(|(_, at)| at)
+    }
+
+    /// Why another member last refused a message of this one, and when.
+    pub(crate) fn refused(&self) -> Option<(String, Time)> {
+        self.heard().refused.clone()
+    }
+
+    fn refuses(&self, why: &str, at: Time) {
+        let last = self.heard().refused.replace((why.to_owned(), at));
+        if last.is_none_or(|(last, _)| last != why) {
+            tracing::warn!("{why}");
+        }
     }
 
     fn member(&self, member: MemberId, at: Time) {
@@ -156,7 +175,7 @@ pub(crate) struct Network {
 impl Network {
     /// Answers a message of another member.
     pub(crate) async fn answer(&self, raft: &Raft, ask: Ask) -> Reply {
-        let Ask { from, to, cluster, rpc } = ask;
+        let Ask { from, to, cluster, leads, rpc } = ask;
         if cluster != self.cluster {
             return Reply::Refused(format!(
                 "this node belongs to the cluster {:016x}, and the message is for {cluster:016x}",
@@ -170,22 +189,33 @@ impl Network {
             ));
         }
         self.contacts.member(from, self.clock.now());
-        match self.serve(raft, from, rpc).await {
+        match self.serve(raft, from, leads, rpc).await {
             Ok(reply) => reply,
             Err(why) => Reply::Refused(why),
         }
     }
 
-    async fn serve(&self, raft: &Raft, from: MemberId, rpc: Rpc) -> Result<Reply, String> {
+    async fn serve(
+        &self,
+        raft: &Raft,
+        from: MemberId,
+        leads: bool,
+        rpc: Rpc,
+    ) -> Result<Reply, String> {
         let gone = |error: &dyn std::fmt::Display| format!("this node cannot answer: {error}");
         Ok(match rpc {
             Rpc::Append(request) => {
                 let at = self.clock.now();
                 let reply = raft.append_entries(request).await.map_err(|error| gone(&error))?;
-                if accepted(&reply) {
+                if leads && accepted(&reply) {
                     self.contacts.led(from, at);
                 }
                 Reply::Append(reply)
+            }
+            Rpc::Vote(_) if !knows(raft, from) => {
+                return Err(format!(
+                    "the member {from} is none any more, or not yet: it was taken out, or another has its place"
+                ));
             }
             Rpc::Vote(request) => {
                 Reply::Vote(raft.vote(request).await.map_err(|error| gone(&error))?)
@@ -197,6 +227,14 @@ impl Network {
             },
         })
     }
+}
+
+/// Whether this is a member, as far as is known here. A node that knows no member yet knows everybody.
+fn knows(raft: &Raft, member: MemberId) -> bool {
+    let metrics = raft.metrics();
+    let seen = metrics.borrow();
+    let mut members = seen.membership_config.nodes().peekable();
+    members.peek().is_none() || members.any(|(id, _)| *id == member)
 }
 
 /// Whether whoever answered so follows whoever asked: its log may differ, but it took the leader for its leader.
@@ -240,22 +278,39 @@ impl Way {
         rpc: Rpc,
         limit: Duration,
     ) -> Result<Reply, CallError<E>> {
-        let Network { own, cluster, peers, clock, contacts, .. } = &self.network;
-        let ask = Ask { from: *own, to: self.to, cluster: *cluster, rpc };
+        let Network { own, cluster, peers, clock, contacts, lease, .. } = &self.network;
+        let leads = match &rpc {
+            Rpc::Append(request) => {
+                let token = Token(request.vote.leader_id.term);
+                lease.allows(token, clock.now())
+            }
+            Rpc::Vote(_) | Rpc::Snapshot(_) => false,
+        };
+        let (from, to, cluster) = (*own, self.to, *cluster);
+        let ask = message::Ask::Raft(Ask { from, to, cluster, leads, rpc });
         let body = serde_json::to_vec(&ask).map_err(|error| refused(error.to_string()))?;
         let answer = peers
             .call(&self.addr, Lane::Raft, body, limit)
             .await
             .map_err(|error| unreachable(error.to_string()))?;
         match serde_json::from_slice(&answer) {
-            Ok(Reply::Refused(why)) => {
+            Ok(Answer::Raft(Reply::Refused(why)) | Answer::Refused(why)) => {
+                let why = format!("the node {} refused a message of Raft: {why}", self.addr);
+                contacts.refuses(&why, clock.now());
                 // Nothing changes within milliseconds about who somebody is.
-                Err(unreachable(format!("the node {} refused: {why}", self.addr)))
+                Err(unreachable(why))
             }
-            Ok(reply) => {
+            Ok(Answer::Raft(reply)) => {
                 contacts.member(self.to, clock.now());
                 Ok(reply)
             }
+            Ok(
+                Answer::Fresh(_)
+                | Answer::Member(_)
+                | Answer::Joined(_)
+                | Answer::Noted
+                | Answer::Elsewhere(_),
+            ) => Err(self.another()),
             Err(error) => Err(refused(format!(
                 "the answer of the node {} cannot be read: {error}",
                 self.addr

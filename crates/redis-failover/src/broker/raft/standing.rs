@@ -2,20 +2,63 @@
 
 use std::time::Duration;
 
+use failover_core::addr::Addr;
 use failover_core::node::Token;
 
-use super::RaftBroker;
+use super::{RaftBroker, Running};
+
+/// A refusal that is older says nothing of now.
+const REFUSED_AGE_MAX: Duration = Duration::from_secs(5);
 
 impl RaftBroker {
     /// Whether this node leads under this token, and its lease holds now.
     pub(crate) fn allows(&self, token: Token) -> bool {
-        let network = &self.0.network;
-        network.lease.allows(token, network.clock.now())
+        self.0.lease.allows(token, self.0.clock.now())
+    }
+
+    /// Whether this node follows the leader of this term, and heard of it within one election timeout: only then it may
+    /// write for it.
+    pub(crate) fn follows(&self, token: Token) -> bool {
+        let Some(running) = self.running() else { return false };
+        let term = running.raft.metrics().borrow().current_term;
+        term == token.0
+            && self.leader_age(&running).is_some_and(|age| age < running.network.election_max)
+    }
+
+    /// Where this node is reached by the others.
+    pub(crate) fn addr(&self) -> &Addr {
+        &self.0.settings.addr
+    }
+
+    /// The newest term that this node knows of.
+    pub(crate) fn term(&self) -> Option<u64> {
+        self.running().map(|running| running.raft.metrics().borrow().current_term)
+    }
+
+    /// Where the leader is reached by the others, this node included, as far as this one believes in it.
+    pub(crate) fn leader_addr(&self) -> Option<Addr> {
+        let running = self.running()?;
+        if running.token().is_some() {
+            return Some(self.addr().clone());
+        }
+        self.leader_age(&running).filter(|age| *age < running.network.election_max * 2)?;
+        running.leader().filter(|leader| leader != self.addr())
     }
 
     /// How old what this node shows may be; `None`: nobody who leads was ever heard of.
     pub(crate) fn age(&self) -> Option<Duration> {
-        let network = &self.0.network;
-        network.contacts.last_led().map(|at| network.clock.now().since(at))
+        self.0.contacts.last_led().map(|at| self.0.clock.now().since(at))
+    }
+
+    /// Why the others do not take this node for one of them, when they lately said so: a sentence.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let (why, at) = self.0.contacts.refused()?;
+        (self.0.clock.now().since(at) < REFUSED_AGE_MAX).then_some(why)
+    }
+
+    fn leader_age(&self, running: &Running) -> Option<Duration> {
+        let leader = running.raft.metrics().borrow().current_leader?;
+        let heard = self.0.contacts.leader(leader)?;
+        Some(self.0.clock.now().since(heard))
     }
 }

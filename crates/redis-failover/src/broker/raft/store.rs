@@ -20,7 +20,7 @@ use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
 use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use disk::{Meta, OpenError};
+pub(crate) use disk::{Cluster, Founder, Meta, OpenError};
 pub(crate) use writer::Failure;
 use writer::{Done, JOBS_MAX, Job, Writer};
 
@@ -79,8 +79,6 @@ pub(crate) struct Opened {
     pub(crate) store: Store,
     pub(crate) thread: StoreThread,
     pub(crate) meta: Meta,
-    /// Whether there was none before.
-    pub(crate) fresh: bool,
 }
 
 impl Store {
@@ -89,9 +87,9 @@ impl Store {
     /// # Errors
     /// A sentence that says what is wrong with the directory, and what to do.
     pub(crate) fn open(dir: &Path, addr: &Addr) -> Result<Opened, OpenError> {
-        let disk::Opened { database, meta, mirror, fresh, path } = disk::open(dir, addr)?;
+        let disk::Opened { database, meta, mirror, path } = disk::open(dir, addr)?;
         let (store, thread) = Self::start(database, mirror, path);
-        Ok(Opened { store, thread, meta, fresh })
+        Ok(Opened { store, thread, meta })
     }
 
     fn start(database: Database, mirror: Mirror, path: PathBuf) -> (Self, StoreThread) {
@@ -146,6 +144,40 @@ impl Store {
         self.write(|done| Job::Snapshot { covers: bytes, record, done }).await?;
         self.mirror().snapshot = Some((covers.clone(), kept));
         Ok(())
+    }
+
+    /// Replaces the log by a snapshot of all of it, under another vote and in another cluster: all or nothing.
+    pub(super) async fn replace(
+        &self,
+        covers: &SnapshotMeta,
+        record: Arc<[u8]>,
+        vote: &Vote,
+        meta: &Meta,
+    ) -> Result<(), String> {
+        let last = covers.last_log_id;
+        let [covers_bytes, last_bytes, vote_bytes] =
+            [disk::to_bytes(covers)?, disk::to_bytes(&last)?, disk::to_bytes(vote)?];
+        let (meta, kept) = (meta.to_bytes()?, record.clone());
+        self.write(|done| Job::Replace {
+            covers: covers_bytes,
+            record,
+            last: last_bytes,
+            vote: vote_bytes,
+            meta,
+            done,
+        })
+        .await?;
+        let mut mirror = self.mirror();
+        mirror.log.clear();
+        mirror.snapshot = Some((covers.clone(), kept));
+        (mirror.purged, mirror.committed, mirror.vote) = (last, last, Some(*vote));
+        Ok(())
+    }
+
+    /// Everything in the log, and the last vote.
+    pub(super) fn log_and_vote(&self) -> (Vec<Entry>, Vote) {
+        let vote = self.mirror().vote.unwrap_or_default();
+        (self.entries(.., usize::MAX), vote)
     }
 
     /// The last snapshot.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use failover_core::event::RefusalCode;
 use failover_core::node::{GroupName, Leadership, NodeId};
 use failover_core::record::{GroupEntry, Record, Revision};
 use tempfile::TempDir;
@@ -40,6 +41,7 @@ fn settings(addr: &Addr, cluster: &[Addr], dir: &TempDir) -> Settings {
         addr: addr.clone(),
         data_dir: dir.path().join(addr.port().to_string()),
         cluster: cluster.to_vec(),
+        cut_off: false,
         heartbeat_ms: 50,
         election_min_ms: 150,
         election_max_ms: 300,
@@ -141,10 +143,8 @@ fn settled(nodes: &[Node]) -> bool {
 }
 
 impl Node {
-    fn addr(&self) -> Addr {
-        let metrics = self.broker.0.raft.metrics().borrow().clone();
-        let membership = metrics.membership_config.membership();
-        membership.get_node(&metrics.id).expect("a member").addr.clone()
+    fn addr(&self) -> &Addr {
+        &self.broker.0.settings.addr
     }
 }
 
@@ -178,13 +178,11 @@ async fn one_node_alone_leads_and_remembers() {
     until("it is agreed", &mut nodes, |nodes| nodes[0].ends.len() == 1).await;
     assert!(matches!(nodes[0].ends[0], Event::Committed { id: Some(ProposalId::Fleet(1)), .. }));
     let token = nodes[0].leadership.token().expect("leads");
-    let lease = nodes[0].broker.lease();
-    let now = nodes[0].broker.0.network.clock.now();
-    assert!(lease.allows(token, now));
+    assert!(nodes[0].broker.allows(token));
     nodes[0].broker.stop().await;
     until("it says so", &mut nodes, |nodes| nodes[0].leadership == Leadership::None).await;
     assert_eq!(*nodes[0].broker.ended().borrow(), Some(Ended::Stopped));
-    assert!(!lease.allows(token, now));
+    assert!(!nodes[0].broker.allows(token));
     drop(nodes);
 
     let mut nodes = cluster(&addrs, &dir).await;
@@ -243,7 +241,215 @@ async fn a_leader_without_a_majority_acts_on_nothing() {
     alone[0].propose(1, change("a", 0));
     until("it steps back", &mut alone, |nodes| nodes[0].leadership == Leadership::None).await;
     let broker = &alone[0].broker;
-    assert!(!broker.lease().allows(token, broker.0.network.clock.now()));
+    assert!(!broker.allows(token));
     until("nothing is known of it", &mut alone, |nodes| !nodes[0].ends.is_empty()).await;
     assert!(matches!(alone[0].ends[..], [Event::Unsettled { .. }]), "{:?}", alone[0].ends);
+}
+
+impl Node {
+    /// What the end of a process is to the others: its port is closed, and its store free.
+    async fn end(self) {
+        self.broker.stop().await;
+    }
+
+    fn id(&self) -> MemberId {
+        self.broker.meta().id
+    }
+}
+
+fn wipe(addr: &Addr, dir: &TempDir) {
+    std::fs::remove_dir_all(dir.path().join(addr.port().to_string())).expect("remove");
+}
+
+fn voters(nodes: &[&Node]) -> Vec<NodeId> {
+    let mut names: Vec<NodeId> =
+        nodes.iter().map(|node| NodeId::new(&node.addr().to_string())).collect();
+    names.sort();
+    names
+}
+
+/// Everyone follows one leader, knows the same voters, and has so many groups.
+fn whole(nodes: &[Node], groups: usize) -> bool {
+    let names = voters(&nodes.iter().collect::<Vec<_>>());
+    let knows = |node: &Node| {
+        node.voters == names
+            && node.record.len() == groups
+            && node.broker.members().len() == nodes.len()
+    };
+    settled(nodes) && nodes.iter().all(knows)
+}
+
+/// Three nodes with one group, settled.
+async fn three(addrs: &[Addr], dir: &TempDir) -> Vec<Node> {
+    let mut nodes = cluster(&addrs[..3], dir).await;
+    until("one leads", &mut nodes, settled).await;
+    let at = leader(&nodes).expect("leader");
+    nodes[at].propose(1, change("first", 0));
+    until("all have it", &mut nodes, |nodes| whole(nodes, 1)).await;
+    nodes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_find_each_other_in_any_order_and_again_after_all_ended() {
+    let dir = TempDir::new().expect("directory");
+    let addrs = addrs(3);
+    // The one with the lowest address comes last, and seconds later.
+    let mut sorted = addrs.clone();
+    sorted.sort();
+    let mut nodes = vec![start(settings(&sorted[2], &addrs, &dir)).await];
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(nodes[0].leadership, Leadership::None, "one of three founds nothing");
+    nodes.push(start(settings(&sorted[1], &addrs, &dir)).await);
+    until("two of three lead", &mut nodes, settled).await;
+    nodes.push(start(settings(&sorted[0], &addrs, &dir)).await);
+    until("the third is taken in", &mut nodes, |nodes| whole(nodes, 0)).await;
+    let at = leader(&nodes).expect("leader");
+    nodes[at].propose(1, change("a", 0));
+    until("all have it", &mut nodes, |nodes| whole(nodes, 1)).await;
+
+    for node in nodes {
+        node.end().await;
+    }
+    let mut nodes = cluster(&addrs, &dir).await;
+    until("all are back", &mut nodes, |nodes| whole(nodes, 1)).await;
+    assert_eq!(nodes[0].broker.members().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lost_its_store_is_another_one() {
+    let dir = TempDir::new().expect("directory");
+    let addrs = addrs(3);
+    let mut nodes = three(&addrs, &dir).await;
+    let lost = nodes.remove(0);
+    let (addr, id) = (lost.addr().clone(), lost.id());
+    lost.end().await;
+    wipe(&addr, &dir);
+    nodes.push(start(settings(&addr, &addrs, &dir)).await);
+    until("it is taken in again", &mut nodes, |nodes| whole(nodes, 1)).await;
+    assert_ne!(nodes[2].id(), id);
+    let members = nodes[2].broker.members();
+    assert_eq!(members.len(), 3, "{members:?}");
+    assert!(members.iter().all(|member| member.id.to_string() != id.to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_and_go() {
+    let dir = TempDir::new().expect("directory");
+    let addrs = addrs(5);
+    let mut nodes = three(&addrs, &dir).await;
+    let at = leader(&nodes).expect("leader");
+    let (leading, following) = (nodes[at].broker.clone(), nodes[(at + 1) % 3].broker.clone());
+
+    let refused = following.add(&addrs[3], None).await.expect_err("it does not lead");
+    assert_eq!(refused.code, RefusalCode::NoLeader);
+    let error = leading.add(&addrs[3], None).await.expect_err("nobody is there");
+    assert!(error.to_string().contains("start it first"), "{error}");
+    let error = leading.add(&addrs[1], None).await.expect_err("a member");
+    assert!(error.to_string().contains("is a member already"), "{error}");
+    let error = leading.remove(&addrs[4]).await.expect_err("no member");
+    assert!(error.to_string().contains("is not a member"), "{error}");
+
+    // Its list has members in it, so that it waits to be taken in.
+    nodes.push(start(settings(&addrs[3], &addrs[..3], &dir)).await);
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(leading.add(&addrs[3], None).await, Ok(()));
+    until("four are whole", &mut nodes, |nodes| whole(nodes, 1)).await;
+
+    let out = nodes.remove((leader(&nodes).expect("leader") + 1) % 4);
+    let leading = nodes[leader(&nodes).expect("leader")].broker.clone();
+    assert_eq!(leading.remove(out.addr()).await, Ok(()));
+    until("three are whole", &mut nodes, |nodes| whole(nodes, 1)).await;
+    let mut removed = [out];
+    until("it sees that it is none", &mut removed, |nodes| {
+        nodes[0].leadership == Leadership::None && nodes[0].broker.problem().is_some()
+    })
+    .await;
+    sleep(Duration::from_secs(1)).await;
+    nodes.iter_mut().for_each(Node::gather);
+    assert!(whole(&nodes, 1), "and disturbs nobody");
+
+    nodes.push(start(settings(&addrs[4], &addrs[..3], &dir)).await);
+    let at = leader(&nodes).expect("leader");
+    let replaced = nodes.remove((at + 1) % 3);
+    let leading = nodes[leader(&nodes).expect("leader")].broker.clone();
+    assert_eq!(leading.add(&addrs[4], Some(replaced.addr())).await, Ok(()));
+    until("the new one is in its place", &mut nodes, |nodes| whole(nodes, 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_can_take_itself_out() {
+    let dir = TempDir::new().expect("directory");
+    let addrs = addrs(3);
+    let mut nodes = three(&addrs, &dir).await;
+    let leading = nodes.remove(leader(&nodes).expect("leader"));
+    assert_eq!(leading.broker.remove(leading.addr()).await, Ok(()));
+    until("the others go on", &mut nodes, |nodes| whole(nodes, 1)).await;
+    let mut removed = [leading];
+    until("it does not lead", &mut removed, |nodes| nodes[0].leadership == Leadership::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configured_node_is_taken_in_by_itself() {
+    let dir = TempDir::new().expect("directory");
+    let addrs = addrs(2);
+    let mut nodes = vec![start(settings(&addrs[0], &addrs[..1], &dir)).await];
+    until("it leads", &mut nodes, settled).await;
+    nodes[0].propose(1, change("a", 0));
+    until("it is agreed", &mut nodes, |nodes| whole(nodes, 1)).await;
+    nodes.remove(0).end().await;
+    let mut nodes = cluster(&addrs, &dir).await;
+    until("both are members", &mut nodes, |nodes| whole(nodes, 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_goes_on_with_the_record_and_without_the_others() {
+    let dir = TempDir::new().expect("directory");
+    let addrs = addrs(5);
+    let nodes = three(&addrs, &dir).await;
+    for node in nodes {
+        node.end().await;
+    }
+    let alone = [addrs[0].clone(), addrs[3].clone()];
+    let recovered = |addr: &Addr| Settings { cut_off: true, ..settings(addr, &alone, &dir) };
+    let mut nodes = vec![start(recovered(&addrs[0])).await];
+    until("it leads alone", &mut nodes, |nodes| whole(nodes, 1)).await;
+    let cluster_id = nodes[0].broker.meta().cluster.expect("cluster").id;
+    nodes.push(start(recovered(&addrs[3])).await);
+    until("another is taken in", &mut nodes, |nodes| whole(nodes, 1)).await;
+
+    // One that was cut off comes back as it was: nobody hears it, and it hears nobody.
+    let mut back = vec![start(settings(&addrs[1], &addrs[..3], &dir)).await];
+    until("it is told", &mut back, |nodes| nodes[0].broker.problem().is_some()).await;
+    assert!(back[0].broker.problem().is_some_and(|why| why.contains("belongs to the cluster")));
+    nodes.iter_mut().for_each(Node::gather);
+    assert!(whole(&nodes, 1));
+
+    nodes.remove(0).end().await;
+    let again = start(recovered(&addrs[0])).await;
+    let same = again.broker.meta().cluster.expect("cluster").id;
+    assert_eq!(same, cluster_id, "an equal list changes nothing");
+    nodes.push(again);
+    until("both are there", &mut nodes, |nodes| whole(nodes, 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_outlasts_compaction_and_reaches_a_new_member_by_snapshot() {
+    let dir = TempDir::new().expect("directory");
+    let addrs = addrs(2);
+    let mut nodes = vec![start(settings(&addrs[0], &addrs[..1], &dir)).await];
+    until("it leads", &mut nodes, settled).await;
+    for number in 0..SNAPSHOT_ENTRIES + 100 {
+        nodes[0].propose(number, change(&format!("g{}", number % 50), number / 50));
+        let count = usize::try_from(number).expect("few") + 1;
+        until("it is agreed", &mut nodes, |nodes| nodes[0].ends.len() == count).await;
+    }
+    let raft = nodes[0].broker.running().expect("runs").raft;
+    let purged = raft.wait(Some(PATIENCE)).metrics(|seen| seen.purged.is_some(), "purged").await;
+    purged.expect("the log is cut");
+    nodes.push(start(settings(&addrs[1], &addrs[..1], &dir)).await);
+    sleep(Duration::from_millis(300)).await;
+    let leading = nodes[0].broker.clone();
+    assert_eq!(leading.add(&addrs[1], None).await, Ok(()));
+    until("both have it", &mut nodes, |nodes| whole(nodes, 50)).await;
+    assert_eq!(nodes[0].record, nodes[1].record);
 }

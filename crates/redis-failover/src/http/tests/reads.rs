@@ -261,6 +261,9 @@ async fn what_is_not_served_is_said_in_json() {
         ("/v1/groups/cache", &["POST", "PUT", "DELETE"], "GET,HEAD"),
         ("/v1/groups/cache/resume", &["GET", "PUT", "DELETE"], "POST"),
         ("/v1/history", &["POST"], "GET,HEAD"),
+        ("/v1/cluster", &["POST", "DELETE"], "GET,HEAD"),
+        ("/v1/cluster/members", &["PUT", "DELETE"], "GET,HEAD,POST"),
+        ("/v1/cluster/members/127.0.0.1:1", &["GET", "POST", "PUT"], "DELETE"),
         ("/v1/health", &["POST"], "GET,HEAD"),
     ] {
         for method in methods {

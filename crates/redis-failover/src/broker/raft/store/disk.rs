@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Mirror;
-use crate::broker::raft::types::{Entry, MemberId};
+use crate::broker::raft::types::{Entry, MemberId, random};
 
 /// The entries of the log, by index.
 pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -61,8 +61,30 @@ pub(crate) struct Meta {
     pub(crate) id: MemberId,
     /// The address it advertised when the store was made.
     pub(crate) addr: Addr,
+    /// A random number: two stores of one address are not the same.
+    pub(crate) nonce: u64,
     /// Which cluster it belongs to, once it does.
-    pub(crate) cluster: Option<u64>,
+    pub(crate) cluster: Option<Cluster>,
+}
+
+/// A cluster, from its beginning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cluster {
+    /// A random number. What is said in one cluster is not heard in another.
+    pub(crate) id: u64,
+    /// The first members.
+    pub(crate) list: Vec<Addr>,
+    /// Those of them that were there when it was founded.
+    pub(crate) founders: Vec<Founder>,
+}
+
+/// A node that was there and fresh when its cluster was founded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Founder {
+    /// Its address.
+    pub(crate) addr: Addr,
+    /// The number of the store it had then.
+    pub(crate) nonce: u64,
 }
 
 /// [`Meta`] as it is stored. Its version is that of the whole store.
@@ -90,7 +112,6 @@ pub(super) struct Opened {
     pub(super) database: Database,
     pub(super) meta: Meta,
     pub(super) mirror: Mirror,
-    pub(super) fresh: bool,
     /// Its file, for messages.
     pub(super) path: PathBuf,
 }
@@ -103,8 +124,7 @@ pub(super) fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
 pub(super) fn open(dir: &Path, addr: &Addr) -> Result<Opened, OpenError> {
     let place = Place { dir, path: dir.join(STORE_FILE) };
     fs::create_dir_all(dir).map_err(|error| place.unwritable(&error))?;
-    let fresh = !place.path.exists();
-    if fresh {
+    if !place.path.exists() {
         if dir.join(MARKER_FILE).exists() {
             return Err(place.missing());
         }
@@ -116,7 +136,7 @@ pub(super) fn open(dir: &Path, addr: &Addr) -> Result<Opened, OpenError> {
         return Err(place.foreign(&meta.addr, addr));
     }
     place.mark(&meta)?;
-    Ok(Opened { database, meta, mirror, fresh, path: place.path })
+    Ok(Opened { database, meta, mirror, path: place.path })
 }
 
 /// Where the store is.
@@ -129,7 +149,8 @@ impl Place<'_> {
     /// Makes a store under another name first, so that one with the right name is always whole.
     fn create(&self, addr: &Addr) -> Result<(), OpenError> {
         let new = self.dir.join(NEW_STORE_FILE);
-        let meta = Meta { id: MemberId::first(addr), addr: addr.clone(), cluster: None };
+        let nonce = random().map_err(OpenError)?;
+        let meta = Meta { id: MemberId::first(addr), addr: addr.clone(), nonce, cluster: None };
         let bytes = meta.to_bytes().map_err(|why| self.damaged(&why))?;
         let create = || {
             let database = builder().create(&new).map_err(|error| self.failed(error))?;
@@ -214,13 +235,13 @@ impl Place<'_> {
             .map_err(|error| self.damaged(&format!("its part \"{name}\" cannot be read: {error}")))
     }
 
-    /// Writes the marker anew, unless it is right.
+    /// Leaves a marker beside the store, unless it is there.
     fn mark(&self, meta: &Meta) -> Result<(), OpenError> {
         let marker = self.dir.join(MARKER_FILE);
-        let text = meta.to_bytes().map_err(|why| self.damaged(&why))?;
-        if fs::read(&marker).is_ok_and(|found| found == text) {
+        if marker.exists() {
             return Ok(());
         }
+        let text = meta.to_bytes().map_err(|why| self.damaged(&why))?;
         let new = self.dir.join(format!("{MARKER_FILE}.new"));
         let write = || {
             let mut file = File::create(&new)?;

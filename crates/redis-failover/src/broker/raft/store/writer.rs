@@ -44,6 +44,15 @@ pub(super) enum Job {
         record: Arc<[u8]>,
         done: Done,
     },
+    /// A snapshot in place of the whole log, under another vote and in another cluster.
+    Replace {
+        covers: Vec<u8>,
+        record: Arc<[u8]>,
+        last: Vec<u8>,
+        vote: Vec<u8>,
+        meta: Vec<u8>,
+        done: Done,
+    },
 }
 
 /// Why the store stopped to work, once it did: a sentence.
@@ -149,6 +158,15 @@ impl Job {
                 state.insert(SNAPSHOT_META, covers.as_slice())?;
                 state.insert(SNAPSHOT, &**record)?;
             }
+            Self::Replace { covers, record, last, vote, meta, .. } => {
+                log.retain_in::<u64, _>(.., |_, _| false)?;
+                state.insert(SNAPSHOT_META, covers.as_slice())?;
+                state.insert(SNAPSHOT, &**record)?;
+                state.insert(PURGED, last.as_slice())?;
+                state.insert(COMMITTED, last.as_slice())?;
+                state.insert(VOTE, vote.as_slice())?;
+                state.insert(META, meta.as_slice())?;
+            }
         }
         Ok(())
     }
@@ -159,7 +177,10 @@ impl Job {
             Self::Append { flushed, .. } => {
                 flushed.log_io_completed(written.map_err(std::io::Error::other));
             }
-            Self::Vote(_, done) | Self::Meta(_, done) | Self::Snapshot { done, .. } => {
+            Self::Vote(_, done)
+            | Self::Meta(_, done)
+            | Self::Snapshot { done, .. }
+            | Self::Replace { done, .. } => {
                 let _ = done.send(written);
             }
             Self::Truncate { .. } | Self::Purge { .. } | Self::Committed(_) => {}
