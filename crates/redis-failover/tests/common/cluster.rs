@@ -486,12 +486,11 @@ impl Cluster {
         answer.json["members"].as_array().expect("the members are a list").clone()
     }
 
-    /// The ids of the members as one node shows them, sorted.
+    /// The addresses of the members as one node shows them, sorted.
     #[track_caller]
-    pub fn member_ids(&self, node: usize) -> Vec<String> {
+    pub fn member_addrs(&self, node: usize) -> Vec<String> {
         let members = self.members(node);
-        let ids = members.iter().filter_map(|member| member["id"].as_str().map(addr_of));
-        sorted(&ids.collect::<Vec<_>>())
+        sorted(&members.iter().filter_map(|member| member["addr"].as_str()).collect::<Vec<_>>())
     }
 }
 
