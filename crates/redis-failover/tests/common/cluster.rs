@@ -212,13 +212,13 @@ impl Cluster {
         flags.into_values().collect()
     }
 
-    /// Starts every node, and returns when they agree on a leader.
+    /// Starts every node, and returns when all of them agree on a leader.
     #[track_caller]
     pub fn start_all(&mut self) {
         for _ in 0..START_ATTEMPTS {
             let all = 0..self.nodes.len();
             if all.into_iter().all(|node| self.try_start(node).is_ok()) {
-                self.leader();
+                self.leader_of_all();
                 return;
             }
             self.move_to_other_ports();
@@ -486,12 +486,11 @@ impl Cluster {
         answer.json["members"].as_array().expect("the members are a list").clone()
     }
 
-    /// The ids of the members as one node shows them, sorted.
+    /// The addresses of the members as one node shows them, sorted.
     #[track_caller]
-    pub fn member_ids(&self, node: usize) -> Vec<String> {
+    pub fn member_addrs(&self, node: usize) -> Vec<String> {
         let members = self.members(node);
-        let ids = members.iter().filter_map(|member| member["id"].as_str().map(addr_of));
-        sorted(&ids.collect::<Vec<_>>())
+        sorted(&members.iter().filter_map(|member| member["addr"].as_str()).collect::<Vec<_>>())
     }
 }
 
