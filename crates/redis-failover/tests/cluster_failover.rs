@@ -5,13 +5,16 @@ mod common;
 use std::time::Duration;
 
 use common::child::kill9_together;
-use common::scenario::{CRASH_GAP_MAX, assert_whole, failovers, holds_for};
+use common::scenario::{assert_whole, failovers, holds_for};
 use common::together::{
     BOTH_GAP_MAX, QUIET, assert_complete, assert_promoted_once, guard, holds_quiet,
     wait_for_diagnosis_at, wait_until_settled,
 };
 use common::{Group, PATIENCE, Server, ServerKind, Told, Writer};
 
+/// Far more than is promised, and less than any time-out: three stores and a promoted server that
+/// writes its configuration share one disk here, which may take half a second for it.
+const GAP_MAX: Duration = Duration::from_millis(900);
 /// A node tells of a new master a network's round trip and a look at the disk after the leader; ten
 /// times what is promised would be 100 ms, and a busy disk adds to it.
 const TOLD_AFTER_MAX: Duration = Duration::from_millis(500);
@@ -29,7 +32,7 @@ fn a_killed_master_is_replaced_and_every_node_says_so() {
 
         let killed_at = group.master.kill9();
         let gap = writer.wait_for_gap(killed_at, &name, PATIENCE);
-        assert!(gap.length < CRASH_GAP_MAX, "{gap:?}");
+        assert!(gap.length < GAP_MAX, "{gap:?}");
         for told in &told {
             let told_at = told.wait_for(&gap.addr, killed_at, PATIENCE);
             let late = told_at.saturating_duration_since(gap.ended_at);
@@ -187,10 +190,11 @@ fn a_quorum_of_three_needs_three() {
                 && failovers(cluster.node(node), &name).is_empty()
         })
     });
-    let view = cluster.node(cluster.leader()).group(&name).expect("it is guarded");
-    let diagnosis = &view["diagnosis"];
-    let why = format!("{} {}", diagnosis["reason"], diagnosis["not_acting_because"]);
-    assert!(why.contains("3 are needed"), "{diagnosis:#}");
+    cluster.node(cluster.leader()).wait_for(&name, PATIENCE, |view| {
+        let diagnosis = &view["diagnosis"];
+        let why = format!("{} {}", diagnosis["reason"], diagnosis["not_acting_because"]);
+        why.contains("3 are needed")
+    });
     cluster.start(dead);
     cluster.wait_masters(&[&replica], PATIENCE);
     let entry = cluster.wait_for_failover(&name);
