@@ -2,9 +2,12 @@
 
 mod common;
 
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::child::kill9_together;
+use common::child::{kill9_together, memory_kb};
 use common::scenario::{assert_whole, failovers, holds_for};
 use common::together::{
     BOTH_GAP_MAX, QUIET, assert_complete, assert_promoted_once, guard, holds_quiet,
@@ -199,4 +202,56 @@ fn a_quorum_of_three_needs_three() {
     cluster.wait_masters(&[&replica], PATIENCE);
     let entry = cluster.wait_for_failover(&name);
     assert_eq!(entry["outcome"], "done", "{entry:#}");
+}
+
+/// The port between the nodes is open to whoever reaches it. What strangers say there, and however
+/// much of it, is not a word of the cluster: it costs them their connection, and nobody else anything.
+#[test]
+fn strangers_at_the_port_between_the_nodes_disturb_nothing() {
+    let mut group = Group::start(ServerKind::Redis, 1);
+    let name = group.master.addr();
+    let replica = group.replicas[0].addr();
+    let cluster = guard(&group, &[]);
+    let leader = cluster.leader_of_all();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for node in 0..3 {
+            for talk in [&[0xff; 4096][..], b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", &[0; 64], b""] {
+                let (addr, stop) = (cluster.id(node).to_owned(), &stop);
+                scope.spawn(move || flood(&addr, talk, stop));
+            }
+        }
+        holds_for(QUIET, "the leader stays, and nothing is done", || {
+            cluster.named_by(leader) == Some(leader)
+                && cluster
+                    .answering()
+                    .into_iter()
+                    .all(|node| cluster.masters(node) == [name.as_str()])
+        });
+        let writer = Writer::start(&group);
+        let killed_at = group.master.kill9();
+        let gap = writer.wait_for_gap(killed_at, &name, PATIENCE);
+        stop.store(true, Ordering::Relaxed);
+        assert!(gap.length < GAP_MAX, "{gap:?}");
+    });
+    let entry = cluster.wait_for_failover(&name);
+    assert_whole(&entry, (&name, &replica, "MasterCrashed"), 0);
+    assert_eq!(cluster.leader_of_all(), leader);
+    for node in 0..3 {
+        let (_, highest_kb) = memory_kb(cluster.node(node).pid());
+        assert!(highest_kb < 100 * 1024, "{highest_kb} kB");
+    }
+}
+
+/// Connects again and again, and says the same for as long as it is listened to.
+fn flood(addr: &str, talk: &[u8], stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(mut stream) = TcpStream::connect(addr) else { continue };
+        let mut said = stream.set_write_timeout(Some(Duration::from_millis(100)));
+        while said.is_ok() && !stop.load(Ordering::Relaxed) {
+            said = stream.write_all(talk);
+            // A few thousand words in a second, not all that the machine can bear.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
