@@ -391,7 +391,7 @@ fn a_full_disk_is_said_and_the_others_go_on() {
         });
     }
     drop(hog);
-    cluster.kill9(full);
+    assert_eq!(cluster.wait_for_end(full).code(), Some(1), "whoever watches over it is told");
     // Its disk is gone with it; another is there.
     cluster.start(full);
     wait_until_caught_up(&cluster, full);
