@@ -124,6 +124,8 @@ pub enum Event {
 /// What a node sees of a group right now, asked by the leader.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Testimony {
+    /// Whom this node takes for the recorded master. One that lags behind the record speaks of an older one.
+    pub master: Addr,
     /// How the recorded master is dead for it; `None` when it is not, or not yet.
     pub dead: Option<Death>,
     /// Every instance as it sees it.

@@ -201,7 +201,8 @@ impl Desk {
         dead: Option<Death>,
         sights: Vec<Sight>,
     ) {
-        let testimony = Testimony { dead, sights };
+        let master = self.view().master;
+        let testimony = Testimony { master, dead, sights };
         let (node, token, group) = (node(by), Token(token), group());
         self.handle(Event::Testified { node, token, group, asked_at, testimony });
     }
@@ -470,4 +471,46 @@ fn an_election_alarms_nobody_and_a_lost_quorum_does() {
     assert_eq!(desk.diagnosis(), "QuorumLost");
     desk.handle(Event::Leadership(Leadership::Follower { leader: node("b") }));
     assert_eq!(desk.diagnosis(), "Healthy");
+}
+
+fn sight(port: u16, role: Role) -> Sight {
+    Sight {
+        addr: addr(port),
+        state: State::Up,
+        how: How::Replied,
+        age_ms: 0,
+        facts: Some((Box::new(facts(Time::ZERO, port, role)), 0)),
+    }
+}
+
+#[test]
+fn what_was_said_of_the_master_before_is_no_word_about_its_successor() {
+    let mut desk = Desk::new();
+    for port in [REPLICA, OTHER] {
+        desk.servers.insert(port, Server::Silent);
+    }
+    desk.servers.insert(MASTER, Server::Refuses);
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    desk.pass(3_500);
+    let follows = || Role::Replica { master: addr(MASTER), link: down() };
+    let sights = vec![sight(REPLICA, follows()), sight(OTHER, follows())];
+    desk.testify_with("b", 1, desk.now, Some(Death::Refusing), sights);
+    let id = desk.commands.last().expect("a command").3;
+    let promoted = facts(desk.now, REPLICA, Role::Master { replicas: Vec::new() });
+    let result = CommandResult::Done { facts: Box::new(promoted), warnings: Vec::new() };
+    desk.handle(Event::Commanded { group: group(), id, result });
+    assert_eq!(desk.view().master, addr(REPLICA));
+    desk.pass(100);
+    assert_eq!((desk.promotions(), desk.epoch()), (vec![REPLICA], 1), "nobody called it dead");
+}
+
+#[test]
+fn a_voter_that_lags_behind_the_record_does_not_vote_about_its_old_master() {
+    let mut desk = Desk::new();
+    desk.kill_master();
+    let testimony =
+        Testimony { master: addr(OTHER), dead: Some(Death::Refusing), sights: Vec::new() };
+    let (token, asked_at) = (Token(1), desk.now);
+    desk.handle(Event::Testified { node: node("b"), token, group: group(), asked_at, testimony });
+    assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]));
 }
