@@ -514,3 +514,20 @@ fn a_voter_that_lags_behind_the_record_does_not_vote_about_its_old_master() {
     desk.handle(Event::Testified { node: node("b"), token, group: group(), asked_at, testimony });
     assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]));
 }
+
+#[test]
+fn a_candidate_is_not_given_up_for_a_lease_that_ran_out_for_a_moment() {
+    let mut desk = Desk::new();
+    desk.kill_master();
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    for round in 1..5 {
+        assert_eq!(desk.promotions(), vec![REPLICA; round]);
+        let id = desk.commands.last().expect("a command").3;
+        let result = CommandResult::NotSent("the lease ran out".to_owned());
+        desk.handle(Event::Commanded { group: group(), id, result });
+        assert_eq!(desk.promotions(), vec![REPLICA; round], "not in a busy loop");
+        desk.testify("b", 1, desk.now, Some(Death::Refusing));
+        desk.pass(250);
+    }
+    assert_eq!(desk.epoch(), 1);
+}

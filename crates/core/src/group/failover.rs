@@ -335,6 +335,12 @@ impl Group {
         }
     }
 
+    /// This node did not send a command, and either will not lead any more in a moment or can send it again.
+    pub(super) fn put_off(&mut self, now: Time, why: &str) {
+        let why = format!("a command was not sent: {why}");
+        self.again = Some((now + self.policy.corroboration_timeout, why));
+    }
+
     /// Whom a command that is on its way was sent to.
     fn commanded_addr(&self, id: CommandId) -> Option<Addr> {
         let target = || self.entry.saga.as_ref().map(|saga| saga.target.clone());

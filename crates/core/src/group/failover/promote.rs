@@ -183,6 +183,12 @@ impl Group {
                 *unknown_at = Some(ctx.now);
                 self.untouched = None;
             }
+            CommandResult::NotSent(why) => {
+                // The candidate has done nothing wrong: another one may lack what it has.
+                self.read = None;
+                self.put_off(ctx.now, &why);
+                self.work = Work::Idle;
+            }
             CommandResult::Refused(why) => {
                 // Nothing was changed by this one, but an earlier one of the same promotion may have happened:
                 // unknown, or done and not recorded, or sent by another leader.
