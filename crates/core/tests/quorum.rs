@@ -531,3 +531,21 @@ fn a_candidate_is_not_given_up_for_a_lease_that_ran_out_for_a_moment() {
     }
     assert_eq!(desk.epoch(), 1);
 }
+
+#[test]
+fn a_replica_that_only_another_node_reaches_can_veto() {
+    let mut desk = Desk::new();
+    for port in [MASTER, REPLICA, OTHER] {
+        desk.servers.insert(port, Server::Silent);
+    }
+    desk.pass(5_000);
+    // The master is cut off from all nodes, and its replicas from this one: they follow it all the time.
+    for _ in 0..600 {
+        let follows = || Role::Replica { master: addr(MASTER), link: up() };
+        let sights = vec![sight(REPLICA, follows()), sight(OTHER, follows())];
+        desk.testify_with("b", 1, desk.now, Some(Death::Unreachable), sights);
+        desk.pass(100);
+    }
+    assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]));
+    assert_eq!(desk.diagnosis(), "MasterUnreachableFromHere");
+}

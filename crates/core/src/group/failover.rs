@@ -54,6 +54,7 @@ impl Group {
             entry: &self.entry,
             watches: &self.watches,
             policy: &self.policy,
+            peers: &self.peers,
             death,
             sign,
             down: asked,
