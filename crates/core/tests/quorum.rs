@@ -549,3 +549,38 @@ fn a_replica_that_only_another_node_reaches_can_veto() {
     assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]));
     assert_eq!(desk.diagnosis(), "MasterUnreachableFromHere");
 }
+
+#[test]
+fn a_resumed_failover_does_not_halt_before_everyone_was_asked() {
+    let mut desk = Desk::new();
+    let record = desk.decided_elsewhere();
+    desk.servers.insert(REPLICA, Server::Silent);
+    desk.servers.insert(MASTER, Server::Silent);
+    // Another node leads now, one that was started a moment ago: for it the master is not even down yet.
+    let policy = Policy { max_down_time: Duration::from_secs(3), ..Policy::default() };
+    desk.fleet = Fleet::new(node("a"), Policies { default: policy, ..Policies::default() });
+    desk.handle(Event::Voters(vec![node("a"), node("b"), node("c")]));
+    desk.succeed(record);
+    for _ in 0..80 {
+        desk.testify("b", 2, desk.now, Some(Death::Unreachable));
+        desk.pass(100);
+    }
+    assert_eq!((desk.promotions(), desk.epoch()), (vec![OTHER], 2), "{:?}", desk.view().status);
+}
+
+#[test]
+fn a_decision_that_the_voters_do_not_carry_any_more_is_undone() {
+    let mut desk = Desk::new();
+    let record = desk.decided_elsewhere();
+    desk.succeed(record);
+    for _ in 0..20 {
+        desk.testify("b", 2, desk.now, None);
+        desk.testify("c", 2, desk.now, None);
+        desk.pass(100);
+    }
+    let last = desk.view().history[0].clone();
+    assert_eq!((last.outcome, desk.promotions()), (Outcome::Undone, vec![]), "{last:?}");
+    assert_eq!(desk.diagnosis(), "MasterUnreachableFromHere");
+    desk.testify("b", 2, desk.now, Some(Death::Refusing));
+    assert_eq!((desk.epoch(), desk.promotions()), (2, vec![REPLICA]), "it is elected anew");
+}
