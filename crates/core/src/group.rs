@@ -71,7 +71,7 @@ pub struct Group {
     peers: Peers,
     /// No failover is begun before this moment.
     hold: Option<Hold>,
-    /// A proposal was not committed: nothing at all is proposed or commanded before this moment.
+    /// A proposal was not committed, or a command not sent: nothing at all is proposed or commanded before this moment.
     again: Option<(Time, String)>,
     /// The epoch whose candidate surely got no promotion so far: decided here, under this leadership, and every command
     /// was refused.

@@ -201,7 +201,8 @@ impl Desk {
         dead: Option<Death>,
         sights: Vec<Sight>,
     ) {
-        let testimony = Testimony { dead, sights };
+        let master = self.view().master;
+        let testimony = Testimony { master, dead, sights };
         let (node, token, group) = (node(by), Token(token), group());
         self.handle(Event::Testified { node, token, group, asked_at, testimony });
     }
@@ -470,4 +471,116 @@ fn an_election_alarms_nobody_and_a_lost_quorum_does() {
     assert_eq!(desk.diagnosis(), "QuorumLost");
     desk.handle(Event::Leadership(Leadership::Follower { leader: node("b") }));
     assert_eq!(desk.diagnosis(), "Healthy");
+}
+
+fn sight(port: u16, role: Role) -> Sight {
+    Sight {
+        addr: addr(port),
+        state: State::Up,
+        how: How::Replied,
+        age_ms: 0,
+        facts: Some((Box::new(facts(Time::ZERO, port, role)), 0)),
+    }
+}
+
+#[test]
+fn what_was_said_of_the_master_before_is_no_word_about_its_successor() {
+    let mut desk = Desk::new();
+    for port in [REPLICA, OTHER] {
+        desk.servers.insert(port, Server::Silent);
+    }
+    desk.servers.insert(MASTER, Server::Refuses);
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    desk.pass(3_500);
+    let follows = || Role::Replica { master: addr(MASTER), link: down() };
+    let sights = vec![sight(REPLICA, follows()), sight(OTHER, follows())];
+    desk.testify_with("b", 1, desk.now, Some(Death::Refusing), sights);
+    let id = desk.commands.last().expect("a command").3;
+    let promoted = facts(desk.now, REPLICA, Role::Master { replicas: Vec::new() });
+    let result = CommandResult::Done { facts: Box::new(promoted), warnings: Vec::new() };
+    desk.handle(Event::Commanded { group: group(), id, result });
+    assert_eq!(desk.view().master, addr(REPLICA));
+    desk.pass(100);
+    assert_eq!((desk.promotions(), desk.epoch()), (vec![REPLICA], 1), "nobody called it dead");
+}
+
+#[test]
+fn a_voter_that_lags_behind_the_record_does_not_vote_about_its_old_master() {
+    let mut desk = Desk::new();
+    desk.kill_master();
+    let testimony =
+        Testimony { master: addr(OTHER), dead: Some(Death::Refusing), sights: Vec::new() };
+    let (token, asked_at) = (Token(1), desk.now);
+    desk.handle(Event::Testified { node: node("b"), token, group: group(), asked_at, testimony });
+    assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]));
+}
+
+#[test]
+fn a_candidate_is_not_given_up_for_a_lease_that_ran_out_for_a_moment() {
+    let mut desk = Desk::new();
+    desk.kill_master();
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    for round in 1..5 {
+        assert_eq!(desk.promotions(), vec![REPLICA; round]);
+        let id = desk.commands.last().expect("a command").3;
+        let result = CommandResult::NotSent("the lease ran out".to_owned());
+        desk.handle(Event::Commanded { group: group(), id, result });
+        assert_eq!(desk.promotions(), vec![REPLICA; round], "not in a busy loop");
+        desk.testify("b", 1, desk.now, Some(Death::Refusing));
+        desk.pass(250);
+    }
+    assert_eq!(desk.epoch(), 1);
+}
+
+#[test]
+fn a_replica_that_only_another_node_reaches_can_veto() {
+    let mut desk = Desk::new();
+    for port in [MASTER, REPLICA, OTHER] {
+        desk.servers.insert(port, Server::Silent);
+    }
+    desk.pass(5_000);
+    // The master is cut off from all nodes, and its replicas from this one: they follow it all the time.
+    for _ in 0..600 {
+        let follows = || Role::Replica { master: addr(MASTER), link: up() };
+        let sights = vec![sight(REPLICA, follows()), sight(OTHER, follows())];
+        desk.testify_with("b", 1, desk.now, Some(Death::Unreachable), sights);
+        desk.pass(100);
+    }
+    assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]));
+    assert_eq!(desk.diagnosis(), "MasterUnreachableFromHere");
+}
+
+#[test]
+fn a_resumed_failover_does_not_halt_before_everyone_was_asked() {
+    let mut desk = Desk::new();
+    let record = desk.decided_elsewhere();
+    desk.servers.insert(REPLICA, Server::Silent);
+    desk.servers.insert(MASTER, Server::Silent);
+    // Another node leads now, one that was started a moment ago: for it the master is not even down yet.
+    let policy = Policy { max_down_time: Duration::from_secs(3), ..Policy::default() };
+    desk.fleet = Fleet::new(node("a"), Policies { default: policy, ..Policies::default() });
+    desk.handle(Event::Voters(vec![node("a"), node("b"), node("c")]));
+    desk.succeed(record);
+    for _ in 0..80 {
+        desk.testify("b", 2, desk.now, Some(Death::Unreachable));
+        desk.pass(100);
+    }
+    assert_eq!((desk.promotions(), desk.epoch()), (vec![OTHER], 2), "{:?}", desk.view().status);
+}
+
+#[test]
+fn a_decision_that_the_voters_do_not_carry_any_more_is_undone() {
+    let mut desk = Desk::new();
+    let record = desk.decided_elsewhere();
+    desk.succeed(record);
+    for _ in 0..20 {
+        desk.testify("b", 2, desk.now, None);
+        desk.testify("c", 2, desk.now, None);
+        desk.pass(100);
+    }
+    let last = desk.view().history[0].clone();
+    assert_eq!((last.outcome, desk.promotions()), (Outcome::Undone, vec![]), "{last:?}");
+    assert_eq!(desk.diagnosis(), "MasterUnreachableFromHere");
+    desk.testify("b", 2, desk.now, Some(Death::Refusing));
+    assert_eq!((desk.epoch(), desk.promotions()), (2, vec![REPLICA]), "it is elected anew");
 }

@@ -174,7 +174,7 @@ impl Talk {
                 }
                 Ok(Reply::Commanded(result)) => result,
                 Ok(Reply::Refused(why)) | Err(CallError::NotSent(why)) => {
-                    CommandResult::Refused(format!("{via} was to send the command: {why}"))
+                    CommandResult::NotSent(format!("{via} was to send the command: {why}"))
                 }
                 Ok(
                     Reply::Sights(_)

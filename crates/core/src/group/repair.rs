@@ -255,6 +255,11 @@ impl Group {
                     Ok(())
                 }
             }
+            CommandResult::NotSent(why) => {
+                self.put_off(ctx.now, &why);
+                self.work = Work::Idle;
+                return;
+            }
             CommandResult::Refused(why) => Err(why),
             CommandResult::Unknown(_) => {
                 // A server that writes its file for longer than the command may take has done it: its role will tell.

@@ -321,6 +321,11 @@ impl Task {
         answered: &mut Answered,
         written: &mut bool,
     ) -> CommandResult {
+        let late = || CommandResult::NotSent("its time was over".to_owned());
+        if self.clock.now() >= order.deadline {
+            // It waited here, or this node stood still: the instance was not even asked.
+            return late();
+        }
         if let Err(why) = self.warm(answered).await {
             // What is left of it cannot be told from a connection that works.
             self.main = None;
@@ -336,15 +341,13 @@ impl Task {
             OrderedBy::Leader(_) => self.broker.allows_leader(order.token),
         };
         if !allowed {
-            return CommandResult::Refused(
-                "the leadership under which it was decided is over, or its lease ran out; the command was not sent"
+            return CommandResult::NotSent(
+                "the leadership under which it was decided is over, or its lease ran out"
                     .to_owned(),
             );
         }
         if self.clock.now() >= order.deadline {
-            return CommandResult::Refused(
-                "its time was over; the command was not sent".to_owned(),
-            );
+            return late();
         }
         let Some(main) = &mut self.main else {
             return CommandResult::Refused(

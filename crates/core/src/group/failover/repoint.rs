@@ -228,6 +228,11 @@ impl Group {
                 active.unknown = Some(why);
                 work.again_at = ctx.now;
             }
+            CommandResult::NotSent(why) => {
+                work.active.remove(&addr);
+                work.waiting.push(addr);
+                self.put_off(ctx.now, &why);
+            }
             CommandResult::Refused(why) => {
                 work.active.remove(&addr);
                 self.repoint_failed(ctx, &addr, &why);
