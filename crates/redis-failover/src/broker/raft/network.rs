@@ -16,13 +16,13 @@ use openraft::error::{
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
-    VoteRequest, VoteResponse,
+    VoteResponse,
 };
 use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
 use super::message::{self, Answer};
-use super::types::{Member, MemberId, Raft, SnapshotMeta, Types, Vote};
+use super::types::{Member, MemberId, Raft, SnapshotMeta, Types, Vote, VoteRequest};
 use crate::clock::Clock;
 use crate::peers::{Lane, Peers};
 
@@ -44,10 +44,23 @@ pub(crate) struct Ask {
     rpc: Rpc,
 }
 
+#[cfg(test)]
+impl Ask {
+    /// Of a member that wants to lead.
+    pub(super) fn candidate(
+        from: MemberId,
+        to: MemberId,
+        cluster: u64,
+        request: VoteRequest,
+    ) -> Self {
+        Self { from, to, cluster, leads: false, rpc: Rpc::Vote(request) }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 enum Rpc {
     Append(AppendEntriesRequest<Types>),
-    Vote(VoteRequest<MemberId>),
+    Vote(VoteRequest),
     Snapshot(Chunk),
 }
 
@@ -224,7 +237,13 @@ impl Network {
                     "the member {from} is none any more, or not yet: it was taken out, or another has its place"
                 ));
             }
+            // openraft lets followers keep to their leader, but a leader give itself up to whoever asks.
+            Rpc::Vote(_) if self.lease.holds(self.clock.now()) => {
+                let vote = raft.metrics().borrow().vote;
+                Reply::Vote(VoteResponse { vote, vote_granted: false, last_log_id: None })
+            }
             Rpc::Vote(request) => {
+                self.lease.forget(self.clock.now());
                 Reply::Vote(raft.vote(request).await.map_err(|error| gone(&error))?)
             }
             Rpc::Snapshot(chunk) => match raft.install_snapshot(chunk.try_into()?).await {
@@ -347,6 +366,9 @@ impl RaftNetwork<Types> for Way {
             let Reply::Append(reply) = reply else { return Err(way.another()) };
             if accepted(&reply) {
                 way.network.lease.acked(way.to, term, sent);
+            } else {
+                // Before Raft hears of it, takes that one's side, and perhaps elects it.
+                way.network.lease.forget(way.network.clock.now());
             }
             Ok(reply)
         });
@@ -372,7 +394,7 @@ impl RaftNetwork<Types> for Way {
 
     async fn vote(
         &mut self,
-        request: VoteRequest<MemberId>,
+        request: VoteRequest,
         option: RPCOption,
     ) -> Result<VoteResponse<MemberId>, CallError<openraft::error::Infallible>> {
         match self.call(Rpc::Vote(request), option.hard_ttl()).await? {

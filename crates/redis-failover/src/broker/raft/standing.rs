@@ -13,7 +13,7 @@ const REFUSED_AGE_MAX: Duration = Duration::from_secs(2);
 impl RaftBroker {
     /// Whether this node leads under this token, and its lease holds now.
     pub(crate) fn allows(&self, token: Token) -> bool {
-        self.0.lease.allows(token, self.0.clock.now())
+        self.running().is_some_and(|running| running.token() == Some(token))
     }
 
     /// Whether this node follows the leader of this term, and heard of it within one election timeout: only then it may

@@ -1,5 +1,7 @@
 //! Clusters in one process, over real sockets.
 
+mod rivals;
+
 use std::net::SocketAddr;
 
 use failover_core::event::RefusalCode;

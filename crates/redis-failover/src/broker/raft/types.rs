@@ -37,6 +37,8 @@ pub(crate) type LogId = openraft::LogId<MemberId>;
 pub(crate) type Vote = openraft::Vote<MemberId>;
 /// Who the members are, and where in the log that was said.
 pub(crate) type StoredMembership = openraft::StoredMembership<MemberId, Member>;
+/// A wish to be voted for.
+pub(crate) type VoteRequest = openraft::raft::VoteRequest<MemberId>;
 /// What a snapshot covers.
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<MemberId, Member>;
 /// What a broken store means to Raft: its end.
