@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::machine::replay;
 use super::store::{Meta, Store};
-use super::types::{Member, MemberId, SnapshotMeta, StoredMembership, Vote};
+use super::types::{Member, MemberId, SnapshotMeta, StoredMembership, Vote, show};
 
 /// Makes the members that are in the list the only ones. Nothing is done when all of them are.
 ///
@@ -68,9 +68,4 @@ fn next_id(id: u64, list: &[Addr]) -> u64 {
         digest.update([0]);
     }
     digest.finalize().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
-}
-
-fn show<'a>(addrs: impl IntoIterator<Item = &'a Addr>) -> String {
-    let texts: Vec<String> = addrs.into_iter().map(ToString::to_string).collect();
-    texts.join(", ")
 }

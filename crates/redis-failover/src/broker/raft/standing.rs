@@ -55,7 +55,11 @@ impl RaftBroker {
         if self.age().is_some_and(|age| age < REFUSED_AGE_MAX) {
             return None;
         }
-        let running = self.running()?;
+        let Some(running) = self.running() else {
+            return Some(
+                "this node has no record and is no member of a cluster yet: its log says what it waits for".to_owned(),
+            );
+        };
         if running.is_outside() {
             return Some(format!(
                 "this node is no member of its cluster any more, or not yet: POST /v1/cluster/members {{\"addr\":\"{}\"}} on \

@@ -129,6 +129,15 @@ impl Store {
         }
     }
 
+    /// Makes this a store that holds nothing, and lets nobody write to it any more.
+    ///
+    /// # Errors
+    /// Why it cannot be written.
+    pub(super) async fn forget(&self, meta: &Meta, why: &'static str) -> Result<(), String> {
+        let meta = meta.to_bytes()?;
+        self.write(|done| Job::Forget { meta, why, done }).await
+    }
+
     /// Keeps a snapshot in place of the one before, unless that one covers more: this one was begun before it came.
     pub(super) async fn save_snapshot(
         &self,

@@ -1,5 +1,6 @@
 //! Clusters in one process, over real sockets.
 
+mod founders;
 mod rivals;
 
 use std::net::SocketAddr;

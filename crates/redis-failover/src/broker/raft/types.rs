@@ -77,6 +77,12 @@ pub(crate) fn name(member: &Member) -> NodeId {
     NodeId::new(&member.addr.to_string())
 }
 
+/// Addresses in a sentence.
+pub(crate) fn show<'a>(addrs: impl IntoIterator<Item = &'a Addr>) -> String {
+    let texts: Vec<String> = addrs.into_iter().map(ToString::to_string).collect();
+    texts.join(", ")
+}
+
 /// A random number.
 ///
 /// # Errors

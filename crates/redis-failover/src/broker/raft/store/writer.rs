@@ -53,6 +53,12 @@ pub(super) enum Job {
         meta: Vec<u8>,
         done: Done,
     },
+    /// Nothing in place of everything. It is the last that is written, for this reason.
+    Forget {
+        meta: Vec<u8>,
+        why: &'static str,
+        done: Done,
+    },
 }
 
 /// Why the store stopped to work, once it did: a sentence.
@@ -81,12 +87,25 @@ impl Writer {
                 continue;
             }
             let written = self.write(&jobs, committed.take());
+            if written.is_ok() {
+                self.end_with_it(&jobs);
+            }
             for job in jobs.drain(..) {
                 job.end(written.clone());
             }
         }
         if let Some(committed) = committed {
             let _ = self.write(&[], Some(committed));
+        }
+    }
+
+    /// What follows in the same transaction is left out of it, and later ones fail.
+    fn end_with_it(&self, jobs: &[Job]) {
+        for job in jobs {
+            if let Job::Forget { why, .. } = job {
+                // Whoever was first says why.
+                let _ = self.failure.set((*why).to_owned());
+            }
         }
     }
 
@@ -116,10 +135,17 @@ impl Writer {
         {
             let mut log = transaction.open_table(LOG)?;
             let mut state = transaction.open_table(STATE)?;
+            let mut forgotten = false;
             for job in jobs {
                 job.write(&mut log, &mut state)?;
+                if let Job::Forget { .. } = job {
+                    forgotten = true;
+                    break;
+                }
             }
-            if let Some(committed) = committed {
+            if let Some(committed) = committed
+                && !forgotten
+            {
                 state.insert(COMMITTED, committed)?;
             }
         }
@@ -167,6 +193,13 @@ impl Job {
                 state.insert(VOTE, vote.as_slice())?;
                 state.insert(META, meta.as_slice())?;
             }
+            Self::Forget { meta, .. } => {
+                log.retain_in::<u64, _>(.., |_, _| false)?;
+                for name in [SNAPSHOT_META, SNAPSHOT, PURGED, COMMITTED, VOTE] {
+                    state.remove(name)?;
+                }
+                state.insert(META, meta.as_slice())?;
+            }
         }
         Ok(())
     }
@@ -180,7 +213,8 @@ impl Job {
             Self::Vote(_, done)
             | Self::Meta(_, done)
             | Self::Snapshot { done, .. }
-            | Self::Replace { done, .. } => {
+            | Self::Replace { done, .. }
+            | Self::Forget { done, .. } => {
                 let _ = done.send(written);
             }
             Self::Truncate { .. } | Self::Purge { .. } | Self::Committed(_) => {}
