@@ -44,10 +44,11 @@ pub(super) enum Job {
         record: Arc<[u8]>,
         done: Done,
     },
-    /// A snapshot in place of the whole log, under another vote and in another cluster.
+    /// A snapshot and these entries in place of the whole log, under another vote and in another cluster.
     Replace {
         covers: Vec<u8>,
         record: Arc<[u8]>,
+        entries: Vec<(u64, Vec<u8>)>,
         last: Vec<u8>,
         vote: Vec<u8>,
         meta: Vec<u8>,
@@ -184,8 +185,11 @@ impl Job {
                 state.insert(SNAPSHOT_META, covers.as_slice())?;
                 state.insert(SNAPSHOT, &**record)?;
             }
-            Self::Replace { covers, record, last, vote, meta, .. } => {
+            Self::Replace { covers, record, entries, last, vote, meta, .. } => {
                 log.retain_in::<u64, _>(.., |_, _| false)?;
+                for (index, bytes) in entries {
+                    log.insert(index, bytes.as_slice())?;
+                }
                 state.insert(SNAPSHOT_META, covers.as_slice())?;
                 state.insert(SNAPSHOT, &**record)?;
                 state.insert(PURGED, last.as_slice())?;
