@@ -7,22 +7,21 @@
 mod common;
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use common::cluster::addr_of;
 use common::daemon::{Ended, Launch};
 use common::scenario::{holds, wait_for_failover};
 use common::together::{QUIET, guard, holds_quiet, register, wait_until_settled};
 use common::{Cluster, Daemon, Group, Options, PATIENCE, Server, ServerKind, wait_until};
 
-/// The member with this node's id, as another shows it.
+/// The member at this node's address, as another shows it.
 fn member(cluster: &Cluster, shown_by: usize, node: usize) -> Option<Value> {
     let members = cluster.members(shown_by);
-    let is_it = |member: &Value| member["id"].as_str().map(addr_of) == Some(cluster.id(node));
-    members.into_iter().find(is_it)
+    members.into_iter().find(|member| member["addr"] == cluster.id(node))
 }
 
 /// Waits until every node that answers lists exactly these members.
@@ -32,7 +31,7 @@ fn wait_for_members(cluster: &Cluster, nodes: &[usize]) {
     wanted.sort();
     for node in nodes {
         wait_until(&format!("node {node} lists {wanted:?}"), PATIENCE, || {
-            (cluster.member_ids(*node) == wanted).then_some(())
+            (cluster.member_addrs(*node) == wanted).then_some(())
         });
     }
 }
@@ -196,13 +195,13 @@ fn changes_of_the_members_that_make_no_sense_are_refused() {
     let known = format!(r#"{{"addr":"{}"}}"#, cluster.id(leader));
     let answer = node.post("/v1/cluster/members", &known);
     assert!([200, 409].contains(&answer.status), "{}", answer.body);
-    for body in
-        ["", "{}", "[]", r#"{"addr":"nonsense"}"#, r#"{"addr":7}"#, r#"{"addr":"0.0.0.0:1"}"#]
-    {
+    for body in ["", "{}", "[]", r#"{"addr":"nonsense"}"#, r#"{"addr":7}"#] {
         let answer = node.post("/v1/cluster/members", body);
         assert_eq!(answer.status, 400, "{body}: {}", answer.body);
         assert_eq!(answer.error_code(), Some("bad_request"), "{body}: {}", answer.body);
     }
+    let answer = node.post("/v1/cluster/members", r#"{"addr":"0.0.0.0:1"}"#);
+    assert!((400..500).contains(&answer.status), "{}", answer.body);
     let answer = node.delete("/v1/cluster/members/127.0.0.1:1");
     assert!((400..500).contains(&answer.status), "{}", answer.body);
     let nobody = common::ports::Port::take();
@@ -349,6 +348,58 @@ fn a_directory_that_cannot_be_written_is_refused() {
     assert!(line.to_lowercase().contains("permission denied"), "{line}");
 }
 
+/// What cannot be written down cannot be promised: the node says so and stops taking part, and the
+/// others are a majority. With room again it goes on, with what it has or as somebody who has nothing.
+#[test]
+fn a_full_disk_is_said_and_the_others_go_on() {
+    let mut group = Group::start(ServerKind::Redis, 1);
+    let name = group.master.addr();
+    let replica = group.replicas[0].addr();
+    let mut cluster = guard(&group, &[]);
+    let full = cluster.follower();
+    cluster.stop(full);
+    if cluster.set_disk(full, 8).is_none() {
+        return;
+    }
+    cluster.leader();
+    cluster.start(full);
+    wait_until_caught_up(&cluster, full);
+    cluster.leader_of_all();
+    // The rest of the disk is filled; what is left to the store it has taken already.
+    let mut hog = fs::File::create(cluster.inside(full).join("hog")).expect("there is room");
+    while hog.write_all(&[1; 4096]).is_ok() {}
+    cluster.wait_masters(&[&name], PATIENCE);
+    let others: Vec<usize> = (0..3).filter(|node| *node != full).collect();
+    // Long lists, so that the store needs more room than it has.
+    let strangers: Vec<String> = (1..500).map(|number| format!("127.0.0.1:{number}")).collect();
+    let asked = others[0];
+    let mut changes = 0;
+    let log = wait_until("it runs out of room, and says so", PATIENCE, || {
+        let method = if changes % 2 == 0 { "POST" } else { "DELETE" };
+        changes += 1;
+        let body = format!("masters={}", strangers.join(","));
+        let answer = cluster.node(asked).request(method, "/master", &body);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let log = cluster.log(full);
+        log.to_lowercase().contains("no space left").then_some(log)
+    });
+    assert!(!log.contains("panicked"), "{log}");
+    group.master.kill9();
+    for node in &others {
+        wait_until("the others replace the master", PATIENCE, || {
+            cluster.masters(*node).contains(&replica).then_some(())
+        });
+    }
+    drop(hog);
+    assert_eq!(cluster.wait_for_end(full).code(), Some(1), "whoever watches over it is told");
+    // Its disk is gone with it; another is there.
+    cluster.start(full);
+    wait_until_caught_up(&cluster, full);
+    wait_until("it knows what happened", PATIENCE, || {
+        cluster.masters(full).contains(&replica).then_some(())
+    });
+}
+
 /// The majority is lost for good, and the one that is left has the record. Told that it is alone, it
 /// keeps what it knows, says whom it has cut off, and guards by itself. The same setting may stay: a
 /// list that is equal to the membership changes nothing.
@@ -374,13 +425,13 @@ fn with_raft_cluster_state_new_a_survivor_goes_on_alone() {
     }
     cluster.wait_masters(&[&master], PATIENCE);
     assert_eq!(cluster.wait_for_failover(&name), before);
-    assert_eq!(cluster.member_ids(0), [cluster.id(0)]);
+    assert_eq!(cluster.member_addrs(0), [cluster.id(0)]);
 
     // Again, with the same setting: an ordinary start.
     cluster.kill9(0);
     cluster.start(0);
     assert_eq!(cluster.leader(), 0);
-    assert_eq!(cluster.member_ids(0), [cluster.id(0)]);
+    assert_eq!(cluster.member_addrs(0), [cluster.id(0)]);
     cluster.wait_until_guarded(&name, &group.addrs());
     group.server_mut(&master).kill9();
     let entry = cluster.wait_for_failovers(&name, 2);

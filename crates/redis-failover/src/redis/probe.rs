@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ use crate::resolve::Resolver;
 
 /// A host that does not answer a connection attempt for this long is unreachable for now.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection attempt that has no answer for this long is joined by another one.
+const SECOND_ATTEMPT: Duration = Duration::from_millis(50);
 
 /// How long a fresh connection may stay silent until another one is opened in its place; longer than connecting takes.
 const FRESH_AGE_MAX: Duration = Duration::from_millis(1500);
@@ -455,7 +458,22 @@ async fn connect_first(sockets: &[SocketAddr]) -> Result<Box<Connection>, Connec
     Err(worst)
 }
 
+/// A connection attempt can get lost, for example one that arrives while the process behind the address is dying, and the
+/// system repeats it only after a second: a second attempt is made beside it much earlier, and the first answer counts.
 async fn connect_socket(socket: SocketAddr) -> Result<Box<Connection>, ConnectError> {
+    let mut first = pin!(connect_once(socket));
+    tokio::select! {
+        biased;
+        opened = &mut first => return opened,
+        () = tokio::time::sleep(SECOND_ATTEMPT) => {}
+    }
+    tokio::select! {
+        opened = first => opened,
+        opened = connect_once(socket) => opened,
+    }
+}
+
+async fn connect_once(socket: SocketAddr) -> Result<Box<Connection>, ConnectError> {
     match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(socket)).await {
         Ok(Ok(stream)) => Ok(Box::new(Connection::new(stream, socket))),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
@@ -496,5 +514,23 @@ mod tests {
         assert_eq!(connection.socket(), open);
         drop(listener);
         assert!(matches!(connect_first(&[closed, open]).await, Err(ConnectError::Refused)));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_got_lost_does_not_hold_up_the_next_one() {
+        use socket2::{Domain, Socket, Type};
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+        listener.listen(0).expect("it listens");
+        let addr = listener.local_addr().expect("it is bound").as_socket().expect("an address");
+        // One connection fills the queue, and the system throws further attempts away.
+        let _waiting = TcpStream::connect(addr).await.expect("there is room for one");
+        let started_at = tokio::time::Instant::now();
+        let connecting = tokio::spawn(connect_socket(addr));
+        tokio::time::sleep(SECOND_ATTEMPT / 2).await;
+        assert!(!connecting.is_finished(), "the first attempt is lost");
+        let _accepted = listener.accept().expect("the one that waits");
+        connecting.await.expect("no panic").ok().expect("the second attempt gets through");
+        assert!(started_at.elapsed() < CONNECT_TIMEOUT * 9 / 10, "{:?}", started_at.elapsed());
     }
 }
