@@ -302,6 +302,9 @@ impl Watch {
         for (_, at) in &mut self.unanswered {
             *at = (*at + stalled).min(now);
         }
+        if let Some(loading) = &mut self.loading {
+            loading.since = (loading.since + stalled).min(now);
+        }
         if let Some(trouble) = &mut self.trouble {
             trouble.since = (trouble.since + stalled).min(now);
             trouble.refused = trouble.refused.map(|at| (at + stalled).min(now));
