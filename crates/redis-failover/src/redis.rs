@@ -6,6 +6,7 @@
 //! server understands.
 
 mod command;
+mod connect;
 mod connection;
 mod flavor;
 mod info;
