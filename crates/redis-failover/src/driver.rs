@@ -153,8 +153,29 @@ impl Driver {
 
     async fn handle(&mut self, round: &mut Round, event: Event) {
         let event = after_commit(event).await;
+        self.log_standing(&event);
         self.fleet.handle(self.clock.now(), event);
         self.drain(round).await;
+    }
+
+    /// Who acts, and who votes, in the words of the log. A node that is alone has nothing to say about that.
+    fn log_standing(&self, event: &Event) {
+        match (event, &self.talk) {
+            (Event::Leadership(Leadership::Leader(token)), Some(_)) => {
+                tracing::info!("this node leads the cluster in term {}", token.0);
+            }
+            (Event::Leadership(Leadership::Follower { leader }), Some(_)) => {
+                tracing::info!("{leader} leads the cluster");
+            }
+            (Event::Leadership(Leadership::None), Some(_)) => {
+                tracing::warn!("no leader is known; nobody acts until there is one");
+            }
+            (Event::Voters(voters), Some(_)) => {
+                let voters: Vec<String> = voters.iter().map(ToString::to_string).collect();
+                tracing::info!("the cluster's voters are {}", voters.join(", "));
+            }
+            _ => {}
+        }
     }
 
     /// Does for another node what only the loop can.

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use super::command::{Answered, WARM, carry_out};
 use super::connect::{ConnectError, connect};
 use super::connection::{Broken, Connection, Login, Taken};
+use super::dial::{ConnectError, connect};
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::events::Events;

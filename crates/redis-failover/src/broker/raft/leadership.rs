@@ -61,7 +61,8 @@ impl Watcher {
             let now = self.network.clock.now();
             let seen = metrics.borrow_and_update().clone();
             let applied = *last.borrow_and_update();
-            if seen.running_state.is_err() {
+            // Not everything that cannot be written is waited for by Raft.
+            if seen.running_state.is_err() || self.failure.get().is_some() {
                 break;
             }
             let membership = self.applied.membership();

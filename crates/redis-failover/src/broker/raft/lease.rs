@@ -36,6 +36,8 @@ struct State {
     configs: Vec<Vec<MemberId>>,
     /// When the last request that a member acknowledged was sent, in that term.
     acked: BTreeMap<MemberId, Time>,
+    /// Acknowledgements of what was sent until then do not count, also those that are still on their way.
+    forgotten: Option<Time>,
 }
 
 impl Lease {
@@ -48,6 +50,9 @@ impl Lease {
     /// A member accepted, as a follower of this term, what was sent to it then.
     pub(crate) fn acked(&self, member: MemberId, term: u64, sent: Time) {
         let mut state = self.state();
+        if state.forgotten.is_some_and(|until| sent <= until) {
+            return;
+        }
         state.enter(term);
         if state.term == Some(term) {
             let acked = state.acked.entry(member).or_insert(sent);
@@ -71,6 +76,14 @@ impl Lease {
         state.from = state.from.max(from);
     }
 
+    /// Forgets every acknowledgement up to now: this node is about to follow somebody else, or may be. Should it go on
+    /// leading, it asks again.
+    pub(crate) fn forget(&self, now: Time) {
+        let mut state = self.state();
+        state.acked.clear();
+        state.forgotten = Some(now);
+    }
+
     /// Who votes.
     pub(crate) fn set_voters(&self, membership: &Membership<MemberId, Member>) {
         let configs =
@@ -86,6 +99,13 @@ impl Lease {
         let state = self.state();
         state.term == Some(token.0)
             && state.quorum_sent(now).is_some_and(|sent| now.since(sent) < self.length)
+    }
+
+    /// Whether this node leads in any term and may act now. Until it may not any more it promises nothing to another
+    /// candidate: the majority that would elect that one could consist of this node and of those that the lease has
+    /// nothing from.
+    pub(crate) fn holds(&self, now: Time) -> bool {
+        self.quorum_age(now).is_some_and(|age| age < self.length)
     }
 
     /// How long ago a majority was last known to follow this leader; `None` when it does not lead or never was.
@@ -215,6 +235,24 @@ mod tests {
         lease.acked(id(2), 2, at(4));
         assert!(lease.allows(Token(2), at(5)));
         assert!(!lease.allows(Token(1), at(5)));
+    }
+
+    #[test]
+    fn what_was_sent_before_a_vote_says_nothing_after_it() {
+        let lease = lease(&[&[1, 2, 3]]);
+        lease.leads(id(1), 1);
+        lease.acked(id(2), 1, at(100));
+        assert!(lease.holds(at(200)));
+        assert!(!lease.holds(at(800)), "it is as long as what it allows");
+        lease.forget(at(200));
+        assert!(!lease.holds(at(201)));
+        lease.acked(id(3), 1, at(200));
+        assert!(!lease.allows(Token(1), at(202)), "its answer was on its way");
+        lease.ends(1);
+        lease.acked(id(3), 1, at(199));
+        assert!(!lease.allows(Token(1), at(202)), "nor does it bring the term back");
+        lease.acked(id(3), 1, at(201));
+        assert!(lease.allows(Token(1), at(202)), "it went on leading");
     }
 
     #[test]

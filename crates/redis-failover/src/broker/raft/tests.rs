@@ -1,5 +1,9 @@
 //! Clusters in one process, over real sockets.
 
+mod founders;
+mod rivals;
+mod survivors;
+
 use std::net::SocketAddr;
 
 use failover_core::event::RefusalCode;
@@ -58,6 +62,7 @@ async fn start(settings: Settings) -> Node {
             Err(_) => sleep(Duration::from_millis(10)).await,
         }
     };
+    let me = settings.addr.clone();
     let peers = Peers::new(settings.addr.clone(), None, Resolver::new(), clock);
     let (broker, events) = RaftBroker::start(settings, peers, clock).await.expect("start");
     let (port, cut) = oneshot::channel::<()>();
@@ -66,7 +71,7 @@ async fn start(settings: Settings) -> Node {
         let broker = answering.clone();
         async move { broker.answer(&body).await }
     };
-    tokio::spawn(Peers::serve(listener, None, answer, async {
+    tokio::spawn(Peers::serve(listener, me, None, answer, async {
         let _ = cut.await;
     }));
     Node {
