@@ -7,8 +7,7 @@ use crate::instance::Facts;
 use crate::node::{GroupName, Leadership, NodeId, Token};
 use crate::record::{Change, Record};
 use crate::time::Time;
-use crate::view::{How, State};
-use crate::watch::Death;
+use crate::view::{Death, How, State};
 
 /// Numbers the questions to one instance, so that a late answer is known as one.
 pub type ProbeSeq = u64;
@@ -124,6 +123,8 @@ pub enum Event {
 /// What a node sees of a group right now, asked by the leader.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Testimony {
+    /// Whom this node takes for the recorded master. One that lags behind the record speaks of an older one.
+    pub master: Addr,
     /// How the recorded master is dead for it; `None` when it is not, or not yet.
     pub dead: Option<Death>,
     /// Every instance as it sees it.
@@ -197,8 +198,11 @@ pub enum CommandResult {
         /// What did not work beside it and matters to people, such as a refused `CONFIG REWRITE`.
         warnings: Vec<String>,
     },
-    /// It surely changed nothing: it was not sent, or the server said no.
+    /// It surely changed nothing: it could not be sent, or the server said no.
     Refused(String),
+    /// It was not sent, for a reason that says nothing of the instance: the leadership is over or its lease ran out, or
+    /// a node stood still until its time was over.
+    NotSent(String),
     /// It may have happened, or may happen later.
     Unknown(String),
 }
