@@ -70,7 +70,10 @@ impl Group {
             self.tell_end(now, history);
         }
         match (&before.status, &self.entry.status) {
-            (Status::Active, Status::Halted { reason, .. }) => {
+            (
+                Status::Active | Status::Paused { .. } | Status::Resuming,
+                Status::Halted { reason, .. },
+            ) => {
                 let sentence = format!(
                     "the group is halted, nothing more is done to it until it is resumed \
                      (POST /v1/groups/{}/resume): {reason}",
@@ -78,11 +81,23 @@ impl Group {
                 );
                 self.publish(now, What::Halted, sentence);
             }
-            (Status::Halted { .. }, Status::Active) => {
+            (Status::Halted { .. } | Status::Paused { .. } | Status::Resuming, Status::Active) => {
                 self.hold = None;
                 self.publish(now, What::Resumed, "the group was resumed".to_owned());
             }
-            (Status::Active, Status::Active) | (Status::Halted { .. }, Status::Halted { .. }) => {}
+            (before, Status::Paused { .. }) if *before != self.entry.status => {
+                let sentence = format!(
+                    "{}; it is watched, and nothing is done to it",
+                    self.pause_in_words().unwrap_or_default()
+                );
+                self.publish(now, What::Paused, sentence);
+            }
+            (
+                Status::Active | Status::Halted { .. } | Status::Paused { .. } | Status::Resuming,
+                Status::Paused { .. } | Status::Resuming,
+            )
+            | (Status::Active, Status::Active)
+            | (Status::Halted { .. }, Status::Halted { .. }) => {}
         }
     }
 
@@ -139,6 +154,10 @@ impl Group {
     fn tell_master(&mut self, now: Time, before: &GroupEntry) {
         let master = self.entry.master.clone();
         let Some(saga) = &self.entry.saga else {
+            if self.entry.epoch != before.epoch {
+                self.tell_adoption(now, before);
+                return;
+            }
             let sentence = format!("{} leads to the master {master}", before.master);
             self.publish(now, What::MasterFound { master }, sentence);
             return;
@@ -156,10 +175,28 @@ impl Group {
         self.publish(now, what, sentence);
     }
 
+    fn tell_adoption(&mut self, now: Time, before: &GroupEntry) {
+        let (old_master, new_master) = (before.master.clone(), self.entry.master.clone());
+        let epoch = self.entry.epoch;
+        let sentence = format!(
+            "{new_master} was made the master by hand in place of {old_master}, and is the recorded one since epoch {epoch}"
+        );
+        self.publish(now, What::MasterChanged { old_master, new_master, epoch }, sentence);
+    }
+
     fn tell_end(&mut self, now: Time, history: &HistoryEntry) {
         let took = millis(now.since(history.started_at));
         let target = history.new_master.clone().unwrap_or_else(|| history.old_master.clone());
         let (what, sentence) = match (history.kind, history.outcome) {
+            // Told already, as another master.
+            (
+                Kind::Adoption,
+                Outcome::Done
+                | Outcome::Running
+                | Outcome::Failed
+                | Outcome::Vetoed
+                | Outcome::Undone,
+            ) => return,
             (Kind::Failover, Outcome::Done | Outcome::Running) => (
                 What::FailoverDone { new_master: target.clone() },
                 format!("the failover to {target} is finished after {took:.1} ms"),
