@@ -24,6 +24,7 @@ mod emit;
 mod failover;
 mod identity;
 mod learn;
+mod pause;
 mod picture;
 mod quorum;
 mod repair;
@@ -88,6 +89,10 @@ pub struct Group {
     repairs: BTreeMap<Addr, (Time, u32)>,
     /// The master names a replica that another group owns, perhaps not for long.
     stranger: bool,
+    /// Since when a group whose pause ended is asked what it became meanwhile.
+    ending: Option<Time>,
+    /// When what was decided last has to be decided anew, whatever happens until then.
+    wake: Option<Time>,
     /// Steps that no proposal has carried into the record yet.
     steps: Vec<Step>,
     next_id: u64,
@@ -185,6 +190,8 @@ impl Group {
             settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
             stranger: false,
+            ending: None,
+            wake: None,
             steps: Vec::new(),
             next_id: 0,
             actions: VecDeque::new(),
@@ -358,6 +365,7 @@ impl Group {
         self.untouched = None;
         self.read = None;
         self.led_since = ctx.now;
+        self.ending = None;
         self.forget_peers();
         self.follow_entry(ctx);
         let open = self.entry.saga.as_ref().map(|saga| saga.target.clone());
@@ -425,16 +433,6 @@ impl Group {
         }
     }
 
-    /// The entry with which an operator's resume would be committed, when the group is halted.
-    pub fn resumed_entry(&self) -> Option<GroupEntry> {
-        match self.entry.status {
-            Status::Halted { .. } => {
-                Some(GroupEntry { status: Status::Active, ..self.entry.clone() })
-            }
-            Status::Active => None,
-        }
-    }
-
     fn work_timeout(&self) -> Option<Time> {
         let hold = self.hold.as_ref().map(|hold| hold.until);
         let again = self.again.as_ref().map(|(until, _)| *until);
@@ -447,7 +445,7 @@ impl Group {
             }
             Work::Repointing(work) => work.timeout(&self.policy),
         };
-        [hold, again, work].into_iter().flatten().min()
+        [hold, again, work, self.wake].into_iter().flatten().min()
     }
 
     /// The one decision table.
@@ -457,6 +455,7 @@ impl Group {
         self.note_settled();
         self.tell_suspicion(ctx);
         self.idle_because = None;
+        self.wake = None;
         let because = self.decide(ctx);
         self.conclude(ctx);
         let idle =
@@ -487,6 +486,9 @@ impl Group {
         if let Some((_, why)) = &self.again {
             return Some(why.clone());
         }
+        if let Some(why) = self.keep_paused(ctx, token) {
+            return Some(why);
+        }
         match &self.work {
             Work::Proposing { .. } => return None,
             Work::Vetting { deadline, .. } if ctx.now < *deadline => return None,
@@ -504,7 +506,8 @@ impl Group {
         if let Some(saga) = &self.entry.saga {
             match saga.history.kind {
                 Kind::Failover => self.drive_failover(ctx, token),
-                Kind::Demotion | Kind::Repair => self.drive_repair(ctx, token),
+                // An adoption is done when it is decided.
+                Kind::Demotion | Kind::Repair | Kind::Adoption => self.drive_repair(ctx, token),
             }
             let waits = matches!(self.work, Work::Hearing { .. });
             return self.veto.as_ref().filter(|_| waits).map(|veto| veto.why.clone());
