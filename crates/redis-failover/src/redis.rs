@@ -6,7 +6,6 @@
 //! server understands.
 
 mod command;
-mod connect;
 mod connection;
 mod dial;
 mod flavor;

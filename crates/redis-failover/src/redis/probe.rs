@@ -18,7 +18,6 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use super::command::{Answered, WARM, carry_out};
-use super::connect::{ConnectError, connect};
 use super::connection::{Broken, Connection, Login, Taken};
 use super::dial::{ConnectError, connect};
 use crate::broker::Broker;
