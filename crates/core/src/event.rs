@@ -240,6 +240,13 @@ pub enum Request {
     },
     /// Act again on all halted and paused groups.
     ResumeAll,
+    /// Forget a replica that is gone for good.
+    Forget {
+        /// Of which group.
+        group: GroupName,
+        /// Where it was.
+        addr: Addr,
+    },
 }
 
 /// The answer to a request, given after it was committed.
@@ -268,6 +275,8 @@ impl Answer {
 pub enum RefusalCode {
     /// There is no such group.
     UnknownGroup,
+    /// The group has no such instance.
+    UnknownInstance,
     /// It contradicts what is so.
     Refused,
     /// Too many are waiting, or something else is being done.

@@ -28,6 +28,7 @@ mod pause;
 mod picture;
 mod quorum;
 mod repair;
+mod replicas;
 mod tell;
 
 pub use diagnose::Diagnosis;
@@ -89,6 +90,8 @@ pub struct Group {
     repairs: BTreeMap<Addr, (Time, u32)>,
     /// The master names a replica that another group owns, perhaps not for long.
     stranger: bool,
+    /// When the history last said of a replica that it is in trouble (or, false, back), by this node.
+    replica_events: BTreeMap<(Addr, bool), Time>,
     /// Since when a group whose pause ended is asked what it became meanwhile.
     ending: Option<Time>,
     /// When what was decided last has to be decided anew, whatever happens until then.
@@ -190,6 +193,7 @@ impl Group {
             settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
             stranger: false,
+            replica_events: BTreeMap::new(),
             ending: None,
             wake: None,
             steps: Vec::new(),
@@ -506,8 +510,10 @@ impl Group {
         if let Some(saga) = &self.entry.saga {
             match saga.history.kind {
                 Kind::Failover => self.drive_failover(ctx, token),
-                // An adoption is done when it is decided.
-                Kind::Demotion | Kind::Repair | Kind::Adoption => self.drive_repair(ctx, token),
+                // The last two are done when they are decided, and never found here.
+                Kind::Demotion | Kind::Repair | Kind::Adoption | Kind::ReplicaEvent => {
+                    self.drive_repair(ctx, token);
+                }
             }
             let waits = matches!(self.work, Work::Hearing { .. });
             return self.veto.as_ref().filter(|_| waits).map(|veto| veto.why.clone());
@@ -529,7 +535,9 @@ impl Group {
                     self.hold = None;
                 }
                 if !self.learn(ctx, token) {
-                    return self.consider_repair(ctx, token);
+                    let because = self.consider_repair(ctx, token);
+                    self.note_replicas(ctx, token);
+                    return because;
                 }
                 None
             }
@@ -608,6 +616,7 @@ impl Group {
             kept
         });
         self.repairs.retain(|addr, _| entry.instances.contains_key(addr));
+        self.replica_events.retain(|(addr, _), _| entry.instances.contains_key(addr));
     }
 
     fn hold(&mut self, until: Time, why: String) {

@@ -65,6 +65,11 @@ pub enum What {
         /// Whether it is the one that everybody hopes for.
         healthy: bool,
     },
+    /// The history has something new of a replica: it went away, lost its link for long, came back, or was forgotten.
+    ReplicaEvent {
+        /// Which.
+        addr: Addr,
+    },
     /// A failover was decided and is committed.
     FailoverDecided {
         /// The dead master.
@@ -143,6 +148,7 @@ impl What {
             | Self::MasterFound { .. }
             | Self::InstanceFound { .. }
             | Self::InstanceUp { .. }
+            | Self::ReplicaEvent { .. }
             | Self::Diagnosed { healthy: true, .. }
             | Self::Repointed { .. }
             | Self::FailoverDone { .. }

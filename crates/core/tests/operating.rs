@@ -1,4 +1,4 @@
-//! What operators ask of a group, at the level of the fleet: a pause, its end, and what was changed by hand meanwhile.
+//! What operators ask of a group, at the level of the fleet: a pause and its end, what becomes of replicas.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -476,4 +476,106 @@ fn all_groups_are_paused_and_resumed_at_once() {
     desk.pass(1000);
     assert_eq!(statuses(&desk), [false, false]);
     assert_eq!(desk.ask(Request::ResumeAll), Answer::Done);
+}
+
+fn events(desk: &Desk) -> Vec<(u16, String)> {
+    let events = desk.of_kind(Kind::ReplicaEvent);
+    events.iter().map(|entry| (entry.old_master.port(), entry.reason.clone())).collect()
+}
+
+#[test]
+fn a_replica_that_goes_and_comes_back_is_in_the_history_once_whoever_leads() {
+    let mut desk = Desk::new();
+    assert_eq!(events(&desk), []);
+    desk.kill(2);
+    desk.pass(5000);
+    let told = events(&desk);
+    assert_eq!((told.len(), told[0].0), (1, 2), "{told:?}");
+    assert!(told[0].1.contains("went down"), "{told:?}");
+    desk.restart();
+    desk.pass(5000);
+    assert_eq!(events(&desk).len(), 1, "the next leader does not tell it again");
+    desk.start(2);
+    let told = events(&desk);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[1].1.contains("is back"), "{told:?}");
+    assert_eq!((desk.commands.len(), desk.entry().epoch), (0, 0));
+}
+
+#[test]
+fn a_link_that_is_lost_for_long_is_in_the_history_and_a_short_loss_is_not() {
+    let mut desk = Desk::new();
+    desk.server(2).broken = true;
+    desk.pass(900);
+    desk.server(2).broken = false;
+    desk.pass(3000);
+    assert_eq!(events(&desk), []);
+    desk.server(2).broken = true;
+    desk.pass(5000);
+    let told = events(&desk);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].1.contains("has no link"), "{told:?}");
+    desk.server(2).broken = false;
+    desk.pass(5000);
+    assert_eq!(events(&desk).len(), 2);
+}
+
+#[test]
+fn a_replica_that_comes_and_goes_floods_nothing_and_pushes_no_failover_out() {
+    let mut desk = Desk::new();
+    desk.kill(1);
+    desk.pass(1000);
+    assert_eq!(desk.of_kind(Kind::Failover).len(), 1);
+    let flapping = if desk.master() == 2 { 3 } else { 2 };
+    for _ in 0..60 {
+        desk.kill(flapping);
+        desk.pass(2000);
+        desk.start(flapping);
+    }
+    let told = events(&desk).iter().filter(|(port, _)| *port == flapping).count();
+    assert!((8..=14).contains(&told), "two a minute in five minutes: {told}");
+    for _ in 0..40 {
+        desk.kill(flapping);
+        desk.pass(70_000);
+        desk.start(flapping);
+        desk.pass(70_000);
+    }
+    assert_eq!(desk.of_kind(Kind::ReplicaEvent).len(), 32);
+    assert_eq!(desk.of_kind(Kind::Failover).len(), 1);
+}
+
+#[test]
+fn the_old_master_of_a_failover_is_no_replica_that_went_down() {
+    let mut desk = Desk::new();
+    desk.kill(1);
+    desk.pass(70_000);
+    desk.start(1);
+    desk.pass(5000);
+    assert_eq!(desk.view().diagnosis.name, "Healthy");
+    assert_eq!(events(&desk), []);
+}
+
+#[test]
+fn a_replica_is_forgotten_for_good_only_when_it_is_not_attached() {
+    let mut desk = Desk::new();
+    let forget = |port| Request::Forget { group: group(), addr: addr(port) };
+    for (port, expected, words) in [
+        (2, RefusalCode::Refused, "found again at once"),
+        (1, RefusalCode::Refused, "recorded master"),
+        (7, RefusalCode::UnknownInstance, "no instance"),
+    ] {
+        let answer = desk.ask(forget(port));
+        let Answer::Refused { code, message } = answer else { panic!("{answer:?}") };
+        assert_eq!(code, expected);
+        assert!(message.contains(words), "{message}");
+    }
+    desk.kill(2);
+    desk.pass(5000);
+    assert_eq!(desk.ask(forget(2)), Answer::Done);
+    desk.pass(5000);
+    assert!(!desk.entry().instances.contains_key(&addr(2)));
+    assert!(events(&desk).last().expect("one").1.contains("forgotten on request"));
+    desk.start(2);
+    assert!(desk.entry().instances.contains_key(&addr(2)), "the master names it again");
+    assert_eq!(desk.view().diagnosis.name, "Healthy");
 }

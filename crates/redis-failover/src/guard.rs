@@ -267,6 +267,14 @@ impl Guard {
         self.ask(Request::Resume(group.clone())).await
     }
 
+    /// Forgets a replica that is gone for good. One that is still attached to its master would be found again at once.
+    ///
+    /// # Errors
+    /// When there is no such group or instance, it is the master, or it is attached; nothing was changed.
+    pub async fn forget_replica(&self, group: &GroupName, addr: Addr) -> Result<(), Refused> {
+        self.ask(Request::Forget { group: group.clone(), addr }).await
+    }
+
     /// The recorded masters of all groups, in the order of the groups' names.
     pub fn masters(&self) -> Vec<Addr> {
         self.shown.groups().iter().map(|group| group.master.clone()).collect()

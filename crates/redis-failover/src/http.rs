@@ -132,6 +132,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/groups/{group}", get(groups::one))
         .route("/v1/groups/{group}/pause", post(operate::pause))
         .route("/v1/groups/{group}/resume", post(groups::resume))
+        .route("/v1/groups/{group}/replicas/{addr}", delete(operate::forget))
         .route("/v1/pause", post(operate::pause_all))
         .route("/v1/resume", post(operate::resume_all))
         .route("/v1/history", get(history::list))

@@ -43,6 +43,7 @@ impl Fleet {
             Request::Remove(which) => self.remove(which),
             Request::Resume(name) => self.resume(Some(name)),
             Request::ResumeAll => self.resume(None),
+            Request::Forget { group, addr } => self.forget(now, group, addr),
             Request::Pause { group, reason, until } => {
                 self.pause(now, group.as_ref(), reason.as_ref(), *until)
             }
@@ -241,6 +242,16 @@ impl Fleet {
             }
             let entry = group.paused_entry(now, reason.cloned(), until)?;
             changes.push(changed(which, group, format!("{which} is paused"), entry));
+        }
+        Ok(changes)
+    }
+
+    fn forget(&self, now: Time, name: &GroupName, addr: &Addr) -> Result<Vec<Change>, Refusal> {
+        let mut changes = Vec::new();
+        for (name, group) in self.wanted(Some(name))? {
+            let (entry, history) = group.forgotten_entry(now, &self.me, addr)?;
+            let what = history.reason.clone();
+            changes.push(Change { history: Some(history), ..changed(name, group, what, entry) });
         }
         Ok(changes)
     }

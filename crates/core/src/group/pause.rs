@@ -91,7 +91,9 @@ impl Group {
             self.end_pause(ctx, token);
         } else if self.entry.confirmed && self.death(ctx.now).is_none() {
             // To know its instances is part of watching it.
-            self.learn(ctx, token);
+            if !self.learn(ctx, token) {
+                self.note_replicas(ctx, token);
+            }
         }
         Some(why)
     }

@@ -197,6 +197,15 @@ impl Group {
         let took = millis(self.saga_age(now));
         let target = history.new_master.clone().unwrap_or_else(|| history.old_master.clone());
         let (what, sentence) = match (history.kind, history.outcome) {
+            // That it is up or down, each node tells as it sees it.
+            (
+                Kind::ReplicaEvent,
+                Outcome::Done
+                | Outcome::Running
+                | Outcome::Failed
+                | Outcome::Vetoed
+                | Outcome::Undone,
+            ) => (What::ReplicaEvent { addr: history.old_master.clone() }, history.reason.clone()),
             // Told already, as another master.
             (
                 Kind::Adoption,

@@ -78,6 +78,19 @@ pub struct Known {
     /// demoted on sight until its role was read.
     #[serde(default)]
     pub abandoned: Option<u64>,
+    /// What the history said last of this replica: that it is in this trouble, or in none.
+    #[serde(default)]
+    pub trouble: Option<Trouble>,
+}
+
+/// What may be wrong with a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// It is down.
+    Down,
+    /// It answers, and has no link to its master for long.
+    Link,
 }
 
 /// Whether the program may act on a group.
@@ -156,6 +169,9 @@ pub enum Kind {
     Repair,
     /// A master that was made by hand became the recorded one.
     Adoption,
+    /// A replica went away, lost its link for long, came back, or was forgotten on request; it is named as the old
+    /// master.
+    ReplicaEvent,
 }
 
 /// How something ended.

@@ -1,4 +1,4 @@
-//! What operators ask of groups: to be left alone for a while, and to be acted on again.
+//! What operators ask of groups: to be left alone for a while, to be acted on again, and to forget.
 //!
 //! The loop refuses what contradicts what is so; here only what was sent is read. Fields that are not known are left for
 //! later versions.
@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::Response;
+use failover_core::addr::Addr;
 use failover_core::event;
 use failover_core::node::GroupName;
 
@@ -44,6 +45,29 @@ pub(super) async fn resume_all(
     body::object(request.into_body(), &context.limits).await?;
     context.ask(event::Request::ResumeAll).await?;
     list(State(context)).await
+}
+
+/// Forgets a replica that is gone for good.
+pub(super) async fn forget(
+    State(context): State<Context>,
+    which: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response<Body>, Problem> {
+    let (name, addr) = instance(&context, which)?;
+    context.ask(event::Request::Forget { group: name.clone(), addr }).await?;
+    changed(&context, &name)
+}
+
+/// The group and the address that a path names.
+fn instance(
+    context: &Context,
+    which: Result<Path<(String, String)>, PathRejection>,
+) -> Result<(GroupName, Addr), Problem> {
+    let Path((group, addr)) = which.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let name = find(context, &group)?.name.clone();
+    let addr = addr
+        .parse()
+        .map_err(|error| Problem::bad_request(format!("{error}; nothing was changed")))?;
+    Ok((name, addr))
 }
 
 async fn asked(

@@ -177,7 +177,9 @@ fn commit(shown: &Shown, request: &event::Request) {
             shown.publish(name, Some(view));
         }
         // What becomes of these is the loop's; tests/pause.rs asks the whole program.
-        event::Request::Pause { .. } | event::Request::ResumeAll => {}
+        event::Request::Pause { .. }
+        | event::Request::ResumeAll
+        | event::Request::Forget { .. } => {}
     }
 }
 
