@@ -66,7 +66,8 @@ impl Group {
         if self.entry.master != before.master {
             match history.map(|history| history.kind) {
                 Some(Kind::Adoption) => self.tell_adoption(now, before),
-                Some(Kind::Failover | Kind::Demotion | Kind::Repair) | None => {
+                Some(Kind::Failover | Kind::Demotion | Kind::Repair | Kind::ReplicaEvent)
+                | None => {
                     self.tell_master(now, before);
                 }
             }
