@@ -227,8 +227,26 @@ pub enum Request {
     Replace(Vec<GroupSpec>),
     /// Stop guarding; each is a group's name or the address of one of its instances. An unknown one is ignored.
     Remove(Vec<String>),
-    /// Act again on a halted group.
+    /// Act again on a halted or paused group.
     Resume(GroupName),
+    /// Do nothing to a group until it is resumed.
+    Pause {
+        /// Which; `None`: all that there are. Halted ones stay halted.
+        group: Option<GroupName>,
+        /// Why, in the words of whoever asks.
+        reason: Option<String>,
+        /// When the pause ends by itself.
+        until: Option<Time>,
+    },
+    /// Act again on all halted and paused groups.
+    ResumeAll,
+    /// Forget a replica that is gone for good.
+    Forget {
+        /// Of which group.
+        group: GroupName,
+        /// Where it was.
+        addr: Addr,
+    },
 }
 
 /// The answer to a request, given after it was committed.
@@ -257,6 +275,8 @@ impl Answer {
 pub enum RefusalCode {
     /// There is no such group.
     UnknownGroup,
+    /// The group has no such instance.
+    UnknownInstance,
     /// It contradicts what is so.
     Refused,
     /// Too many are waiting, or something else is being done.

@@ -24,9 +24,11 @@ mod emit;
 mod failover;
 mod identity;
 mod learn;
+mod pause;
 mod picture;
 mod quorum;
 mod repair;
+mod replicas;
 mod tell;
 
 pub use diagnose::Diagnosis;
@@ -88,6 +90,12 @@ pub struct Group {
     repairs: BTreeMap<Addr, (Time, u32)>,
     /// The master names a replica that another group owns, perhaps not for long.
     stranger: bool,
+    /// When the history last said of a replica that it is in trouble (or, false, back), by this node.
+    replica_events: BTreeMap<(Addr, bool), Time>,
+    /// Since when a group whose pause ended is asked what it became meanwhile.
+    ending: Option<Time>,
+    /// When what was decided last has to be decided anew, whatever happens until then.
+    wake: Option<Time>,
     /// Steps that no proposal has carried into the record yet.
     steps: Vec<Step>,
     next_id: u64,
@@ -185,6 +193,9 @@ impl Group {
             settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
             stranger: false,
+            replica_events: BTreeMap::new(),
+            ending: None,
+            wake: None,
             steps: Vec::new(),
             next_id: 0,
             actions: VecDeque::new(),
@@ -358,6 +369,7 @@ impl Group {
         self.untouched = None;
         self.read = None;
         self.led_since = ctx.now;
+        self.ending = None;
         self.forget_peers();
         self.follow_entry(ctx);
         let open = self.entry.saga.as_ref().map(|saga| saga.target.clone());
@@ -425,16 +437,6 @@ impl Group {
         }
     }
 
-    /// The entry with which an operator's resume would be committed, when the group is halted.
-    pub fn resumed_entry(&self) -> Option<GroupEntry> {
-        match self.entry.status {
-            Status::Halted { .. } => {
-                Some(GroupEntry { status: Status::Active, ..self.entry.clone() })
-            }
-            Status::Active => None,
-        }
-    }
-
     fn work_timeout(&self) -> Option<Time> {
         let hold = self.hold.as_ref().map(|hold| hold.until);
         let again = self.again.as_ref().map(|(until, _)| *until);
@@ -447,7 +449,7 @@ impl Group {
             }
             Work::Repointing(work) => work.timeout(&self.policy),
         };
-        [hold, again, work].into_iter().flatten().min()
+        [hold, again, work, self.wake].into_iter().flatten().min()
     }
 
     /// The one decision table.
@@ -457,6 +459,7 @@ impl Group {
         self.note_settled();
         self.tell_suspicion(ctx);
         self.idle_because = None;
+        self.wake = None;
         let because = self.decide(ctx);
         self.conclude(ctx);
         let idle =
@@ -487,6 +490,9 @@ impl Group {
         if let Some((_, why)) = &self.again {
             return Some(why.clone());
         }
+        if let Some(why) = self.keep_paused(ctx, token) {
+            return Some(why);
+        }
         match &self.work {
             Work::Proposing { .. } => return None,
             Work::Vetting { deadline, .. } if ctx.now < *deadline => return None,
@@ -504,7 +510,10 @@ impl Group {
         if let Some(saga) = &self.entry.saga {
             match saga.history.kind {
                 Kind::Failover => self.drive_failover(ctx, token),
-                Kind::Demotion | Kind::Repair => self.drive_repair(ctx, token),
+                // The last two are done when they are decided, and never found here.
+                Kind::Demotion | Kind::Repair | Kind::Adoption | Kind::ReplicaEvent => {
+                    self.drive_repair(ctx, token);
+                }
             }
             let waits = matches!(self.work, Work::Hearing { .. });
             return self.veto.as_ref().filter(|_| waits).map(|veto| veto.why.clone());
@@ -526,7 +535,9 @@ impl Group {
                     self.hold = None;
                 }
                 if !self.learn(ctx, token) {
-                    return self.consider_repair(ctx, token);
+                    let because = self.consider_repair(ctx, token);
+                    self.note_replicas(ctx, token);
+                    return because;
                 }
                 None
             }
@@ -605,6 +616,7 @@ impl Group {
             kept
         });
         self.repairs.retain(|addr, _| entry.instances.contains_key(addr));
+        self.replica_events.retain(|(addr, _), _| entry.instances.contains_key(addr));
     }
 
     fn hold(&mut self, until: Time, why: String) {

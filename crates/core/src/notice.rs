@@ -65,6 +65,11 @@ pub enum What {
         /// Whether it is the one that everybody hopes for.
         healthy: bool,
     },
+    /// The history has something new of a replica: it went away, lost its link for long, came back, or was forgotten.
+    ReplicaEvent {
+        /// Which.
+        addr: Addr,
+    },
     /// A failover was decided and is committed.
     FailoverDecided {
         /// The dead master.
@@ -113,6 +118,8 @@ pub enum What {
     FailoverVetoed,
     /// The program stopped acting on the group.
     Halted,
+    /// The program does nothing to the group, because an operator asked.
+    Paused,
     /// The program acts on the group again.
     Resumed,
     /// An instance was made to follow the recorded master.
@@ -141,9 +148,11 @@ impl What {
             | Self::MasterFound { .. }
             | Self::InstanceFound { .. }
             | Self::InstanceUp { .. }
+            | Self::ReplicaEvent { .. }
             | Self::Diagnosed { healthy: true, .. }
             | Self::Repointed { .. }
             | Self::FailoverDone { .. }
+            | Self::Paused
             | Self::Resumed
             | Self::Repaired { .. } => Weight::Info,
             Self::InstanceDown { .. }

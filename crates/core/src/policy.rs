@@ -117,8 +117,10 @@ pub const GROUPS_MAX: usize = 20_000;
 pub const INSTANCES_PER_GROUP_MAX: usize = 256;
 /// Longest name of a group, in bytes.
 pub const GROUP_NAME_BYTES_MAX: usize = 128;
-/// Entries of history kept per group.
+/// Entries of history kept per group, beside events of replicas.
 pub const HISTORY_PER_GROUP_MAX: usize = 32;
+/// Events of replicas kept per group in its history.
+pub const REPLICA_EVENTS_PER_GROUP_MAX: usize = 32;
 /// Histories (`master_replid`) of a group that are remembered.
 pub const LINEAGE_MAX: usize = 4;
 /// Steps recorded of one failover.

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::node::GroupName;
-use crate::policy::HISTORY_PER_GROUP_MAX;
+use crate::policy::{HISTORY_PER_GROUP_MAX, REPLICA_EVENTS_PER_GROUP_MAX};
 
 pub mod v1;
 
 pub use v1::{
     Attempt, GroupEntry, HistoryEntry, Kind, Known, Outcome, Phase, RankedCandidate, Saga, Status,
-    Step,
+    Step, Trouble,
 };
 
 /// Counts the changes of one group's entry; 0 is "there is none".
@@ -52,6 +52,26 @@ struct Slot {
     revision: Revision,
     entry: GroupEntry,
     history: Vec<HistoryEntry>,
+}
+
+impl Slot {
+    /// Adds to the history, and drops the oldest of what is too much. Events of replicas have a bound of their own, so
+    /// that one that comes and goes pushes no failover out.
+    fn push(&mut self, history: HistoryEntry) {
+        let is_event = |entry: &HistoryEntry| entry.kind == Kind::ReplicaEvent;
+        let (event, max) = match is_event(&history) {
+            true => (true, REPLICA_EVENTS_PER_GROUP_MAX),
+            false => (false, HISTORY_PER_GROUP_MAX),
+        };
+        self.history.push(history);
+        let count = self.history.iter().filter(|entry| is_event(entry) == event).count();
+        let mut excess = count.saturating_sub(max);
+        self.history.retain(|entry| {
+            let goes = excess > 0 && is_event(entry) == event;
+            excess -= usize::from(goes);
+            !goes
+        });
+    }
 }
 
 /// Everything that the nodes agree on.
@@ -108,9 +128,7 @@ impl Record {
         slot.revision += 1;
         slot.entry = entry.clone();
         if let Some(history) = &change.history {
-            slot.history.push(history.clone());
-            let excess = slot.history.len().saturating_sub(HISTORY_PER_GROUP_MAX);
-            slot.history.drain(..excess);
+            slot.push(history.clone());
         }
     }
 

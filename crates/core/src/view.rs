@@ -48,6 +48,8 @@ pub enum StatusView {
     Active,
     /// A failover is on its way.
     FailingOver,
+    /// The program stopped acting because an operator asked it to.
+    Paused,
     /// The program stopped acting after a failed failover.
     Halted,
 }

@@ -118,18 +118,19 @@ fn the_http_calls_are_answered() {
     for call in calls {
         let words = words(&with_ours(&call, &group, &http));
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let (method, url) = match words[..] {
+        let (method, url, body) = match words[..] {
             // `name==value` of httpie is a field of the query.
-            ["http", method, url] => (method, format!("http://127.0.0.1{url}")),
+            ["http", method, url] => (method, format!("http://127.0.0.1{url}"), ""),
             ["http", method, url, field] => {
-                (method, format!("http://127.0.0.1{url}?{}", field.replace("==", "=")))
+                (method, format!("http://127.0.0.1{url}?{}", field.replace("==", "=")), "")
             }
-            ["curl", "-X", method, url] => (method, url.to_owned()),
-            ["curl", url] => ("GET", url.to_owned()),
+            ["curl", "-X", method, url] => (method, url.to_owned(), ""),
+            ["curl", "-X", method, url, "-d", body] => (method, url.to_owned(), body),
+            ["curl", url] => ("GET", url.to_owned(), ""),
             _ => panic!("a call that this test does not understand: {call}"),
         };
         let path = url.strip_prefix(&format!("http://{http}")).expect("it goes to the program");
-        let response = daemon.request(method, path, "");
+        let response = daemon.request(method, path, body);
         assert_eq!(response.status, 200, "{call}: {}", response.body);
         if (method, path) == ("GET", "/master") {
             assert_eq!(response.body, group.master.addr());

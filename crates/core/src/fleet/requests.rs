@@ -6,9 +6,10 @@ use super::Fleet;
 use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{Answer, GroupSpec, ProposalId, RefusalCode, Request, RequestId};
+use crate::group::Group;
 use crate::node::GroupName;
 use crate::policy::GROUPS_MAX;
-use crate::record::{Change, GroupEntry, Known};
+use crate::record::{Change, GroupEntry, Known, Status};
 use crate::time::Time;
 
 /// How often a request is tried again when a group changes under its hands.
@@ -30,7 +31,7 @@ impl Fleet {
         self.try_request(now, id, request, 0);
     }
 
-    fn try_request(&mut self, _now: Time, id: RequestId, request: Request, tries: u32) {
+    fn try_request(&mut self, now: Time, id: RequestId, request: Request, tries: u32) {
         let Some(token) = self.leadership.token() else {
             let message = "this node is not the leader; nothing was done".to_owned();
             self.answer(id, Answer::Refused { code: RefusalCode::NoLeader, message });
@@ -40,7 +41,12 @@ impl Fleet {
             Request::Add(specs) => self.add(specs, &BTreeSet::new()),
             Request::Replace(specs) => self.replace(specs),
             Request::Remove(which) => self.remove(which),
-            Request::Resume(name) => self.resume(name),
+            Request::Resume(name) => self.resume(Some(name)),
+            Request::ResumeAll => self.resume(None),
+            Request::Forget { group, addr } => self.forget(now, group, addr),
+            Request::Pause { group, reason, until } => {
+                self.pause(now, group.as_ref(), reason.as_ref(), *until)
+            }
         };
         match changes {
             Err((code, message)) => self.answer(id, Answer::Refused { code, message }),
@@ -212,24 +218,64 @@ impl Fleet {
             .collect())
     }
 
-    fn resume(&self, name: &GroupName) -> Result<Vec<Change>, Refusal> {
-        let group = self.groups.get(name).ok_or_else(|| {
+    fn resume(&self, name: Option<&GroupName>) -> Result<Vec<Change>, Refusal> {
+        let mut changes = Vec::new();
+        for (name, group) in self.wanted(name)? {
+            let Some(entry) = group.resumed_entry() else { continue };
+            changes.push(changed(name, group, format!("{name} is resumed"), entry));
+        }
+        Ok(changes)
+    }
+
+    fn pause(
+        &self,
+        now: Time,
+        name: Option<&GroupName>,
+        reason: Option<&String>,
+        until: Option<Time>,
+    ) -> Result<Vec<Change>, Refusal> {
+        let mut changes = Vec::new();
+        for (which, group) in self.wanted(name)? {
+            let halted = matches!(group.entry().status, Status::Halted { .. });
+            if name.is_none() && halted {
+                continue;
+            }
+            let entry = group.paused_entry(now, reason.cloned(), until)?;
+            changes.push(changed(which, group, format!("{which} is paused"), entry));
+        }
+        Ok(changes)
+    }
+
+    fn forget(&self, now: Time, name: &GroupName, addr: &Addr) -> Result<Vec<Change>, Refusal> {
+        let mut changes = Vec::new();
+        for (name, group) in self.wanted(Some(name))? {
+            let (entry, history) = group.forgotten_entry(now, &self.me, addr)?;
+            let what = history.reason.clone();
+            changes.push(Change { history: Some(history), ..changed(name, group, what, entry) });
+        }
+        Ok(changes)
+    }
+
+    /// The group of that name, or all.
+    fn wanted(&self, name: Option<&GroupName>) -> Result<Vec<(&GroupName, &Group)>, Refusal> {
+        let Some(name) = name else { return Ok(self.groups.iter().collect()) };
+        let group = self.groups.get_key_value(name).ok_or_else(|| {
             (RefusalCode::UnknownGroup, format!("there is no group named {name}"))
         })?;
-        Ok(group
-            .resumed_entry()
-            .map(|entry| Change {
-                group: name.clone(),
-                expect: group.revision(),
-                what: format!("{name} is resumed"),
-                entry: Some(entry),
-                history: None,
-            })
-            .into_iter()
-            .collect())
+        Ok(vec![group])
     }
 
     fn owner_of(&self, addr: &Addr, going: &BTreeSet<GroupName>) -> Option<GroupName> {
         self.owners.get(addr).filter(|name| !going.contains(*name)).cloned()
+    }
+}
+
+fn changed(name: &GroupName, group: &Group, what: String, entry: GroupEntry) -> Change {
+    Change {
+        group: name.clone(),
+        expect: group.revision(),
+        what,
+        entry: Some(entry),
+        history: None,
     }
 }

@@ -84,14 +84,13 @@ impl Group {
     pub(super) fn note_beginning(&mut self, ctx: &Context<'_>, before: &GroupEntry) {
         let Some(history) = self.entry.saga.as_ref().map(|saga| &saga.history) else { return };
         let known = before.saga.as_ref().is_some_and(|saga| saga.history.id == history.id);
-        if known && self.began.is_some() {
-            return;
-        }
+        let began = self.began.filter(|_| known);
         self.began = Some(if history.leader == *ctx.me {
-            history.started_at
+            began.unwrap_or(history.started_at)
         } else {
             let ms = history.steps.iter().map(|step| step.at_ms).fold(0.0, f64::max);
-            ctx.now - Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default()
+            let at_least = Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default();
+            began.unwrap_or(ctx.now).min(ctx.now - at_least)
         });
     }
 

@@ -113,6 +113,7 @@ impl Group {
         }
         if let Some(known) = entry.instances.get_mut(&entry.master) {
             known.attached = true;
+            known.trouble = None;
         }
         for addr in replicas {
             let known = entry.instance_of(addr).cloned();

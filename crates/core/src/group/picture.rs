@@ -58,8 +58,10 @@ impl Group {
     }
 
     fn status(&self) -> (StatusView, Option<String>) {
-        if let Status::Halted { reason, .. } = &self.entry.status {
-            return (StatusView::Halted, Some(reason.clone()));
+        match &self.entry.status {
+            Status::Halted { reason, .. } => return (StatusView::Halted, Some(reason.clone())),
+            Status::Paused { .. } => return (StatusView::Paused, self.pause_in_words()),
+            Status::Resuming | Status::Active => {}
         }
         let failover = self.entry.saga.as_ref().filter(|saga| saga.history.kind == Kind::Failover);
         match (failover, &self.work) {

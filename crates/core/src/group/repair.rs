@@ -166,7 +166,7 @@ impl Group {
             .min(ctx.now);
         let name = match kind {
             Kind::Demotion => "returned",
-            Kind::Repair | Kind::Failover => "first_sign",
+            Kind::Repair | Kind::Failover | Kind::Adoption | Kind::ReplicaEvent => "first_sign",
         };
         let history = HistoryEntry {
             id: format!("{}-{}", self.name, self.entry.history_next),

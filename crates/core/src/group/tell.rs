@@ -64,13 +64,22 @@ impl Group {
         self.tell_new_instances(now, before);
         self.tell_saga(now, before);
         if self.entry.master != before.master {
-            self.tell_master(now, before);
+            match history.map(|history| history.kind) {
+                Some(Kind::Adoption) => self.tell_adoption(now, before),
+                Some(Kind::Failover | Kind::Demotion | Kind::Repair | Kind::ReplicaEvent)
+                | None => {
+                    self.tell_master(now, before);
+                }
+            }
         }
         if let Some(history) = history {
             self.tell_end(now, history);
         }
         match (&before.status, &self.entry.status) {
-            (Status::Active, Status::Halted { reason, .. }) => {
+            (
+                Status::Active | Status::Paused { .. } | Status::Resuming,
+                Status::Halted { reason, .. },
+            ) => {
                 let sentence = format!(
                     "the group is halted, nothing more is done to it until it is resumed \
                      (POST /v1/groups/{}/resume): {reason}",
@@ -78,11 +87,23 @@ impl Group {
                 );
                 self.publish(now, What::Halted, sentence);
             }
-            (Status::Halted { .. }, Status::Active) => {
+            (Status::Halted { .. } | Status::Paused { .. } | Status::Resuming, Status::Active) => {
                 self.hold = None;
                 self.publish(now, What::Resumed, "the group was resumed".to_owned());
             }
-            (Status::Active, Status::Active) | (Status::Halted { .. }, Status::Halted { .. }) => {}
+            (before, Status::Paused { .. }) if *before != self.entry.status => {
+                let sentence = format!(
+                    "{}; it is watched, and nothing is done to it",
+                    self.pause_in_words().unwrap_or_default()
+                );
+                self.publish(now, What::Paused, sentence);
+            }
+            (
+                Status::Active | Status::Halted { .. } | Status::Paused { .. } | Status::Resuming,
+                Status::Paused { .. } | Status::Resuming,
+            )
+            | (Status::Active, Status::Active)
+            | (Status::Halted { .. }, Status::Halted { .. }) => {}
         }
     }
 
@@ -164,10 +185,37 @@ impl Group {
         self.publish(now, what, sentence);
     }
 
+    fn tell_adoption(&mut self, now: Time, before: &GroupEntry) {
+        let (old_master, new_master) = (before.master.clone(), self.entry.master.clone());
+        let epoch = self.entry.epoch;
+        let sentence = format!(
+            "{new_master} was made the master by hand in place of {old_master}, and is the recorded one since epoch {epoch}"
+        );
+        self.publish(now, What::MasterChanged { old_master, new_master, epoch }, sentence);
+    }
+
     fn tell_end(&mut self, now: Time, history: &HistoryEntry) {
         let took = millis(self.saga_age(now));
         let target = history.new_master.clone().unwrap_or_else(|| history.old_master.clone());
         let (what, sentence) = match (history.kind, history.outcome) {
+            // That it is up or down, each node tells as it sees it.
+            (
+                Kind::ReplicaEvent,
+                Outcome::Done
+                | Outcome::Running
+                | Outcome::Failed
+                | Outcome::Vetoed
+                | Outcome::Undone,
+            ) => (What::ReplicaEvent { addr: history.old_master.clone() }, history.reason.clone()),
+            // Told already, as another master.
+            (
+                Kind::Adoption,
+                Outcome::Done
+                | Outcome::Running
+                | Outcome::Failed
+                | Outcome::Vetoed
+                | Outcome::Undone,
+            ) => return,
             (Kind::Failover, Outcome::Done | Outcome::Running) => (
                 What::FailoverDone { new_master: target.clone() },
                 format!("the failover to {target} is finished after {took:.1} ms"),

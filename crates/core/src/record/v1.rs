@@ -78,6 +78,19 @@ pub struct Known {
     /// demoted on sight until its role was read.
     #[serde(default)]
     pub abandoned: Option<u64>,
+    /// What the history said last of this replica: that it is in this trouble, or in none.
+    #[serde(default)]
+    pub trouble: Option<Trouble>,
+}
+
+/// What may be wrong with a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// It is down.
+    Down,
+    /// It answers, and has no link to its master for long.
+    Link,
 }
 
 /// Whether the program may act on a group.
@@ -92,6 +105,18 @@ pub enum Status {
         /// When.
         at: Time,
     },
+    /// An operator asked that nothing is done to it. It is watched all the same.
+    Paused {
+        /// Why, in the operator's words.
+        reason: Option<String>,
+        /// When it ends by itself.
+        until: Option<Time>,
+        /// Since when.
+        at: Time,
+    },
+    /// A pause was ended on request: every instance is asked once more, since its master may have been changed by hand,
+    /// and then the group is active again.
+    Resuming,
 }
 
 /// A change of the servers that was decided and is not finished.
@@ -142,6 +167,11 @@ pub enum Kind {
     Demotion,
     /// A replica was pointed at the recorded master.
     Repair,
+    /// A master that was made by hand became the recorded one.
+    Adoption,
+    /// A replica went away, lost its link for long, came back, or was forgotten on request; it is named as the old
+    /// master.
+    ReplicaEvent,
 }
 
 /// How something ended.

@@ -37,11 +37,17 @@ fn decided(entry: &GroupEntry, addr: &Addr, command: &Command) -> bool {
         (Kind::Failover, Phase::Promoted, Command::Follow { master, .. }) => {
             *master == entry.master && addr != master
         }
-        (Kind::Demotion | Kind::Repair, _, Command::Follow { master, .. }) => {
-            saga.target == *addr && *master == entry.master && addr != master
-        }
+        (
+            Kind::Demotion | Kind::Repair | Kind::Adoption | Kind::ReplicaEvent,
+            _,
+            Command::Follow { master, .. },
+        ) => saga.target == *addr && *master == entry.master && addr != master,
         (Kind::Failover, Phase::Decided, Command::Follow { .. })
         | (Kind::Failover, Phase::Promoted, Command::Promote { .. })
-        | (Kind::Demotion | Kind::Repair, _, Command::Promote { .. }) => false,
+        | (
+            Kind::Demotion | Kind::Repair | Kind::Adoption | Kind::ReplicaEvent,
+            _,
+            Command::Promote { .. },
+        ) => false,
     }
 }

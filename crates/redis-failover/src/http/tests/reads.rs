@@ -251,7 +251,7 @@ async fn reads_say_when_there_is_no_leader_and_who_else_leads() {
 #[tokio::test]
 async fn what_is_not_served_is_said_in_json() {
     let rig = full_rig();
-    for path in ["/", "/masters", "/master/", "/v1", "/v1/groups/", "/v1/groups/cache/pause"] {
+    for path in ["/", "/masters", "/master/", "/v1", "/v1/groups/", "/v1/groups/cache/nothing"] {
         let message = rig.get(path).await.error(404, "not_found");
         assert!(message.ends_with(path), "{message}");
     }
@@ -260,6 +260,10 @@ async fn what_is_not_served_is_said_in_json() {
         ("/v1/groups", &["POST", "PUT", "DELETE", "PATCH"], "GET,HEAD"),
         ("/v1/groups/cache", &["POST", "PUT", "DELETE"], "GET,HEAD"),
         ("/v1/groups/cache/resume", &["GET", "PUT", "DELETE"], "POST"),
+        ("/v1/groups/cache/pause", &["GET", "PUT", "DELETE"], "POST"),
+        ("/v1/pause", &["GET", "DELETE"], "POST"),
+        ("/v1/resume", &["GET", "DELETE"], "POST"),
+        ("/v1/groups/cache/replicas/127.0.0.1:1", &["GET", "PUT", "POST"], "DELETE"),
         ("/v1/history", &["POST"], "GET,HEAD"),
         ("/v1/cluster", &["POST", "DELETE"], "GET,HEAD"),
         ("/v1/cluster/members", &["PUT", "DELETE"], "GET,HEAD,POST"),
