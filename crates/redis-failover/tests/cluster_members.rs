@@ -353,7 +353,6 @@ fn a_directory_that_cannot_be_written_is_refused() {
 #[test]
 fn a_full_disk_is_said_and_the_others_go_on() {
     let mut group = Group::start(ServerKind::Redis, 1);
-    let name = group.master.addr();
     let replica = group.replicas[0].addr();
     let mut cluster = guard(&group, &[]);
     let full = cluster.follower();
