@@ -300,7 +300,8 @@ impl Fleet {
             self.changed.insert(name.clone());
             let Some(entry) = self.record.entry(&name).cloned() else { continue };
             let revision = self.record.revision(&name);
-            if self.groups.contains_key(&name) {
+            if let Some(group) = self.groups.get_mut(&name) {
+                group.recall(now, &self.me, &entry, self.record.history(&name));
                 self.with_group(now, &name, |group, ctx| group.restored(ctx, entry, revision));
             } else {
                 self.begin_group(now, &name, entry, revision);
@@ -310,7 +311,8 @@ impl Fleet {
 
     fn begin_group(&mut self, now: Time, name: &GroupName, entry: GroupEntry, revision: Revision) {
         let policy = self.policies.of(name).clone();
-        let group = Group::new(now, name.clone(), policy, entry, revision);
+        let mut group = Group::new(now, name.clone(), policy, entry.clone(), revision);
+        group.recall(now, &self.me, &entry, self.record.history(name));
         self.groups.insert(name.clone(), group);
         self.with_group(now, name, Group::handle_timeout);
     }

@@ -22,6 +22,7 @@ pub mod diagnose;
 mod elect;
 mod emit;
 mod failover;
+mod flapping;
 mod identity;
 mod learn;
 mod pause;
@@ -86,6 +87,8 @@ pub struct Group {
     repairs: BTreeMap<Addr, (Time, u32)>,
     /// The master names a replica that another group owns, perhaps not for long.
     stranger: bool,
+    /// When this node learned of the last failovers, by epoch.
+    failovers: BTreeMap<u64, Time>,
     /// When the history last said of a replica that it is in trouble (or, false, back), by this node.
     replica_events: BTreeMap<(Addr, bool), Time>,
     /// Since when a group whose pause ended is asked what it became meanwhile.
@@ -187,6 +190,7 @@ impl Group {
             settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
             stranger: false,
+            failovers: BTreeMap::new(),
             replica_events: BTreeMap::new(),
             ending: None,
             wake: None,
@@ -298,6 +302,7 @@ impl Group {
         }
         self.drop_recorded_steps();
         self.mark_commit(ctx, &before);
+        self.note_commit(ctx.now, &before);
         if self.entry.saga.is_none() {
             self.steps.clear();
         }
@@ -449,8 +454,9 @@ impl Group {
         let idle =
             matches!(self.work, Work::Idle | Work::Hearing { .. }) && self.entry.saga.is_none();
         if self.diagnosis != Diagnosis::Healthy {
-            self.idle_because =
-                because.or_else(|| self.diagnosis.why_idle().filter(|_| idle).map(str::to_owned));
+            self.idle_because = because
+                .or_else(|| self.diagnosis.why_idle().filter(|_| idle).map(str::to_owned))
+                .or_else(|| self.flapping_in_words(ctx.now).filter(|_| idle));
         }
         self.send_due_probes(ctx.now);
     }
@@ -547,6 +553,7 @@ impl Group {
             master_since: self.master_since,
             peers: &self.peers,
             veto: self.veto.as_ref(),
+            flapping: self.flapping(ctx.now),
         };
         let (diagnosis, reason) = diagnose::diagnose(&picture);
         if diagnosis != self.diagnosis {

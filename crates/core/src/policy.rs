@@ -36,6 +36,8 @@ pub struct Policy {
     pub on_failed_failover: OnFailedFailover,
     /// How long all before-failover handlers together may take.
     pub before_failover_timeout: Duration,
+    /// How long after a failover a master that is only silent is not replaced; one whose host refuses connections is.
+    pub cooldown: Duration,
     /// How long a master that restarted may say LOADING until it counts as down, when a replica could take over.
     pub max_loading_time: Duration,
 
@@ -75,6 +77,8 @@ pub struct Policy {
     pub link_timeout: Duration,
     /// The pause until a failed repair is tried again.
     pub repair_interval: Duration,
+    /// After three failovers within this time every dead master is waited for `max_down_time`.
+    pub flapping_window: Duration,
 }
 
 impl Default for Policy {
@@ -89,6 +93,7 @@ impl Default for Policy {
             failover_timeout: Duration::from_secs(60),
             on_failed_failover: OnFailedFailover::Halt,
             before_failover_timeout: Duration::from_millis(1000),
+            cooldown: Duration::from_secs(30),
             max_loading_time: Duration::from_secs(3),
             settled_replica_intervals: 2,
             promote_timeout: Duration::from_secs(1),
@@ -107,6 +112,7 @@ impl Default for Policy {
             stall_limit: Duration::from_millis(50),
             link_timeout: Duration::from_secs(60),
             repair_interval: Duration::from_secs(5),
+            flapping_window: Duration::from_secs(60),
         }
     }
 }
@@ -163,6 +169,9 @@ impl Policy {
         }
         if self.failover_timeout < Duration::from_secs(1) {
             return Err("failover_timeout must be at least 1 s".to_owned());
+        }
+        if self.cooldown > Duration::from_secs(86_400) {
+            return Err("cooldown must be at most one day".to_owned());
         }
         if self.before_failover_timeout > Duration::from_secs(60) {
             return Err("before_failover_timeout_ms must be at most 60000".to_owned());

@@ -86,7 +86,11 @@ impl Group {
             Verdict::Dead => match agreement.missing {
                 None => {
                     self.veto = None;
-                    return self.elect_and_vet(ctx, token, death, (sign, seen, asked));
+                    let Some((until, why)) = self.held_back(ctx.now, death, sign) else {
+                        return self.elect_and_vet(ctx, token, death, (sign, seen, asked));
+                    };
+                    again_at = again_at.min(until);
+                    Some(why)
                 }
                 Some(missing) => {
                     if ctx.now >= seen + timeout {

@@ -130,6 +130,9 @@ pub(crate) static SECTIONS: &[(&str, &[Setting])] = &[
             Set::Policy(|policy, value| store(&mut policy.on_failed_failover, value.choice(&[
                 ("halt", OnFailedFailover::Halt), ("retry", OnFailedFailover::Retry),
             ])))),
+        Setting::new("cooldown", "S",
+            "how long after a failover a silent master is not replaced [default: 30]",
+            Set::Policy(|policy, value| store(&mut policy.cooldown, value.seconds()))),
         Setting::new("before_failover_timeout_ms", "MS",
             "how long all before-failover handlers may take [default: 1000]",
             Set::Policy(|policy, value| {

@@ -117,6 +117,7 @@ fn every_flag_is_read_in_every_form() {
         ("max_lag_bytes", "77"),
         ("failover_timeout", "9"),
         ("on_failed_failover", "retry"),
+        ("cooldown", "12.5"),
         ("before_failover_timeout_ms", "50"),
         ("broker", "none"),
         ("node_addr", "127.0.0.1:12000"),
@@ -397,8 +398,8 @@ fn mistakes_in_the_file_have_a_position() {
             "f.toml:3:13: replicas: \"b\" is not an address",
         ),
         (
-            "[[group]]\nmaster = 'a:1'\ncooldown = 1",
-            "f.toml:3:1: unknown key \"cooldown\" in [[group]]",
+            "[[group]]\nmaster = 'a:1'\ncooldowns = 1",
+            "f.toml:3:1: unknown key \"cooldowns\" in [[group]]",
         ),
         (
             "[[group]]\nmaster = 'a:1'\naddr = ':1'",
