@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::addr::Addr;
 use crate::instance::Facts;
 use crate::node::{GroupName, Leadership, NodeId, Token};
-use crate::record::{Change, Record};
+use crate::record::{Change, GivenRule, Record};
 use crate::time::Time;
 use crate::view::{How, State};
 use crate::watch::Death;
@@ -247,6 +247,15 @@ pub enum Request {
         group: GroupName,
         /// Where it was.
         addr: Addr,
+    },
+    /// Set a rule on the promotion of an instance, or take it away.
+    Rule {
+        /// Of which group.
+        group: GroupName,
+        /// Which instance.
+        addr: Addr,
+        /// Absent: what the configuration says counts again.
+        rule: Option<GivenRule>,
     },
 }
 

@@ -30,6 +30,7 @@ mod picture;
 mod quorum;
 mod repair;
 mod replicas;
+mod rules;
 mod tell;
 
 pub use diagnose::Diagnosis;

@@ -8,6 +8,7 @@ use failover_core::event::{Answer, Event, GroupSpec, RefusalCode, Request};
 use failover_core::fleet::{Fleet, Policies};
 use failover_core::node::{GroupName, NodeId};
 use failover_core::notice::Notice;
+use failover_core::record::GivenRule;
 use failover_core::time::Time;
 use failover_core::view::GroupView;
 use tokio::net::TcpListener;
@@ -273,6 +274,19 @@ impl Guard {
     /// When there is no such group or instance, it is the master, or it is attached; nothing was changed.
     pub async fn forget_replica(&self, group: &GroupName, addr: Addr) -> Result<(), Refused> {
         self.ask(Request::Forget { group: group.clone(), addr }).await
+    }
+
+    /// Sets a rule on the promotion of an instance, or takes it away.
+    ///
+    /// # Errors
+    /// When there is no such group or instance; nothing was changed.
+    pub async fn set_rule(
+        &self,
+        group: &GroupName,
+        addr: Addr,
+        rule: Option<GivenRule>,
+    ) -> Result<(), Refused> {
+        self.ask(Request::Rule { group: group.clone(), addr, rule }).await
     }
 
     /// The recorded masters of all groups, in the order of the groups' names.

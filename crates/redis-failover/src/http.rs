@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use failover_core::event;
 use tokio::sync::Semaphore;
 
@@ -133,6 +133,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/groups/{group}/pause", post(operate::pause))
         .route("/v1/groups/{group}/resume", post(groups::resume))
         .route("/v1/groups/{group}/replicas/{addr}", delete(operate::forget))
+        .route("/v1/groups/{group}/rules/{addr}", put(operate::set_rule).delete(operate::end_rule))
         .route("/v1/pause", post(operate::pause_all))
         .route("/v1/resume", post(operate::resume_all))
         .route("/v1/history", get(history::list))

@@ -9,7 +9,7 @@ use crate::event::{Answer, GroupSpec, ProposalId, RefusalCode, Request, RequestI
 use crate::group::Group;
 use crate::node::GroupName;
 use crate::policy::GROUPS_MAX;
-use crate::record::{Change, GroupEntry, Known, Status};
+use crate::record::{Change, GivenRule, GroupEntry, Known, Status};
 use crate::time::Time;
 
 /// How often a request is tried again when a group changes under its hands.
@@ -43,6 +43,7 @@ impl Fleet {
             Request::Remove(which) => self.remove(which),
             Request::Resume(name) => self.resume(Some(name)),
             Request::ResumeAll => self.resume(None),
+            Request::Rule { group, addr, rule } => self.rule(group, addr, *rule),
             Request::Forget { group, addr } => self.forget(now, group, addr),
             Request::Pause { group, reason, until } => {
                 self.pause(now, group.as_ref(), reason.as_ref(), *until)
@@ -252,6 +253,26 @@ impl Fleet {
             let (entry, history) = group.forgotten_entry(now, &self.me, addr)?;
             let what = history.reason.clone();
             changes.push(Change { history: Some(history), ..changed(name, group, what, entry) });
+        }
+        Ok(changes)
+    }
+
+    fn rule(
+        &self,
+        name: &GroupName,
+        addr: &Addr,
+        rule: Option<GivenRule>,
+    ) -> Result<Vec<Change>, Refusal> {
+        let mut changes = Vec::new();
+        for (name, group) in self.wanted(Some(name))? {
+            let entry = group.ruled_entry(addr, rule)?;
+            let what = match rule {
+                Some(given) => format!("{addr} has the rule {}", given.rule.name()),
+                None => format!("{addr} has no rule set on request"),
+            };
+            if entry != *group.entry() {
+                changes.push(changed(name, group, what, entry));
+            }
         }
         Ok(changes)
     }

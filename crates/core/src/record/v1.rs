@@ -81,6 +81,46 @@ pub struct Known {
     /// What the history said last of this replica: that it is in this trouble, or in none.
     #[serde(default)]
     pub trouble: Option<Trouble>,
+    /// A rule on its promotion that was set on request. It counts before one of the configuration.
+    #[serde(default)]
+    pub rule: Option<GivenRule>,
+}
+
+/// What somebody wants of the promotion of one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// It is not promoted.
+    Never,
+    /// It comes before others that are as advanced as it is.
+    Prefer,
+    /// It comes behind them.
+    PreferNot,
+}
+
+impl Rule {
+    /// The name as it is written in requests and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Prefer => "prefer",
+            Self::PreferNot => "prefer_not",
+        }
+    }
+
+    /// By its name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        [Self::Never, Self::Prefer, Self::PreferNot].into_iter().find(|rule| rule.name() == name)
+    }
+}
+
+/// A rule that was set on request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenRule {
+    /// Which.
+    pub rule: Rule,
+    /// From when on it counts no more, by the leader's clock.
+    pub expires_at: Option<Time>,
 }
 
 /// What may be wrong with a replica.

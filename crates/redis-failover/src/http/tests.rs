@@ -179,7 +179,8 @@ fn commit(shown: &Shown, request: &event::Request) {
         // What becomes of these is the loop's; tests/pause.rs asks the whole program.
         event::Request::Pause { .. }
         | event::Request::ResumeAll
-        | event::Request::Forget { .. } => {}
+        | event::Request::Forget { .. }
+        | event::Request::Rule { .. } => {}
     }
 }
 
