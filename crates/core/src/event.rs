@@ -7,8 +7,7 @@ use crate::instance::Facts;
 use crate::node::{GroupName, Leadership, NodeId, Token};
 use crate::record::{Change, GivenRule, Record};
 use crate::time::Time;
-use crate::view::{How, State};
-use crate::watch::Death;
+use crate::view::{Death, How, State};
 
 /// Numbers the questions to one instance, so that a late answer is known as one.
 pub type ProbeSeq = u64;

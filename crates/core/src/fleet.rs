@@ -281,6 +281,11 @@ impl Fleet {
     /// Takes the record as it stands. Groups that were known before go on being watched; nothing is told of what is new
     /// in it, except of a master that is another now.
     fn restored(&mut self, now: Time, record: Record) {
+        if self.leadership == Leadership::None && !self.led {
+            // At a start nobody had the time to be elected, or to be heard of.
+            self.led = true;
+            self.led_until = Some(now + self.policies.default.election_grace);
+        }
         let gone: Vec<GroupName> =
             self.groups.keys().filter(|name| record.entry(name).is_none()).cloned().collect();
         for name in gone {

@@ -67,6 +67,10 @@ pub struct Group {
     diagnosed_at: Time,
     /// When this node learned who the recorded master is: what that one said before is from before its promotion.
     master_since: Time,
+    /// Since when the leadership is this one: what was read before it is no ground for going on with another's saga.
+    led_since: Time,
+    /// When the open saga began, by this node's clock. The record has the clock of the leader that began it.
+    began: Option<Time>,
     /// Why nothing is done although something is wrong.
     idle_because: Option<String>,
     /// Who contradicts what this node sees of its master.
@@ -181,6 +185,8 @@ impl Group {
             reason: "nothing was heard yet".to_owned(),
             diagnosed_at: now,
             master_since: now,
+            led_since: now,
+            began: None,
             idle_because: None,
             veto: None,
             peers: Peers::default(),
@@ -301,6 +307,7 @@ impl Group {
             // It was this one, or its revision is over and it will never be.
             self.work = Work::Idle;
         }
+        self.note_beginning(ctx, &before);
         self.drop_recorded_steps();
         self.mark_commit(ctx, &before);
         self.note_commit(ctx.now, &before);
@@ -319,6 +326,7 @@ impl Group {
         }
         self.follow_entry(ctx);
         self.tell_commit(ctx.now, &before, history);
+        self.began.take_if(|_| self.entry.saga.is_none());
         self.changed = true;
         self.step(ctx);
     }
@@ -346,10 +354,16 @@ impl Group {
 
     /// The entry as it stands, after changes that this node did not hear one by one.
     pub fn restored(&mut self, ctx: &Context<'_>, entry: GroupEntry, revision: Revision) {
-        self.entry = entry;
+        let before = std::mem::replace(&mut self.entry, entry);
         self.revision = revision;
         self.master_since = ctx.now;
         self.steps.clear();
+        self.note_beginning(ctx, &before);
+        self.began.take_if(|_| self.entry.saga.is_none());
+        if self.entry.master != before.master {
+            self.settled.clear();
+            self.tell_master(ctx.now, &before);
+        }
         self.leadership_changed(ctx);
     }
 
@@ -360,6 +374,7 @@ impl Group {
         self.again = None;
         self.untouched = None;
         self.read = None;
+        self.led_since = ctx.now;
         self.ending = None;
         self.forget_peers();
         self.follow_entry(ctx);
@@ -372,6 +387,7 @@ impl Group {
 
     /// Membership changed, which what is on its way outlasts.
     pub fn standing_changed(&mut self, ctx: &Context<'_>) {
+        self.forget_strangers(ctx);
         self.changed = true;
         self.step(ctx);
     }
@@ -466,7 +482,14 @@ impl Group {
     fn decide(&mut self, ctx: &Context<'_>) -> Option<String> {
         let Some(token) = ctx.leadership.token() else {
             self.veto = None;
-            return Some("another node leads, or none does: this one only watches".to_owned());
+            return Some(match ctx.leadership {
+                Leadership::Follower { leader } => {
+                    format!("{leader} leads, this node only watches")
+                }
+                Leadership::Leader(_) | Leadership::None => {
+                    "no leader is known, this node only watches".to_owned()
+                }
+            });
         };
         if let Status::Halted { reason, .. } = &self.entry.status {
             return Some(format!("the group is halted until it is resumed: {reason}"));
@@ -499,7 +522,8 @@ impl Group {
                     self.drive_repair(ctx, token);
                 }
             }
-            return None;
+            let waits = matches!(self.work, Work::Hearing { .. });
+            return self.veto.as_ref().filter(|_| waits).map(|veto| veto.why.clone());
         }
         if !self.entry.confirmed {
             self.register(ctx, token);

@@ -167,3 +167,16 @@ pub enum How {
     /// The name of its host cannot be resolved.
     Unresolved,
 }
+
+/// How a dead instance is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Death {
+    /// Its host says that no process listens.
+    Refusing,
+    /// It accepts connections and gives no valid reply.
+    Hung,
+    /// No answer at all.
+    Unreachable,
+    /// It restarted and reads its data for too long.
+    Loading,
+}

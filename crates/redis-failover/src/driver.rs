@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use failover_core::action::Action;
 use failover_core::addr::Addr;
-use failover_core::event::{Answer, Event, ProposalId, RequestId};
+use failover_core::event::{Answer, CommandResult, Event, ProposalId, RequestId};
 use failover_core::fleet::Fleet;
 use failover_core::node::{GroupName, Leadership, NodeId, Token};
 use failover_core::notice::{Notice, Weight, What};
@@ -145,7 +145,7 @@ impl Driver {
         }
         for ((node, token), groups) in std::mem::take(&mut round.questions) {
             if let Some(talk) = &self.talk {
-                talk.ask_sight(node, token, groups);
+                talk.ask_sight(&node, token, &groups);
             }
         }
         self.publish_changed();
@@ -194,6 +194,13 @@ impl Driver {
             Inbound::CaughtUp(reply) => drop(reply.send(())),
             Inbound::Hint(group) => round.at_once.push_back(Event::Hinted { group }),
             Inbound::Command { group, addr, command, token, deadline, reply } => {
+                let entry = self.fleet.record().entry(&group);
+                if !entry.is_some_and(|entry| entry.instances.contains_key(&addr)) {
+                    // Nobody would ever close a connection that is opened for it.
+                    let why = format!("this node knows no {addr} in the group {group}");
+                    let _ = reply.send(CommandResult::NotSent(why));
+                    return;
+                }
                 let by = OrderedBy::Leader(reply);
                 self.instance(round, &group, &addr).order(Order { command, token, deadline, by });
             }

@@ -312,6 +312,12 @@ impl Group {
         self.peers.facts(now, &self.policy, addr).map(|(node, _)| node)
     }
 
+    /// The membership changed: who is no voter is asked nothing more, and what it said is nobody's sight.
+    pub(super) fn forget_strangers(&mut self, ctx: &Context<'_>) {
+        self.peers.heard.retain(|node, _| ctx.voters.contains(node));
+        self.peers.asked.retain(|node, _| ctx.voters.contains(node));
+    }
+
     /// The leadership changed: what was asked and heard belongs to the old one.
     pub(super) fn forget_peers(&mut self) {
         self.peers = Peers::default();

@@ -236,6 +236,24 @@ impl Group {
             | Work::Promoting { .. }
             | Work::Repointing(_) => {
                 let master = self.entry.master.clone();
+                // Another leader decided it, perhaps, and the master it had seen may be gone with it.
+                let watch = self.watches.get(&master).filter(|watch| watch.serves());
+                let facts = watch.and_then(Watch::facts);
+                let read = facts.filter(|facts| facts.asked_at >= self.led_since);
+                match read.map(Facts::is_master) {
+                    Some(true) => {}
+                    Some(false) => {
+                        let why = format!("the recorded master {master} reports to be a replica");
+                        self.end_repair(ctx, token, &target, Err(why));
+                        return;
+                    }
+                    None => {
+                        if let Some(watch) = self.watches.get_mut(&master) {
+                            watch.ask(ctx.now, self.led_since);
+                        }
+                        return;
+                    }
+                }
                 let id = self.command_follow(ctx.now, token, &target, master);
                 let deadline = ctx.now + self.policy.command_timeout * 2;
                 self.work = Work::Repairing { id, deadline, unknown_at: None };

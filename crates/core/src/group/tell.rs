@@ -5,7 +5,7 @@ use super::Group;
 use super::diagnose::said;
 use crate::addr::Addr;
 use crate::notice::What;
-use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Status};
+use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Status};
 use crate::time::{Time, millis};
 use crate::view::{How, State};
 
@@ -64,7 +64,13 @@ impl Group {
         self.tell_new_instances(now, before);
         self.tell_saga(now, before);
         if self.entry.master != before.master {
-            self.tell_master(now, before);
+            match history.map(|history| history.kind) {
+                Some(Kind::Adoption) => self.tell_adoption(now, before),
+                Some(Kind::Failover | Kind::Demotion | Kind::Repair | Kind::ReplicaEvent)
+                | None => {
+                    self.tell_master(now, before);
+                }
+            }
         }
         if let Some(history) = history {
             self.tell_end(now, history);
@@ -151,20 +157,24 @@ impl Group {
         }
     }
 
-    fn tell_master(&mut self, now: Time, before: &GroupEntry) {
+    pub(super) fn tell_master(&mut self, now: Time, before: &GroupEntry) {
         let master = self.entry.master.clone();
-        let Some(saga) = &self.entry.saga else {
-            if self.entry.epoch != before.epoch {
-                self.tell_adoption(now, before);
-                return;
-            }
+        let promoted = |saga: &Saga| saga.phase == Phase::Promoted;
+        let fresh = self.entry.saga.as_ref().is_some_and(promoted);
+        if !fresh && self.entry.epoch == before.epoch {
             let sentence = format!("{} leads to the master {master}", before.master);
             self.publish(now, What::MasterFound { master }, sentence);
             return;
+        }
+        let verified = if fresh {
+            let gap = millis(self.saga_age(now));
+            format!(", verified and recorded {gap:.1} ms after the first sign")
+        } else {
+            // This node was too far behind to hear of it when it happened.
+            String::new()
         };
-        let gap = millis(now.since(saga.history.started_at));
         let sentence = format!(
-            "{master} is the master since epoch {}, verified and recorded {gap:.1} ms after the first sign; before it was {}",
+            "{master} is the master since epoch {}{verified}; before it was {}",
             self.entry.epoch, before.master
         );
         let what = What::MasterChanged {
@@ -185,7 +195,7 @@ impl Group {
     }
 
     fn tell_end(&mut self, now: Time, history: &HistoryEntry) {
-        let took = millis(now.since(history.started_at));
+        let took = millis(self.saga_age(now));
         let target = history.new_master.clone().unwrap_or_else(|| history.old_master.clone());
         let (what, sentence) = match (history.kind, history.outcome) {
             // That it is up or down, each node tells as it sees it.

@@ -321,26 +321,24 @@ impl Task {
         if let Err(why) = fault::point(point).await {
             return CommandResult::Refused(why);
         }
-        let allowed = match order.by {
-            OrderedBy::Loop(..) => self.broker.allows(order.token),
-            OrderedBy::Leader(_) => self.broker.allows_leader(order.token),
+        let broker = self.broker.clone();
+        let allowed = || match order.by {
+            OrderedBy::Loop(..) => broker.allows(order.token),
+            OrderedBy::Leader(_) => broker.allows_leader(order.token),
         };
-        if !allowed {
-            return CommandResult::NotSent(
-                "the leadership under which it was decided is over, or its lease ran out"
-                    .to_owned(),
-            );
+        if !allowed() {
+            let why = "the leadership under which it was decided is over, or its lease ran out";
+            return CommandResult::NotSent(why.to_owned());
         }
         if self.clock.now() >= order.deadline {
             return late();
         }
         let Some(main) = &mut self.main else {
-            return CommandResult::Refused(
-                "the connection ended; the command was not sent".to_owned(),
-            );
+            let why = "the connection ended; the command was not sent";
+            return CommandResult::Refused(why.to_owned());
         };
         *written = true;
-        let result = carry_out(main, &order.command, &self.clock, answered).await;
+        let result = carry_out(main, &order.command, &self.clock, &allowed, answered).await;
         if promotes {
             return result;
         }

@@ -96,7 +96,7 @@ impl Group {
     }
 
     /// What the candidate reported to a question that was asked at a moment or later; asks when there is nothing yet.
-    fn read_target(
+    pub(super) fn read_target(
         &mut self,
         ctx: &Context<'_>,
         token: Token,
@@ -239,7 +239,7 @@ impl Group {
         let Some(mut saga) = self.saga_so_far() else { return };
         saga.phase = Phase::Promoted;
         saga.history.new_master = Some(target.clone());
-        saga.history.write_gap_ms = Some(millis(ctx.now.since(saga.history.started_at)));
+        saga.history.write_gap_ms = Some(millis(self.saga_age(ctx.now)));
         let mut entry =
             GroupEntry { master: target.clone(), saga: Some(saga), ..self.entry.clone() };
         for id in [&facts.second_replication_id, &facts.replication_id].into_iter().flatten() {

@@ -68,6 +68,16 @@ impl RaftBroker {
         }
     }
 
+    /// Why nothing happens, when this node is a founder of a cluster that did not begin.
+    pub(super) fn waits_for_founders(&self, running: &Running) -> Option<String> {
+        let meta = self.meta();
+        let cluster = meta.cluster?;
+        let founder = cluster.founders.iter().any(|founder| founder.nonce == meta.nonce);
+        let began = running.applied.last().borrow().is_some()
+            || running.raft.metrics().borrow().last_log_index > Some(0);
+        (founder && !began).then(|| not_begun(&cluster.list))
+    }
+
     /// Whether so many of the first members are in another cluster, which counts on this node too, that this one never
     /// has a majority.
     async fn is_left_alone(&self, cluster: &Cluster) -> bool {

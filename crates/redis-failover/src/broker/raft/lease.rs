@@ -30,6 +30,8 @@ struct State {
     own: Option<MemberId>,
     /// The term this node leads, while it does.
     term: Option<u64>,
+    /// It leads none before this one any more: it voted for somebody else, or was told of a later one.
+    from: u64,
     /// The voters: one set, or the two of a change of membership, each of which must have a majority.
     configs: Vec<Vec<MemberId>>,
     /// When the last request that a member acknowledged was sent, in that term.
@@ -65,11 +67,13 @@ impl Lease {
         state.enter(term);
     }
 
-    /// This node does not lead.
-    pub(crate) fn ends(&self) {
+    /// This node does not lead, and never will in a term before this one: an acknowledgement that comes late must not
+    /// bring its lease back.
+    pub(crate) fn ends(&self, from: u64) {
         let mut state = self.state();
         state.acked.clear();
         state.term = None;
+        state.from = state.from.max(from);
     }
 
     /// Forgets every acknowledgement up to now: this node is about to follow somebody else, or may be. Should it go on
@@ -119,7 +123,7 @@ impl Lease {
 impl State {
     /// Forgets what was acknowledged in an older term. An answer of an older one is late and says nothing.
     fn enter(&mut self, term: u64) {
-        if self.term.is_none_or(|own| own < term) {
+        if term >= self.from && self.term.is_none_or(|own| own < term) {
             self.acked.clear();
             self.term = Some(term);
         }
@@ -175,7 +179,7 @@ mod tests {
         assert!(lease.allows(Token(4), at(0)));
         assert!(!lease.allows(Token(3), at(0)), "an older term's token");
         assert!(!lease.allows(Token(5), at(0)));
-        lease.ends();
+        lease.ends(5);
         assert!(!lease.allows(Token(4), at(0)));
     }
 
@@ -244,11 +248,35 @@ mod tests {
         assert!(!lease.holds(at(201)));
         lease.acked(id(3), 1, at(200));
         assert!(!lease.allows(Token(1), at(202)), "its answer was on its way");
-        lease.ends();
+        lease.ends(1);
         lease.acked(id(3), 1, at(199));
         assert!(!lease.allows(Token(1), at(202)), "nor does it bring the term back");
         lease.acked(id(3), 1, at(201));
         assert!(lease.allows(Token(1), at(202)), "it went on leading");
+    }
+
+    #[test]
+    fn a_late_answer_brings_no_lease_back() {
+        let lease = lease(&[&[1, 2, 3]]);
+        lease.leads(id(1), 4);
+        lease.acked(id(2), 4, at(0));
+        assert!(lease.allows(Token(4), at(1)));
+        // It voted for another member.
+        lease.ends(5);
+        lease.acked(id(3), 4, at(1));
+        assert!(!lease.allows(Token(4), at(2)));
+        lease.leads(id(1), 5);
+        lease.acked(id(3), 5, at(3));
+        assert!(lease.allows(Token(5), at(4)));
+    }
+
+    #[test]
+    fn an_answer_that_comes_before_the_lead_is_noticed_counts() {
+        let lease = lease(&[&[1, 2, 3]]);
+        lease.ends(4);
+        lease.acked(id(2), 4, at(0));
+        lease.leads(id(1), 4);
+        assert!(lease.allows(Token(4), at(1)));
     }
 
     #[test]

@@ -67,6 +67,9 @@ impl RaftBroker {
                 self.addr()
             ));
         }
+        if let Some(why) = self.waits_for_founders(&running) {
+            return Some(why);
+        }
         let (why, at) = self.0.contacts.refused()?;
         (self.0.clock.now().since(at) < REFUSED_AGE_MAX).then_some(why)
     }

@@ -368,9 +368,11 @@ async fn members_come_and_go() {
         nodes[0].leadership == Leadership::None && nodes[0].broker.problem().is_some()
     })
     .await;
+    let term = leading.term();
     sleep(Duration::from_secs(1)).await;
-    nodes.iter_mut().for_each(Node::gather);
-    assert!(whole(&nodes, 1), "and disturbs nobody");
+    // A lease can run out for a moment on a busy host; a vote for the removed one would be another term.
+    until("three are whole still", &mut nodes, |nodes| whole(nodes, 1)).await;
+    assert_eq!(leading.term(), term, "it disturbs nobody");
 
     nodes.push(start(settings(&addrs[4], &addrs[..3], &dir)).await);
     let at = leader(&nodes).expect("leader");

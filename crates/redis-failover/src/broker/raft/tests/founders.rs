@@ -76,7 +76,10 @@ async fn a_founder_that_the_others_may_still_follow_gives_nothing_up() {
     let mut nodes = vec![start(settings(&addrs[0], &addrs, &dir)).await];
     sleep(Duration::from_millis(1500)).await;
     assert_eq!(*nodes[0].broker.ended().borrow(), None);
+    let why = nodes[0].broker.problem().unwrap_or_default();
+    assert!(why.contains("was founded and has not begun"), "{why}");
     nodes.push(start(settings(&addrs[1], &addrs, &dir)).await);
     until("they begin", &mut nodes, settled).await;
     assert_eq!(nodes[0].broker.meta().cluster.expect("cluster").id, 7);
+    assert_eq!(nodes[0].broker.problem(), None);
 }
