@@ -27,10 +27,15 @@ mod learn;
 mod picture;
 mod quorum;
 mod repair;
+mod switchover;
 mod tell;
+mod wanted;
 
 pub use diagnose::Diagnosis;
 use quorum::Peers;
+use switchover::Switching;
+use wanted::Wanted;
+pub(crate) use wanted::Wish;
 
 /// What the fleet knows and a group needs when something happens.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +83,10 @@ pub struct Group {
     untouched: Option<u64>,
     /// The epoch whose candidate was read as a replica since this leadership found its promotion half done.
     read: Option<u64>,
+    /// A switchover that this node drives.
+    switching: Option<Box<Switching>>,
+    /// A change of master that somebody waits for.
+    wanted: Option<Wanted>,
     /// Instances that were seen to follow the recorded master, and were not away since.
     settled: BTreeSet<Addr>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
@@ -176,6 +185,8 @@ impl Group {
             again: None,
             untouched: None,
             read: None,
+            switching: None,
+            wanted: None,
             settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
             stranger: false,
@@ -225,6 +236,7 @@ impl Group {
             && self.links_up()
             && self.entry.saga.is_none()
             && !self.stranger
+            && self.wanted.is_none()
             && self.diagnosis == Diagnosis::Healthy;
         if changed || !quiet {
             self.changed |= changed;
@@ -289,6 +301,7 @@ impl Group {
         self.mark_commit(ctx, &before);
         if self.entry.saga.is_none() {
             self.steps.clear();
+            self.switching = None;
         }
         if self.entry.master != before.master {
             self.settled.clear();
@@ -302,6 +315,7 @@ impl Group {
         }
         self.follow_entry(ctx);
         self.tell_commit(ctx.now, &before, history);
+        self.answer_wanted(history);
         self.changed = true;
         self.step(ctx);
     }
@@ -310,8 +324,9 @@ impl Group {
     pub fn not_committed(&mut self, ctx: &Context<'_>, id: u64, why: &str) {
         if matches!(&self.work, Work::Proposing { id: waiting } if *waiting == id) {
             self.work = Work::Idle;
+            self.wanted_not_committed(why);
             let why = format!("a decision was not committed: {why}");
-            self.again = Some((ctx.now + self.policy.check_interval, why));
+            self.again = Some((ctx.now + self.pause_after_loss(), why));
             self.step(ctx);
         }
     }
@@ -321,8 +336,9 @@ impl Group {
     pub fn unsettled(&mut self, ctx: &Context<'_>, id: u64, why: &str) {
         if matches!(&self.work, Work::Proposing { id: waiting } if *waiting == id) {
             self.work = Work::Idle;
+            self.wanted_unsettled(why);
             let why = format!("it is not known whether a decision was committed: {why}");
-            self.again = Some((ctx.now + self.policy.check_interval, why));
+            self.again = Some((ctx.now + self.pause_after_loss(), why));
             self.step(ctx);
         }
     }
@@ -343,6 +359,8 @@ impl Group {
         self.again = None;
         self.untouched = None;
         self.read = None;
+        self.switching = None;
+        self.wanted_deposed();
         self.forget_peers();
         self.follow_entry(ctx);
         let open = self.entry.saga.as_ref().map(|saga| saga.target.clone());
@@ -422,6 +440,9 @@ impl Group {
     fn work_timeout(&self) -> Option<Time> {
         let hold = self.hold.as_ref().map(|hold| hold.until);
         let again = self.again.as_ref().map(|(until, _)| *until);
+        let wanted = self.wanted.as_ref().and_then(|wanted| wanted.timeout(&self.policy));
+        let idle = matches!(self.work, Work::Idle) && again.is_none();
+        let switching = self.switching.as_ref().filter(|_| idle).map(|switching| switching.wake());
         let work = match &self.work {
             Work::Idle | Work::Proposing { .. } => None,
             Work::Hearing { again_at, .. } => Some(*again_at),
@@ -431,7 +452,7 @@ impl Group {
             }
             Work::Repointing(work) => work.timeout(&self.policy),
         };
-        [hold, again, work].into_iter().flatten().min()
+        [hold, again, wanted, switching, work].into_iter().flatten().min()
     }
 
     /// The one decision table.
@@ -441,8 +462,11 @@ impl Group {
         self.note_settled();
         self.tell_suspicion(ctx);
         self.idle_because = None;
+        self.wanted_in_the_way(ctx);
         let because = self.decide(ctx);
-        self.conclude(ctx);
+        if !self.roles_move() {
+            self.conclude(ctx);
+        }
         let idle =
             matches!(self.work, Work::Idle | Work::Hearing { .. }) && self.entry.saga.is_none();
         if self.diagnosis != Diagnosis::Healthy {
@@ -480,7 +504,8 @@ impl Group {
         }
         if let Some(saga) = &self.entry.saga {
             match saga.history.kind {
-                Kind::Failover => self.drive_failover(ctx, token),
+                Kind::Failover | Kind::ManualFailover => self.drive_failover(ctx, token),
+                Kind::Switchover => self.drive_switchover(ctx, token),
                 Kind::Demotion | Kind::Repair => self.drive_repair(ctx, token),
             }
             return None;
@@ -491,6 +516,9 @@ impl Group {
                 "the master was never seen as one, so what belongs to the group is not known"
                     .to_owned(),
             );
+        }
+        if self.wanted.is_some() && self.consider_wanted(ctx, token) {
+            return None;
         }
         match self.death(ctx.now) {
             Some((death, sign, down)) => self.consider_failover(ctx, token, death, sign, down),

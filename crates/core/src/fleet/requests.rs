@@ -6,6 +6,7 @@ use super::Fleet;
 use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{Answer, GroupSpec, ProposalId, RefusalCode, Request, RequestId};
+use crate::group::Wish;
 use crate::node::GroupName;
 use crate::policy::GROUPS_MAX;
 use crate::record::{Change, GroupEntry, Known};
@@ -30,7 +31,7 @@ impl Fleet {
         self.try_request(now, id, request, 0);
     }
 
-    fn try_request(&mut self, _now: Time, id: RequestId, request: Request, tries: u32) {
+    fn try_request(&mut self, now: Time, id: RequestId, request: Request, tries: u32) {
         let Some(token) = self.leadership.token() else {
             let message = "this node is not the leader; nothing was done".to_owned();
             self.answer(id, Answer::Refused { code: RefusalCode::NoLeader, message });
@@ -41,6 +42,14 @@ impl Fleet {
             Request::Replace(specs) => self.replace(specs),
             Request::Remove(which) => self.remove(which),
             Request::Resume(name) => self.resume(name),
+            Request::Switchover { group, to, timeout, dry_run } => {
+                let wish = Wish::Switchover { timeout: *timeout };
+                return self.replace_master(now, id, group, (wish, to.clone(), *dry_run));
+            }
+            Request::Failover { group, to, force, dry_run } => {
+                let wish = Wish::Failover { force: *force };
+                return self.replace_master(now, id, group, (wish, to.clone(), *dry_run));
+            }
         };
         match changes {
             Err((code, message)) => self.answer(id, Answer::Refused { code, message }),
@@ -54,6 +63,22 @@ impl Fleet {
                     changes,
                 });
             }
+        }
+    }
+
+    /// The group itself answers, when it has ended.
+    fn replace_master(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        name: &GroupName,
+        (wish, to, dry_run): (Wish, Option<Addr>, bool),
+    ) {
+        if self.groups.contains_key(name) {
+            self.with_group(now, name, |group, ctx| group.want(ctx, id, wish, to, dry_run));
+        } else {
+            let message = format!("there is no group named {name}");
+            self.answer(id, Answer::Refused { code: RefusalCode::UnknownGroup, message });
         }
     }
 

@@ -220,6 +220,8 @@ impl Group {
                 phase: Phase::Decided,
                 target: candidate.clone(),
                 target_run_id: self.run_id_of(candidate),
+                deadline: None,
+                forced: false,
                 attempts: Vec::new(),
                 history,
             }),
@@ -300,6 +302,7 @@ impl Group {
         match saga.phase {
             Phase::Decided => self.drive_promotion(ctx, token),
             Phase::Promoted => self.drive_repointing(ctx, token),
+            Phase::Demoting | Phase::Undoing => self.drive_switchover(ctx, token),
         }
     }
 
@@ -316,6 +319,9 @@ impl Group {
             && let Some(watch) = self.watches.get_mut(&addr)
         {
             watch.read(ctx.now, Facts::clone(facts));
+        }
+        if self.switching_ended(ctx, id, &result) {
+            return;
         }
         match &self.work {
             Work::Promoting { sent, .. } if *sent == Some(id) => {
@@ -337,6 +343,9 @@ impl Group {
 
     /// Whom a command that is on its way was sent to.
     fn commanded_addr(&self, id: CommandId) -> Option<Addr> {
+        if let Some(addr) = self.switching.as_ref().and_then(|switching| switching.sent_to(id)) {
+            return Some(addr.clone());
+        }
         let target = || self.entry.saga.as_ref().map(|saga| saga.target.clone());
         match &self.work {
             Work::Promoting { sent, .. } if *sent == Some(id) => target(),

@@ -61,9 +61,13 @@ impl Group {
         if let Status::Halted { reason, .. } = &self.entry.status {
             return (StatusView::Halted, Some(reason.clone()));
         }
-        let failover = self.entry.saga.as_ref().filter(|saga| saga.history.kind == Kind::Failover);
-        match (failover, &self.work) {
-            (Some(saga), _) => (StatusView::FailingOver, Some(saga.history.reason.clone())),
+        let shown = self.entry.saga.as_ref().and_then(|saga| match saga.history.kind {
+            Kind::Failover | Kind::ManualFailover => Some((StatusView::FailingOver, saga)),
+            Kind::Switchover => Some((StatusView::SwitchingOver, saga)),
+            Kind::Demotion | Kind::Repair => None,
+        });
+        match (shown, &self.work) {
+            (Some((status, saga)), _) => (status, Some(saga.history.reason.clone())),
             (None, Work::Vetting { .. }) => (StatusView::FailingOver, None),
             (
                 None,

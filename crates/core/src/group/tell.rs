@@ -5,7 +5,7 @@ use super::Group;
 use super::diagnose::said;
 use crate::addr::Addr;
 use crate::notice::What;
-use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Status};
+use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Status};
 use crate::time::{Time, millis};
 use crate::view::{How, State};
 
@@ -102,7 +102,12 @@ impl Group {
 
     fn tell_saga(&mut self, now: Time, before: &GroupEntry) {
         let Some(saga) = self.entry.saga.clone() else { return };
-        if saga.history.kind != Kind::Failover || saga.phase != Phase::Decided {
+        match saga.history.kind {
+            Kind::Failover | Kind::ManualFailover => {}
+            Kind::Switchover => return self.tell_switchover(now, before, &saga),
+            Kind::Demotion | Kind::Repair => return,
+        }
+        if saga.phase != Phase::Decided {
             return;
         }
         if let Some(attempt) = saga.attempts.last()
@@ -136,6 +141,22 @@ impl Group {
         }
     }
 
+    fn tell_switchover(&mut self, now: Time, before: &GroupEntry, saga: &Saga) {
+        if before.epoch == self.entry.epoch {
+            return;
+        }
+        let what = What::SwitchoverDecided {
+            old_master: saga.history.old_master.clone(),
+            candidate: saga.target.clone(),
+            epoch: self.entry.epoch,
+        };
+        let sentence = format!(
+            "switchover decided under epoch {}: {} replaces {}",
+            self.entry.epoch, saga.target, saga.history.old_master
+        );
+        self.publish(now, what, sentence);
+    }
+
     fn tell_master(&mut self, now: Time, before: &GroupEntry) {
         let master = self.entry.master.clone();
         let Some(saga) = &self.entry.saga else {
@@ -160,23 +181,34 @@ impl Group {
         let took = millis(now.since(history.started_at));
         let target = history.new_master.clone().unwrap_or_else(|| history.old_master.clone());
         let (what, sentence) = match (history.kind, history.outcome) {
-            (Kind::Failover, Outcome::Done | Outcome::Running) => (
+            (Kind::Failover | Kind::ManualFailover, Outcome::Done | Outcome::Running) => (
                 What::FailoverDone { new_master: target.clone() },
                 format!("the failover to {target} is finished after {took:.1} ms"),
             ),
-            (Kind::Failover, Outcome::Failed) => {
+            (Kind::Failover | Kind::ManualFailover, Outcome::Failed) => {
                 (What::FailoverFailed, format!("the failover failed: {}", history.reason))
             }
-            (Kind::Failover, Outcome::Vetoed) => {
+            (Kind::Failover | Kind::ManualFailover, Outcome::Vetoed) => {
                 (What::FailoverVetoed, format!("the failover was vetoed: {}", history.reason))
             }
-            (Kind::Failover, Outcome::Undone) => (
+            (Kind::Failover | Kind::ManualFailover, Outcome::Undone) => (
                 What::FailoverUndone,
                 format!(
                     "the failover is not needed any more, nothing was changed: {}",
                     history.reason
                 ),
             ),
+            (Kind::Switchover, Outcome::Done | Outcome::Running) => (
+                What::SwitchoverDone { new_master: target.clone() },
+                format!("the switchover to {target} is finished after {took:.1} ms"),
+            ),
+            (Kind::Switchover, Outcome::Undone | Outcome::Vetoed) => (
+                What::SwitchoverUndone,
+                format!("the switchover was undone, {target} goes on: {}", history.reason),
+            ),
+            (Kind::Switchover, Outcome::Failed) => {
+                (What::SwitchoverFailed, format!("the switchover failed: {}", history.reason))
+            }
             (Kind::Demotion | Kind::Repair, Outcome::Done | Outcome::Running) => (
                 What::Repaired { addr: history.old_master.clone() },
                 format!("{}: done after {took:.1} ms", history.reason),

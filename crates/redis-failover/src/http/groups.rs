@@ -55,10 +55,10 @@ pub(super) async fn resume(
     Ok(reply::read(&context.shown, Group { group }))
 }
 
-fn named(which: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+pub(super) fn named(which: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     which.map(|Path(which)| which).map_err(|error| Problem::bad_request(error.body_text()))
 }
 
-fn find(context: &Context, which: &str) -> Result<Arc<GroupView>, Problem> {
+pub(super) fn find(context: &Context, which: &str) -> Result<Arc<GroupView>, Problem> {
     context.shown.group(which).ok_or_else(|| Problem::unknown_group(which))
 }

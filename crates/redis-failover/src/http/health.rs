@@ -79,7 +79,7 @@ fn halt(group: &GroupView) -> Option<String> {
             group.name,
             group.status_reason.as_deref().unwrap_or("the reason is not known")
         )),
-        StatusView::Active | StatusView::FailingOver => None,
+        StatusView::Active | StatusView::FailingOver | StatusView::SwitchingOver => None,
     }
 }
 

@@ -25,6 +25,10 @@ pub(super) enum Code {
     MethodNotAllowed,
     /// No such group.
     UnknownGroup,
+    /// No such instance in the group.
+    UnknownInstance,
+    /// The group is halted.
+    Halted,
     /// It contradicts what is so.
     Refused,
     /// Something else is being done.
@@ -45,6 +49,8 @@ impl Code {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::UnknownGroup => "unknown_group",
+            Self::UnknownInstance => "unknown_instance",
+            Self::Halted => "halted",
             Self::Refused => "refused",
             Self::Busy => "busy",
             Self::NoLeader => "no_leader",
@@ -57,9 +63,9 @@ impl Code {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotFound | Self::UnknownGroup => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::UnknownGroup | Self::UnknownInstance => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Refused | Self::Busy => StatusCode::CONFLICT,
+            Self::Refused | Self::Busy | Self::Halted => StatusCode::CONFLICT,
             Self::NoLeader | Self::NoQuorum => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownOutcome => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -70,6 +76,8 @@ impl From<RefusalCode> for Code {
     fn from(code: RefusalCode) -> Self {
         match code {
             RefusalCode::UnknownGroup => Self::UnknownGroup,
+            RefusalCode::UnknownInstance => Self::UnknownInstance,
+            RefusalCode::Halted => Self::Halted,
             RefusalCode::Refused => Self::Refused,
             RefusalCode::Busy => Self::Busy,
             RefusalCode::NoLeader => Self::NoLeader,
