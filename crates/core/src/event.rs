@@ -10,8 +10,7 @@ use crate::instance::Facts;
 use crate::node::{GroupName, Leadership, NodeId, Token};
 use crate::record::{Change, Outcome, Record};
 use crate::time::Time;
-use crate::view::{How, State};
-use crate::watch::Death;
+use crate::view::{Death, How, State};
 
 /// Numbers the questions to one instance, so that a late answer is known as one.
 pub type ProbeSeq = u64;
@@ -127,6 +126,8 @@ pub enum Event {
 /// What a node sees of a group right now, asked by the leader.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Testimony {
+    /// Whom this node takes for the recorded master. One that lags behind the record speaks of an older one.
+    pub master: Addr,
     /// How the recorded master is dead for it; `None` when it is not, or not yet.
     pub dead: Option<Death>,
     /// Every instance as it sees it.
@@ -200,8 +201,11 @@ pub enum CommandResult {
         /// What did not work beside it and matters to people, such as a refused `CONFIG REWRITE`.
         warnings: Vec<String>,
     },
-    /// It surely changed nothing: it was not sent, or the server said no.
+    /// It surely changed nothing: it could not be sent, or the server said no.
     Refused(String),
+    /// It was not sent, for a reason that says nothing of the instance: the leadership is over or its lease ran out, or
+    /// a node stood still until its time was over.
+    NotSent(String),
     /// It may have happened, or may happen later.
     Unknown(String),
 }
@@ -226,8 +230,19 @@ pub enum Request {
     Replace(Vec<GroupSpec>),
     /// Stop guarding; each is a group's name or the address of one of its instances. An unknown one is ignored.
     Remove(Vec<String>),
-    /// Act again on a halted group.
+    /// Act again on a halted or paused group.
     Resume(GroupName),
+    /// Do nothing to a group until it is resumed.
+    Pause {
+        /// Which; `None`: all that there are. Halted ones stay halted.
+        group: Option<GroupName>,
+        /// Why, in the words of whoever asks.
+        reason: Option<String>,
+        /// When the pause ends by itself.
+        until: Option<Time>,
+    },
+    /// Act again on all halted and paused groups.
+    ResumeAll,
     /// Replace a healthy master without losing anything. Answered when it has ended.
     Switchover {
         /// In which group.

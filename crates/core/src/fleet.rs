@@ -70,7 +70,7 @@ impl Fleet {
             me,
             policies,
             leadership: Leadership::None,
-            led: false,
+            led: true,
             led_until: None,
             voters: Vec::new(),
             record: Record::default(),
@@ -105,6 +105,7 @@ impl Fleet {
     /// Takes something that happened. `poll` must be called until it returns `None` afterwards.
     pub fn handle(&mut self, now: Time, event: Event) {
         self.guard_stall(now);
+        self.expect_leader(now);
         match event {
             Event::Probed { addr, seq, outcome } => {
                 self.socket_seen(now, &addr, &outcome);
@@ -123,11 +124,10 @@ impl Fleet {
                 self.with_group(now, &group, |group, ctx| group.vetted(ctx, id, veto));
             }
             Event::Leadership(leadership) => {
-                let none = leadership == Leadership::None;
-                self.led_until =
-                    (none && self.led).then(|| now + self.policies.default.election_grace);
-                self.led |= !none;
                 self.leadership = leadership;
+                self.led |= self.leadership != Leadership::None;
+                self.led_until = None;
+                self.expect_leader(now);
                 self.for_all(now, Group::leadership_changed);
             }
             Event::Voters(voters) => {
@@ -264,6 +264,13 @@ impl Fleet {
         }
     }
 
+    /// Somebody is to lead soon, also at the start.
+    fn expect_leader(&mut self, now: Time) {
+        if self.led && self.led_until.is_none() && self.leadership == Leadership::None {
+            self.led_until = Some(now + self.policies.default.election_grace);
+        }
+    }
+
     fn for_all(&mut self, now: Time, act: impl Fn(&mut Group, &Context<'_>)) {
         let names: Vec<GroupName> = self.groups.keys().cloned().collect();
         for name in names {
@@ -274,6 +281,11 @@ impl Fleet {
     /// Takes the record as it stands. Groups that were known before go on being watched; nothing is told of what is new
     /// in it, except of a master that is another now.
     fn restored(&mut self, now: Time, record: Record) {
+        if self.leadership == Leadership::None && !self.led {
+            // At a start nobody had the time to be elected, or to be heard of.
+            self.led = true;
+            self.led_until = Some(now + self.policies.default.election_grace);
+        }
         let gone: Vec<GroupName> =
             self.groups.keys().filter(|name| record.entry(name).is_none()).cloned().collect();
         for name in gone {

@@ -24,6 +24,7 @@ mod emit;
 mod failover;
 mod identity;
 mod learn;
+mod pause;
 mod picture;
 mod quorum;
 mod repair;
@@ -68,6 +69,10 @@ pub struct Group {
     diagnosed_at: Time,
     /// When this node learned who the recorded master is: what that one said before is from before its promotion.
     master_since: Time,
+    /// Since when the leadership is this one: what was read before it is no ground for going on with another's saga.
+    led_since: Time,
+    /// When the open saga began, by this node's clock. The record has the clock of the leader that began it.
+    began: Option<Time>,
     /// Why nothing is done although something is wrong.
     idle_because: Option<String>,
     /// Who contradicts what this node sees of its master.
@@ -76,7 +81,7 @@ pub struct Group {
     peers: Peers,
     /// No failover is begun before this moment.
     hold: Option<Hold>,
-    /// A proposal was not committed: nothing at all is proposed or commanded before this moment.
+    /// A proposal was not committed, or a command not sent: nothing at all is proposed or commanded before this moment.
     again: Option<(Time, String)>,
     /// The epoch whose candidate surely got no promotion so far: decided here, under this leadership, and every command
     /// was refused.
@@ -93,6 +98,10 @@ pub struct Group {
     repairs: BTreeMap<Addr, (Time, u32)>,
     /// The master names a replica that another group owns, perhaps not for long.
     stranger: bool,
+    /// Since when a group whose pause ended is asked what it became meanwhile.
+    ending: Option<Time>,
+    /// When what was decided last has to be decided anew, whatever happens until then.
+    wake: Option<Time>,
     /// Steps that no proposal has carried into the record yet.
     steps: Vec<Step>,
     next_id: u64,
@@ -178,6 +187,8 @@ impl Group {
             reason: "nothing was heard yet".to_owned(),
             diagnosed_at: now,
             master_since: now,
+            led_since: now,
+            began: None,
             idle_because: None,
             veto: None,
             peers: Peers::default(),
@@ -190,6 +201,8 @@ impl Group {
             settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
             stranger: false,
+            ending: None,
+            wake: None,
             steps: Vec::new(),
             next_id: 0,
             actions: VecDeque::new(),
@@ -297,6 +310,7 @@ impl Group {
             // It was this one, or its revision is over and it will never be.
             self.work = Work::Idle;
         }
+        self.note_beginning(ctx, &before);
         self.drop_recorded_steps();
         self.mark_commit(ctx, &before);
         if self.entry.saga.is_none() {
@@ -316,6 +330,7 @@ impl Group {
         self.follow_entry(ctx);
         self.tell_commit(ctx.now, &before, history);
         self.answer_wanted(history);
+        self.began.take_if(|_| self.entry.saga.is_none());
         self.changed = true;
         self.step(ctx);
     }
@@ -345,10 +360,16 @@ impl Group {
 
     /// The entry as it stands, after changes that this node did not hear one by one.
     pub fn restored(&mut self, ctx: &Context<'_>, entry: GroupEntry, revision: Revision) {
-        self.entry = entry;
+        let before = std::mem::replace(&mut self.entry, entry);
         self.revision = revision;
         self.master_since = ctx.now;
         self.steps.clear();
+        self.note_beginning(ctx, &before);
+        self.began.take_if(|_| self.entry.saga.is_none());
+        if self.entry.master != before.master {
+            self.settled.clear();
+            self.tell_master(ctx.now, &before);
+        }
         self.leadership_changed(ctx);
     }
 
@@ -361,6 +382,8 @@ impl Group {
         self.read = None;
         self.switching = None;
         self.wanted_deposed();
+        self.led_since = ctx.now;
+        self.ending = None;
         self.forget_peers();
         self.follow_entry(ctx);
         let open = self.entry.saga.as_ref().map(|saga| saga.target.clone());
@@ -372,6 +395,7 @@ impl Group {
 
     /// Membership changed, which what is on its way outlasts.
     pub fn standing_changed(&mut self, ctx: &Context<'_>) {
+        self.forget_strangers(ctx);
         self.changed = true;
         self.step(ctx);
     }
@@ -427,22 +451,9 @@ impl Group {
         }
     }
 
-    /// The entry with which an operator's resume would be committed, when the group is halted.
-    pub fn resumed_entry(&self) -> Option<GroupEntry> {
-        match self.entry.status {
-            Status::Halted { .. } => {
-                Some(GroupEntry { status: Status::Active, ..self.entry.clone() })
-            }
-            Status::Active => None,
-        }
-    }
-
     fn work_timeout(&self) -> Option<Time> {
         let hold = self.hold.as_ref().map(|hold| hold.until);
         let again = self.again.as_ref().map(|(until, _)| *until);
-        let wanted = self.wanted.as_ref().and_then(|wanted| wanted.timeout(&self.policy));
-        let idle = matches!(self.work, Work::Idle) && again.is_none();
-        let switching = self.switching.as_ref().filter(|_| idle).map(|switching| switching.wake());
         let work = match &self.work {
             Work::Idle | Work::Proposing { .. } => None,
             Work::Hearing { again_at, .. } => Some(*again_at),
@@ -452,7 +463,7 @@ impl Group {
             }
             Work::Repointing(work) => work.timeout(&self.policy),
         };
-        [hold, again, wanted, switching, work].into_iter().flatten().min()
+        [hold, again, work, self.wake, self.request_timeout()].into_iter().flatten().min()
     }
 
     /// The one decision table.
@@ -463,6 +474,7 @@ impl Group {
         self.tell_suspicion(ctx);
         self.idle_because = None;
         self.wanted_in_the_way(ctx);
+        self.wake = None;
         let because = self.decide(ctx);
         if !self.roles_move() {
             self.conclude(ctx);
@@ -480,13 +492,23 @@ impl Group {
     fn decide(&mut self, ctx: &Context<'_>) -> Option<String> {
         let Some(token) = ctx.leadership.token() else {
             self.veto = None;
-            return Some("another node leads, or none does: this one only watches".to_owned());
+            return Some(match ctx.leadership {
+                Leadership::Follower { leader } => {
+                    format!("{leader} leads, this node only watches")
+                }
+                Leadership::Leader(_) | Leadership::None => {
+                    "no leader is known, this node only watches".to_owned()
+                }
+            });
         };
         if let Status::Halted { reason, .. } = &self.entry.status {
             return Some(format!("the group is halted until it is resumed: {reason}"));
         }
         if let Some((_, why)) = &self.again {
             return Some(why.clone());
+        }
+        if let Some(why) = self.keep_paused(ctx, token) {
+            return Some(why);
         }
         match &self.work {
             Work::Proposing { .. } => return None,
@@ -506,9 +528,11 @@ impl Group {
             match saga.history.kind {
                 Kind::Failover | Kind::ManualFailover => self.drive_failover(ctx, token),
                 Kind::Switchover => self.drive_switchover(ctx, token),
-                Kind::Demotion | Kind::Repair => self.drive_repair(ctx, token),
+                // An adoption is done when it is decided.
+                Kind::Demotion | Kind::Repair | Kind::Adoption => self.drive_repair(ctx, token),
             }
-            return None;
+            let waits = matches!(self.work, Work::Hearing { .. });
+            return self.veto.as_ref().filter(|_| waits).map(|veto| veto.why.clone());
         }
         if !self.entry.confirmed {
             self.register(ctx, token);

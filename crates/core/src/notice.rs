@@ -131,6 +131,8 @@ pub enum What {
     FailoverVetoed,
     /// The program stopped acting on the group.
     Halted,
+    /// The program does nothing to the group, because an operator asked.
+    Paused,
     /// The program acts on the group again.
     Resumed,
     /// An instance was made to follow the recorded master.
@@ -164,6 +166,7 @@ impl What {
             | Self::FailoverDone { .. }
             | Self::SwitchoverDecided { .. }
             | Self::SwitchoverDone { .. }
+            | Self::Paused
             | Self::Resumed
             | Self::Repaired { .. } => Weight::Info,
             Self::InstanceDown { .. }

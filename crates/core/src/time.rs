@@ -34,6 +34,12 @@ impl Time {
         Self(millis.saturating_mul(1000))
     }
 
+    /// From RFC 3339, with whatever offset; `None` when it is none, or before the epoch.
+    pub fn parse(text: &str) -> Option<Self> {
+        let stamp: jiff::Timestamp = text.parse().ok()?;
+        u64::try_from(stamp.as_microsecond()).ok().map(Self)
+    }
+
     /// Microseconds since the epoch.
     pub const fn as_micros(self) -> u64 {
         self.0
@@ -129,6 +135,8 @@ mod tests {
         assert_eq!((t - Duration::from_secs(9)).as_micros(), 0);
         assert_eq!(Time::ZERO.since(t), Duration::ZERO);
         assert_eq!(t.to_string(), "1970-01-01T00:00:01.500Z");
+        assert_eq!(Time::parse("1970-01-01T01:00:01.5+01:00"), Some(t));
+        assert_eq!((Time::parse("1969-12-31T23:59:59Z"), Time::parse("soon")), (None, None));
         assert_eq!(millis(Duration::from_micros(1_005_253)).to_string(), "1005.253");
         assert_eq!(millis(Duration::from_secs(7200)).to_string(), "7200000");
     }

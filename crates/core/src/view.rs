@@ -50,6 +50,8 @@ pub enum StatusView {
     FailingOver,
     /// A switchover is on its way.
     SwitchingOver,
+    /// The program stopped acting because an operator asked it to.
+    Paused,
     /// The program stopped acting after a failed failover.
     Halted,
 }
@@ -166,4 +168,17 @@ pub enum How {
     Garbage,
     /// The name of its host cannot be resolved.
     Unresolved,
+}
+
+/// How a dead instance is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Death {
+    /// Its host says that no process listens.
+    Refusing,
+    /// It accepts connections and gives no valid reply.
+    Hung,
+    /// No answer at all.
+    Unreachable,
+    /// It restarted and reads its data for too long.
+    Loading,
 }

@@ -7,13 +7,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::addr::Addr;
 use crate::event::{Health, ProbeSeq, Probed};
 use crate::instance::Facts;
 use crate::policy::Policy;
 use crate::time::Time;
+pub use crate::view::Death;
 use crate::view::{How, State};
 
 /// Most unanswered probes of one instance that are remembered.
@@ -76,19 +75,6 @@ struct Trouble {
 struct Loading {
     since: Time,
     restarted: bool,
-}
-
-/// How a dead instance is dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Death {
-    /// Its host says that no process listens.
-    Refusing,
-    /// It accepts connections and gives no valid reply.
-    Hung,
-    /// No answer at all.
-    Unreachable,
-    /// It restarted and reads its data for too long.
-    Loading,
 }
 
 impl Watch {
@@ -301,6 +287,9 @@ impl Watch {
     pub fn discard(&mut self, stalled: Duration, now: Time, policy: &Policy) {
         for (_, at) in &mut self.unanswered {
             *at = (*at + stalled).min(now);
+        }
+        if let Some(loading) = &mut self.loading {
+            loading.since = (loading.since + stalled).min(now);
         }
         if let Some(trouble) = &mut self.trouble {
             trouble.since = (trouble.since + stalled).min(now);

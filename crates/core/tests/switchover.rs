@@ -40,6 +40,8 @@ enum Manner {
     ObeyUnheard,
     /// It does not, and nobody hears so.
     Ignore,
+    /// This node did not send it.
+    Keep,
 }
 
 struct Desk {
@@ -170,6 +172,7 @@ impl Desk {
         let manner = self.manners.get(&(word(command), port)).copied().unwrap_or(Manner::Obey);
         match manner {
             Manner::Refuse => return CommandResult::Refused("-NOPERM".to_owned()),
+            Manner::Keep => return CommandResult::NotSent("the lease ran out".to_owned()),
             Manner::Ignore => return CommandResult::Unknown("no reply".to_owned()),
             Manner::Obey | Manner::ObeyUnheard => {}
         }
@@ -505,6 +508,32 @@ fn a_candidate_that_falls_silent_after_the_promotion_is_waited_for_until_it_is_d
     let record = desk.fleet.record();
     let known = &record.entry(&group()).expect("it is recorded").instances[&addr(REPLICA)];
     assert_eq!(known.abandoned, Some(1), "it is demoted when it comes back as a master");
+}
+
+#[test]
+fn what_was_not_sent_is_sent_later_and_never_in_a_busy_loop() {
+    for (word, port) in [("pause", MASTER), ("demote", MASTER), ("promote", REPLICA)] {
+        let mut desk = Desk::new();
+        desk.manners.insert((word, port), Manner::Keep);
+        desk.switch_over(None, false);
+        desk.pass(200);
+        let tries = desk.told.iter().filter(|told| **told == (word, port)).count();
+        assert!((2..10).contains(&tries), "{word}: {:?}", desk.told);
+        desk.manners.clear();
+        desk.pass(500);
+        assert_eq!(desk.replaced().outcome, Some(Outcome::Done), "{word}");
+    }
+}
+
+#[test]
+fn a_paused_group_is_left_alone() {
+    let mut desk = Desk::new();
+    let request = Request::Pause { group: Some(group()), reason: None, until: None };
+    desk.handle(Event::Request { id: 3, request });
+    desk.answers.clear();
+    desk.switch_over(None, false);
+    let (code, why) = desk.refused();
+    assert!(code == RefusalCode::Refused && why.contains("resume it first"), "{why}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use failover_core::action::Action;
 use failover_core::addr::Addr;
-use failover_core::event::{Answer, Event, ProposalId, RequestId};
+use failover_core::event::{Answer, CommandResult, Event, ProposalId, RequestId};
 use failover_core::fleet::Fleet;
 use failover_core::node::{GroupName, Leadership, NodeId, Token};
 use failover_core::notice::{Notice, Weight, What};
@@ -145,7 +145,7 @@ impl Driver {
         }
         for ((node, token), groups) in std::mem::take(&mut round.questions) {
             if let Some(talk) = &self.talk {
-                talk.ask_sight(node, token, groups);
+                talk.ask_sight(&node, token, &groups);
             }
         }
         self.publish_changed();
@@ -153,8 +153,29 @@ impl Driver {
 
     async fn handle(&mut self, round: &mut Round, event: Event) {
         let event = after_commit(event).await;
+        self.log_standing(&event);
         self.fleet.handle(self.clock.now(), event);
         self.drain(round).await;
+    }
+
+    /// Who acts, and who votes, in the words of the log. A node that is alone has nothing to say about that.
+    fn log_standing(&self, event: &Event) {
+        match (event, &self.talk) {
+            (Event::Leadership(Leadership::Leader(token)), Some(_)) => {
+                tracing::info!("this node leads the cluster in term {}", token.0);
+            }
+            (Event::Leadership(Leadership::Follower { leader }), Some(_)) => {
+                tracing::info!("{leader} leads the cluster");
+            }
+            (Event::Leadership(Leadership::None), Some(_)) => {
+                tracing::warn!("no leader is known; nobody acts until there is one");
+            }
+            (Event::Voters(voters), Some(_)) => {
+                let voters: Vec<String> = voters.iter().map(ToString::to_string).collect();
+                tracing::info!("the cluster's voters are {}", voters.join(", "));
+            }
+            _ => {}
+        }
     }
 
     /// Does for another node what only the loop can.
@@ -173,6 +194,13 @@ impl Driver {
             Inbound::CaughtUp(reply) => drop(reply.send(())),
             Inbound::Hint(group) => round.at_once.push_back(Event::Hinted { group }),
             Inbound::Command { group, addr, command, token, deadline, reply } => {
+                let entry = self.fleet.record().entry(&group);
+                if !entry.is_some_and(|entry| entry.instances.contains_key(&addr)) {
+                    // Nobody would ever close a connection that is opened for it.
+                    let why = format!("this node knows no {addr} in the group {group}");
+                    let _ = reply.send(CommandResult::NotSent(why));
+                    return;
+                }
                 let by = OrderedBy::Leader(reply);
                 self.instance(round, &group, &addr).order(Order { command, token, deadline, by });
             }
@@ -355,7 +383,7 @@ fn fault_points(changes: &[Change]) -> Option<(&'static str, Option<&'static str
     if let Some(history) = &change.history {
         return match history.kind {
             Kind::Failover | Kind::ManualFailover => Some(("before-done-commit", None)),
-            Kind::Switchover | Kind::Demotion | Kind::Repair => None,
+            Kind::Switchover | Kind::Demotion | Kind::Repair | Kind::Adoption => None,
         };
     }
     let saga = change.entry.as_ref()?.saga.as_ref()?;
@@ -370,6 +398,6 @@ fn fault_points(changes: &[Change]) -> Option<(&'static str, Option<&'static str
         (Kind::Switchover, Phase::Promoted) => Some(("switchover-promoted", None)),
         (Kind::Failover | Kind::ManualFailover, Phase::Demoting | Phase::Undoing)
         | (Kind::Switchover, Phase::Decided | Phase::Undoing)
-        | (Kind::Demotion | Kind::Repair, _) => None,
+        | (Kind::Demotion | Kind::Repair | Kind::Adoption, _) => None,
     }
 }

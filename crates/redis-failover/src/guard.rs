@@ -8,6 +8,7 @@ use failover_core::event::{Answer, Event, GroupSpec, RefusalCode, Request};
 use failover_core::fleet::{Fleet, Policies};
 use failover_core::node::{GroupName, NodeId};
 use failover_core::notice::Notice;
+use failover_core::time::Time;
 use failover_core::view::GroupView;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot, watch};
@@ -245,7 +246,20 @@ impl Guard {
         self.ask(Request::Remove(which)).await
     }
 
-    /// Acts again on a group that was halted after a failed failover.
+    /// Does nothing to a group until it is resumed, or until a moment; it is watched all the same.
+    ///
+    /// # Errors
+    /// When there is no such group, something is being done to it, or it is halted; nothing was changed.
+    pub async fn pause(
+        &self,
+        group: &GroupName,
+        reason: Option<String>,
+        until: Option<Time>,
+    ) -> Result<(), Refused> {
+        self.ask(Request::Pause { group: Some(group.clone()), reason, until }).await
+    }
+
+    /// Acts again on a group that was paused, or halted after a failed failover.
     ///
     /// # Errors
     /// When there is no such group.

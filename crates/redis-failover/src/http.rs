@@ -3,7 +3,7 @@
 //! Reads are served from [`Shown`] and never ask the loop. Writes go to the loop through [`Requests`] and are answered
 //! after their commit. The loop publishes what changed before it answers, so whoever was answered reads its own change.
 //!
-//! `masters` is `/master`; `groups`, `replace`, `history`, `cluster` and `health` serve `/v1`; `body` reads what clients
+//! `masters` is `/master`; `groups`, `replace`, `history`, `cluster` and `health` serve `/v1`, `operate` what operators ask of a group; `body` reads what clients
 //! send; `reply` writes what they get, errors too; `server` holds the connections. Every limit is in [`Limits`] or
 //! beside it.
 //!
@@ -15,6 +15,7 @@ mod groups;
 mod health;
 mod history;
 mod masters;
+mod operate;
 mod replace;
 mod reply;
 mod server;
@@ -140,7 +141,10 @@ pub(crate) fn router(context: Context) -> Router {
         )
         .route("/v1/groups", get(groups::list))
         .route("/v1/groups/{group}", get(groups::one))
+        .route("/v1/groups/{group}/pause", post(operate::pause))
         .route("/v1/groups/{group}/resume", post(groups::resume))
+        .route("/v1/pause", post(operate::pause_all))
+        .route("/v1/resume", post(operate::resume_all))
         .route("/v1/groups/{group}/switchover", post(replace::switchover))
         .route("/v1/groups/{group}/failover", post(replace::failover))
         .route("/v1/history", get(history::list))

@@ -60,12 +60,20 @@ fn raise_descriptor_limit() {
 
 async fn run(config: Config) -> Result<ExitCode, StartError> {
     let (alone, groups) = (config.broker == BrokerKind::None, config.all_groups().count());
+    let others = config.raft.cluster.iter().any(|addr| Some(addr) != config.raft.addr.as_ref());
+    let single = config.broker == BrokerKind::Raft && !others;
     // Before anything is said to run: whoever reads that may send a signal at once.
     let mut signals = signals();
     let guard = Guard::builder(config).start().await?;
     match guard.http_addr() {
         Some(addr) => tracing::info!("listening on {addr}"),
         None => tracing::info!("started without HTTP"),
+    }
+    if single {
+        tracing::warn!(
+            "raft runs in single node mode, since raft_cluster names no other node: what it decides outlasts a restart, \
+             but while this node is down nobody acts; three nodes are for production"
+        );
     }
     if alone {
         tracing::warn!(

@@ -77,7 +77,7 @@ impl Member {
         let secret = config.cluster_secret.clone();
         let (clock, resolver) = (around.clock, around.resolver.clone());
         let peers = Peers::new(addr.clone(), secret.clone(), resolver, clock);
-        let node = NodeId::new(&addr.to_string());
+        let (node, me) = (NodeId::new(&addr.to_string()), addr.clone());
         let settings = settings(config, addr);
         let (raft, heard) =
             RaftBroker::start(settings, peers.clone(), clock).await.map_err(StartError::Store)?;
@@ -101,7 +101,7 @@ impl Member {
         let shutdown = async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        let serve = tokio::spawn(Peers::serve(listener, secret, answer, shutdown));
+        let serve = tokio::spawn(Peers::serve(listener, me, secret, answer, shutdown));
         let end = tokio::spawn(end_with(raft, several.clone(), Arc::clone(&around.stop)));
         let cluster = Cluster::Several(several);
         Ok((Self { node, broker, heard, inbound, talk: Some(talk), cluster }, vec![serve, end]))

@@ -140,10 +140,11 @@ impl Peers {
         }
     }
 
-    /// Answers the calls of other nodes until shutdown, and then cuts their connections. The calls of one connection are
+    /// Answers the calls of other nodes, who know this one as `me`, until shutdown, and then cuts their connections. The calls of one connection are
     /// answered at the same time, at most [`CALLS_IN_FLIGHT_MAX`] of them, and in any order.
     pub(crate) async fn serve<F, Fut>(
         listener: TcpListener,
+        me: Addr,
         secret: Option<SecretString>,
         answer: F,
         shutdown: impl Future<Output = ()>,
@@ -151,7 +152,7 @@ impl Peers {
         F: Fn(Lane, Vec<u8>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Vec<u8>> + Send + 'static,
     {
-        server::serve(listener, secret, answer, shutdown).await;
+        server::serve(listener, me, secret, answer, shutdown).await;
     }
 
     fn queue(&self, to: &Addr, lane: Lane, mut call: Call) -> Result<(), CallError> {

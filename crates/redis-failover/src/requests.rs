@@ -21,9 +21,12 @@ const LEADER_RETRY: Duration = Duration::from_millis(50);
 /// How much longer than a commit a request may take until it is answered: what is answered at its end takes its time.
 pub(crate) fn patience(request: &Request) -> Duration {
     match request {
-        Request::Add(_) | Request::Replace(_) | Request::Remove(_) | Request::Resume(_) => {
-            Duration::ZERO
-        }
+        Request::Add(_)
+        | Request::Replace(_)
+        | Request::Remove(_)
+        | Request::Pause { .. }
+        | Request::Resume(_)
+        | Request::ResumeAll => Duration::ZERO,
         Request::Switchover { timeout, .. } => *timeout + REPLACEMENT_PATIENCE,
         Request::Failover { .. } => REPLACEMENT_PATIENCE,
     }

@@ -28,6 +28,8 @@ use crate::requests::{Requests, patience};
 const INBOX_MAX: usize = 1024;
 /// How long another node is waited for when it is asked what it sees. The core asks again after that.
 const SIGHT_TIMEOUT: Duration = Duration::from_millis(200);
+/// Most groups that are asked about in one question: the answer must fit into a frame, and be there in time.
+const SIGHT_GROUPS_MAX: usize = 64;
 /// How long the leader is waited for when a request is forwarded to it.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long this node waits until it has itself what the leader committed for a forwarded request.
@@ -127,7 +129,13 @@ impl Talk {
     }
 
     /// Asks a node what it sees; what it answers comes as events, and nothing comes when it does not.
-    pub(crate) fn ask_sight(&self, node: NodeId, token: Token, groups: Vec<GroupName>) {
+    pub(crate) fn ask_sight(&self, node: &NodeId, token: Token, groups: &[GroupName]) {
+        for some in groups.chunks(SIGHT_GROUPS_MAX) {
+            self.ask_sight_once(node.clone(), token, some.to_vec());
+        }
+    }
+
+    fn ask_sight_once(&self, node: NodeId, token: Token, groups: Vec<GroupName>) {
         let this = self.clone();
         tokio::spawn(async move {
             let asked_at = this.clock.now();
@@ -174,7 +182,7 @@ impl Talk {
                 }
                 Ok(Reply::Commanded(result)) => result,
                 Ok(Reply::Refused(why)) | Err(CallError::NotSent(why)) => {
-                    CommandResult::Refused(format!("{via} was to send the command: {why}"))
+                    CommandResult::NotSent(format!("{via} was to send the command: {why}"))
                 }
                 Ok(
                     Reply::Sights(_)

@@ -4,6 +4,8 @@ mod common;
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use common::scenario::{holds, holds_for, wait_until_guarded};
 use common::together::{guard, holds_quiet, register};
 use common::{Cluster, Group, Options, PATIENCE, Server, ServerKind, wait_until};
@@ -40,10 +42,24 @@ fn nodes_that_are_started_seconds_apart_form_a_cluster() {
     register(&cluster, leader, &server.addr());
     cluster.start(1);
     cluster.wait_masters(&[&server.addr()], PATIENCE);
-    cluster.leader_of_all();
+    let leader = cluster.leader_of_all();
     let health = cluster.node(1).get("/v1/health");
     assert_eq!((health.status, &health.json["broker"]), (200, &"raft".into()), "{}", health.body);
     assert_eq!((&health.json["node"], &health.json["ok"]), (&cluster.id(1).into(), &true.into()));
+    let shown = cluster.node(1).get("/v1/cluster").json;
+    assert_eq!((&shown["broker"], &shown["node"]), (&"raft".into(), &cluster.id(1).into()));
+    assert!(shown["term"].as_u64().is_some_and(|term| term > 0), "{shown:#}");
+    let is_whole = |member: &Value| {
+        let node = member["addr"].as_str().and_then(|addr| cluster.number_of(addr));
+        let http = node.map(|node| cluster.node(node).http().to_string());
+        member["log_index"].is_u64()
+            && member["last_contact_ms"].is_u64()
+            && member["reachable"] == true
+            && member["http"].as_str() == http.as_deref()
+    };
+    wait_until("the leader reaches each member and says how far it is", PATIENCE, || {
+        cluster.members(leader).iter().all(is_whole).then_some(())
+    });
     let mut all: Vec<String> = (0..3).map(|node| cluster.id(node).to_owned()).collect();
     all.sort();
     for node in 0..3 {
@@ -117,7 +133,7 @@ fn without_a_leader_a_write_is_refused_and_never_done() {
         assert_refused(&node.put("/master", &format!("masters={refused}")));
         assert_eq!(node.get("/master").body, kept, "reads are answered");
         let health = node.get("/v1/health");
-        assert_eq!((health.status, &health.json["leader"]), (503, &serde_json::Value::Null));
+        assert_eq!((health.status, &health.json["leader"]), (503, &Value::Null));
 
         for node in dead {
             cluster.start(node);

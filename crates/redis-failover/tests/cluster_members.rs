@@ -7,6 +7,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -345,6 +346,58 @@ fn a_directory_that_cannot_be_written_is_refused() {
     let line = last_line(&Daemon::run_to_end(&launch));
     assert!(line.contains(&data.display().to_string()), "{line}");
     assert!(line.to_lowercase().contains("permission denied"), "{line}");
+}
+
+/// What cannot be written down cannot be promised: the node says so and stops taking part, and the
+/// others are a majority. With room again it goes on, with what it has or as somebody who has nothing.
+#[test]
+fn a_full_disk_is_said_and_the_others_go_on() {
+    let mut group = Group::start(ServerKind::Redis, 1);
+    let name = group.master.addr();
+    let replica = group.replicas[0].addr();
+    let mut cluster = guard(&group, &[]);
+    let full = cluster.follower();
+    cluster.stop(full);
+    if cluster.set_disk(full, 8).is_none() {
+        return;
+    }
+    cluster.leader();
+    cluster.start(full);
+    wait_until_caught_up(&cluster, full);
+    cluster.leader_of_all();
+    // The rest of the disk is filled; what is left to the store it has taken already.
+    let mut hog = fs::File::create(cluster.inside(full).join("hog")).expect("there is room");
+    while hog.write_all(&[1; 4096]).is_ok() {}
+    cluster.wait_masters(&[&name], PATIENCE);
+    let others: Vec<usize> = (0..3).filter(|node| *node != full).collect();
+    // Long lists, so that the store needs more room than it has.
+    let strangers: Vec<String> = (1..500).map(|number| format!("127.0.0.1:{number}")).collect();
+    let asked = others[0];
+    let mut changes = 0;
+    let log = wait_until("it runs out of room, and says so", PATIENCE, || {
+        let method = if changes % 2 == 0 { "POST" } else { "DELETE" };
+        changes += 1;
+        let body = format!("masters={}", strangers.join(","));
+        let answer = cluster.node(asked).request(method, "/master", &body);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let log = cluster.log(full);
+        log.to_lowercase().contains("no space left").then_some(log)
+    });
+    assert!(!log.contains("panicked"), "{log}");
+    group.master.kill9();
+    for node in &others {
+        wait_until("the others replace the master", PATIENCE, || {
+            cluster.masters(*node).contains(&replica).then_some(())
+        });
+    }
+    drop(hog);
+    assert_eq!(cluster.wait_for_end(full).code(), Some(1), "whoever watches over it is told");
+    // Its disk is gone with it; another is there.
+    cluster.start(full);
+    wait_until_caught_up(&cluster, full);
+    wait_until("it knows what happened", PATIENCE, || {
+        cluster.masters(full).contains(&replica).then_some(())
+    });
 }
 
 /// The majority is lost for good, and the one that is left has the record. Told that it is alone, it

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use common::{Daemon, Group, Options, PATIENCE, Server, ServerKind};
+use common::ports::Port;
+use common::{Daemon, Group, Options, PATIENCE, Server, ServerKind, wait_until};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -63,6 +64,44 @@ fn the_commands_that_start_it_start_it() {
             daemon.wait_until_healthy(&group.master.addr(), &group.addrs());
         }
         assert_eq!(daemon.get("/v1/health").status, 200, "{line}");
+    }
+}
+
+#[test]
+fn the_three_commands_make_a_cluster() {
+    let group = Group::start(ServerKind::Redis, 1);
+    let lines: Vec<String> =
+        commands("redis-failover").into_iter().filter(|line| line.contains("-raft_addr")).collect();
+    assert_eq!(lines.len(), 3);
+    let ports: Vec<Port> = lines.iter().map(|_| Port::take()).collect();
+    let dir = common::temporary_dir();
+    let start = |line: &String| {
+        let mut line = line
+            .replace("127.0.0.1:6379", &group.master.addr())
+            .replace("=./var", &format!("={}/var", dir.path().display()));
+        for (number, port) in ports.iter().enumerate() {
+            line = line
+                .replace(
+                    &format!("127.0.0.1:1200{number}"),
+                    &format!("127.0.0.1:{}", port.number()),
+                )
+                .replace(&format!("127.0.0.1:1100{number}"), "127.0.0.1:0");
+        }
+        let words = words(&line);
+        Daemon::start(&words.iter().skip(1).map(String::as_str).collect::<Vec<_>>())
+    };
+    let nodes: Vec<Daemon> = lines.iter().map(start).collect();
+    for node in &nodes {
+        node.wait_until_healthy(&group.master.addr(), &group.addrs());
+        let members = wait_until("every node knows three members", PATIENCE, || {
+            let members = node.get("/v1/cluster").json["members"].as_array().cloned()?;
+            (members.len() == 3).then_some(members)
+        });
+        let known = |port: &Port| {
+            let addr = format!("127.0.0.1:{}", port.number());
+            members.iter().any(|member| member["addr"] == addr.as_str())
+        };
+        assert!(ports.iter().all(known), "{members:?}");
     }
 }
 

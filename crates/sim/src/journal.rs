@@ -67,6 +67,7 @@ pub(crate) fn event(event: &Event) -> String {
                 format!("<- command {id} done: {}", self::facts(facts))
             }
             CommandResult::Refused(why) => format!("<- command {id} refused: {why}"),
+            CommandResult::NotSent(why) => format!("<- command {id} not sent: {why}"),
             CommandResult::Unknown(why) => format!("<- command {id} unknown: {why}"),
         },
         Event::Leadership(leadership) => format!("<- leadership: {leadership:?}"),

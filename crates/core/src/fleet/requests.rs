@@ -6,10 +6,10 @@ use super::Fleet;
 use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{Answer, GroupSpec, ProposalId, RefusalCode, Request, RequestId};
-use crate::group::Wish;
+use crate::group::{Group, Wish};
 use crate::node::GroupName;
 use crate::policy::GROUPS_MAX;
-use crate::record::{Change, GroupEntry, Known};
+use crate::record::{Change, GroupEntry, Known, Status};
 use crate::time::Time;
 
 /// How often a request is tried again when a group changes under its hands.
@@ -41,7 +41,6 @@ impl Fleet {
             Request::Add(specs) => self.add(specs, &BTreeSet::new()),
             Request::Replace(specs) => self.replace(specs),
             Request::Remove(which) => self.remove(which),
-            Request::Resume(name) => self.resume(name),
             Request::Switchover { group, to, timeout, dry_run } => {
                 let wish = Wish::Switchover { timeout: *timeout };
                 return self.replace_master(now, id, group, (wish, to.clone(), *dry_run));
@@ -49,6 +48,11 @@ impl Fleet {
             Request::Failover { group, to, force, dry_run } => {
                 let wish = Wish::Failover { force: *force };
                 return self.replace_master(now, id, group, (wish, to.clone(), *dry_run));
+            }
+            Request::Resume(name) => self.resume(Some(name)),
+            Request::ResumeAll => self.resume(None),
+            Request::Pause { group, reason, until } => {
+                self.pause(now, group.as_ref(), reason.as_ref(), *until)
             }
         };
         match changes {
@@ -237,24 +241,54 @@ impl Fleet {
             .collect())
     }
 
-    fn resume(&self, name: &GroupName) -> Result<Vec<Change>, Refusal> {
-        let group = self.groups.get(name).ok_or_else(|| {
+    fn resume(&self, name: Option<&GroupName>) -> Result<Vec<Change>, Refusal> {
+        let mut changes = Vec::new();
+        for (name, group) in self.wanted(name)? {
+            let Some(entry) = group.resumed_entry() else { continue };
+            changes.push(changed(name, group, format!("{name} is resumed"), entry));
+        }
+        Ok(changes)
+    }
+
+    fn pause(
+        &self,
+        now: Time,
+        name: Option<&GroupName>,
+        reason: Option<&String>,
+        until: Option<Time>,
+    ) -> Result<Vec<Change>, Refusal> {
+        let mut changes = Vec::new();
+        for (which, group) in self.wanted(name)? {
+            let halted = matches!(group.entry().status, Status::Halted { .. });
+            if name.is_none() && halted {
+                continue;
+            }
+            let entry = group.paused_entry(now, reason.cloned(), until)?;
+            changes.push(changed(which, group, format!("{which} is paused"), entry));
+        }
+        Ok(changes)
+    }
+
+    /// The group of that name, or all.
+    fn wanted(&self, name: Option<&GroupName>) -> Result<Vec<(&GroupName, &Group)>, Refusal> {
+        let Some(name) = name else { return Ok(self.groups.iter().collect()) };
+        let group = self.groups.get_key_value(name).ok_or_else(|| {
             (RefusalCode::UnknownGroup, format!("there is no group named {name}"))
         })?;
-        Ok(group
-            .resumed_entry()
-            .map(|entry| Change {
-                group: name.clone(),
-                expect: group.revision(),
-                what: format!("{name} is resumed"),
-                entry: Some(entry),
-                history: None,
-            })
-            .into_iter()
-            .collect())
+        Ok(vec![group])
     }
 
     fn owner_of(&self, addr: &Addr, going: &BTreeSet<GroupName>) -> Option<GroupName> {
         self.owners.get(addr).filter(|name| !going.contains(*name)).cloned()
+    }
+}
+
+fn changed(name: &GroupName, group: &Group, what: String, entry: GroupEntry) -> Change {
+    Change {
+        group: name.clone(),
+        expect: group.revision(),
+        what,
+        entry: Some(entry),
+        history: None,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::identity::follows_recorded;
+use super::quorum::Peers;
 use crate::addr::Addr;
 use crate::policy::Policy;
 use crate::record::GroupEntry;
@@ -42,6 +43,8 @@ pub(crate) struct Hearing<'a> {
     pub(crate) entry: &'a GroupEntry,
     pub(crate) watches: &'a BTreeMap<Addr, Watch>,
     pub(crate) policy: &'a Policy,
+    /// What the other nodes see: they may reach a replica that is away for this one, and it has a say all the same.
+    pub(crate) peers: &'a Peers,
     pub(crate) death: Death,
     /// When the master's trouble began.
     pub(crate) sign: Time,
@@ -57,7 +60,7 @@ pub(crate) struct Hearing<'a> {
 /// replica contradicts for long: a replica with its link up has a veto while it has news of the master, and an idle
 /// master needs its ping period to give any.
 pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
-    let Hearing { entry, watches, policy, death, sign, down, now } = *hearing;
+    let Hearing { entry, watches, policy, peers, death, sign, down, now } = *hearing;
     let mut ask = Vec::new();
     let mut veto: Option<(String, Time)> = None;
     let ping_period = watches
@@ -66,6 +69,28 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
         .and_then(|facts| facts.ping_period_secs)
         .map_or(policy.ping_period, |secs| Duration::from_secs(secs.into()));
     for (addr, watch) in watches.iter().filter(|(addr, _)| **addr != entry.master) {
+        let borrowed = peers.facts(now, policy, addr).filter(|_| watch.away());
+        if let Some((node, facts)) = borrowed {
+            if !facts.link_up() || !follows_recorded(entry, watches, addr, facts) {
+                continue;
+            }
+            let heard = facts
+                .link_last_io_secs()
+                .map(|secs| facts.asked_at - Duration::from_secs(secs.saturating_add(1)));
+            match death {
+                Death::Hung | Death::Loading => {}
+                Death::Refusing if now < sign + policy.max_down_time => {
+                    ask.push(Question { addr: addr.clone(), at: now, since: down });
+                }
+                Death::Refusing | Death::Unreachable => {
+                    let by = format!("{addr}, which {node} reaches,");
+                    if let Some(news) = news(hearing, ping_period, &by, heard) {
+                        veto.get_or_insert(news);
+                    }
+                }
+            }
+            continue;
+        }
         if watch.state() != State::Up {
             continue;
         }
@@ -103,30 +128,11 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
                 ask.push(again(facts.asked_at + pause));
             }
             Death::Refusing | Death::Unreachable => {
-                let (why, again_at) = match watch.heard_master() {
-                    // News grow old: a master that was heard of since our path to it ended may have died after that.
-                    Some(heard)
-                        if heard > sign && now < heard + ping_period + Duration::from_secs(2) =>
-                    {
-                        (
-                            format!("its replica {addr} had news of it at {heard}"),
-                            now + policy.check_interval,
-                        )
-                    }
-                    Some(_) | None => {
-                        let silent_enough = sign + ping_period + Duration::from_secs(2);
-                        if now >= silent_enough {
-                            continue;
-                        }
-                        (
-                            format!(
-                                "the link of its replica {addr} is up, and an idle master may be silent until {silent_enough}"
-                            ),
-                            silent_enough.min(now + policy.check_interval),
-                        )
-                    }
-                };
-                veto.get_or_insert((why, again_at));
+                if let Some(news) =
+                    news(hearing, ping_period, &addr.to_string(), watch.heard_master())
+                {
+                    veto.get_or_insert(news);
+                }
             }
         }
     }
@@ -134,6 +140,36 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
         Some((why, again_at)) => Verdict::Vetoed { why, again_at },
         None if ask.is_empty() => Verdict::Dead,
         None => Verdict::Ask(ask),
+    }
+}
+
+/// What speaks for a master whose replica's link is up, and when to look again.
+fn news(
+    hearing: &Hearing<'_>,
+    ping_period: Duration,
+    replica: &str,
+    heard: Option<Time>,
+) -> Option<(String, Time)> {
+    let Hearing { policy, sign, now, .. } = *hearing;
+    match heard {
+        // News grow old: a master that was heard of since our path to it ended may have died after that.
+        Some(heard) if heard > sign && now < heard + ping_period + Duration::from_secs(2) => {
+            Some((
+                format!("its replica {replica} had news of it at {heard}"),
+                now + policy.check_interval,
+            ))
+        }
+        Some(_) | None => {
+            let silent_enough = sign + ping_period + Duration::from_secs(2);
+            (now < silent_enough).then(|| {
+                (
+                    format!(
+                        "the link of its replica {replica} is up, and an idle master may be silent until {silent_enough}"
+                    ),
+                    silent_enough.min(now + policy.check_interval),
+                )
+            })
+        }
     }
 }
 

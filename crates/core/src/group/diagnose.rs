@@ -276,8 +276,13 @@ fn dead(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
         return (Diagnosis::NotYetSeen, format!("{master} is not judged yet"));
     };
     let words = death_in_words(master, death, watch, picture.now);
-    let answering = picture.others().any(|(_, watch)| watch.state() == State::Up);
-    if !answering {
+    let Picture { peers, now, policy, .. } = *picture;
+    let answering = picture.others().any(|(addr, watch)| {
+        watch.state() == State::Up || peers.facts(now, policy, addr).is_some()
+    });
+    // Whoever contradicts may see the group where this node is the one that is cut off.
+    let contradicted = picture.veto.is_some_and(|veto| !veto.quorum_lost);
+    if !answering && !contradicted {
         let others = picture.others().count();
         let what = match others {
             0 => format!("{words}; no other instance of the group is known"),

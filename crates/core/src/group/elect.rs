@@ -202,6 +202,11 @@ fn read_here<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts, String
     Ok(facts)
 }
 
+/// Whether a master that was made by hand has everything that the group's recorded master acknowledged.
+pub(crate) fn judge_heir(contest: &Contest<'_>, facts: &Facts) -> Result<(), String> {
+    judge_history(contest, facts)
+}
+
 /// Its data must be of this group's history; the replication id decides, the address only where there is none.
 fn judge_history(contest: &Contest<'_>, facts: &Facts) -> Result<(), String> {
     let entry = contest.entry;

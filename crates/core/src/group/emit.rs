@@ -1,5 +1,7 @@
 //! What leaves a group: proposals, commands and notices, and the steps of its saga on their way into the record.
 
+use std::time::Duration;
+
 use super::{Context, Group, Work};
 use crate::action::{Action, Command};
 use crate::addr::Addr;
@@ -77,6 +79,26 @@ impl Group {
         self.actions.push_back(Action::Publish(notice));
     }
 
+    /// Notes when a saga began, by this node's clock, as it hears of it. Two nodes' clocks cannot be compared: what
+    /// another leader began is as old as its last step.
+    pub(super) fn note_beginning(&mut self, ctx: &Context<'_>, before: &GroupEntry) {
+        let Some(history) = self.entry.saga.as_ref().map(|saga| &saga.history) else { return };
+        let known = before.saga.as_ref().is_some_and(|saga| saga.history.id == history.id);
+        let began = self.began.filter(|_| known);
+        self.began = Some(if history.leader == *ctx.me {
+            began.unwrap_or(history.started_at)
+        } else {
+            let ms = history.steps.iter().map(|step| step.at_ms).fold(0.0, f64::max);
+            let at_least = Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default();
+            began.unwrap_or(ctx.now).min(ctx.now - at_least)
+        });
+    }
+
+    /// How long ago the open saga began.
+    pub(super) fn saga_age(&self, now: Time) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| now.since(began))
+    }
+
     /// Notes the steps that a commit is, on every node: should the leader die before its next proposal, the next one
     /// knows them.
     pub(super) fn mark_commit(&mut self, ctx: &Context<'_>, before: &GroupEntry) {
@@ -115,7 +137,7 @@ impl Group {
         note: Option<String>,
     ) {
         let Some(saga) = &self.entry.saga else { return };
-        let at_ms = millis(ctx.now.since(saga.history.started_at));
+        let at_ms = millis(self.saga_age(ctx.now));
         if saga.history.steps.len() + self.steps.len() < STEPS_MAX {
             self.steps.push(Step { name: name.to_owned(), addr: addr.cloned(), at_ms, node, note });
         }

@@ -54,6 +54,7 @@ impl Group {
             entry: &self.entry,
             watches: &self.watches,
             policy: &self.policy,
+            peers: &self.peers,
             death,
             sign,
             down: asked,
@@ -112,7 +113,7 @@ impl Group {
         (sign, seen, asked): (Time, Time, Time),
     ) -> Option<String> {
         let tried = self.hold.as_ref().map_or(&[][..], |hold| hold.tried.as_slice());
-        let election = self.elect(ctx.now, sign, asked, tried);
+        let election = self.elect(ctx.now, sign, Some(asked), tried);
         self.work = Work::Hearing { seen, asked, again_at: ctx.now + self.policy.check_interval };
         if let Some(hold) = &self.hold
             && (election.chosen.is_none() || hold.tried.is_empty())
@@ -157,7 +158,13 @@ impl Group {
         None
     }
 
-    fn elect(&self, now: Time, sign: Time, read_after: Time, tried: &[Attempt]) -> Election {
+    fn elect(
+        &self,
+        now: Time,
+        sign: Time,
+        read_after: Option<Time>,
+        tried: &[Attempt],
+    ) -> Election {
         elect(&Contest {
             entry: &self.entry,
             watches: &self.watches,
@@ -165,7 +172,7 @@ impl Group {
             peers: &self.peers,
             tried,
             dead_since: sign,
-            read_after: Some(read_after),
+            read_after,
             now,
         })
     }
@@ -219,7 +226,7 @@ impl Group {
             saga: Some(Saga {
                 phase: Phase::Decided,
                 target: candidate.clone(),
-                target_run_id: self.run_id_of(candidate),
+                target_run_id: self.run_id_of(ctx.now, candidate),
                 deadline: None,
                 forced: false,
                 attempts: Vec::new(),
@@ -240,7 +247,7 @@ impl Group {
         let fits = target.is_some_and(|(target, run_id)| {
             self.death(ctx.now).is_some()
                 && made_from == self.revision
-                && self.run_id_of(target) == *run_id
+                && self.run_id_of(ctx.now, target) == *run_id
         });
         if !fits {
             // The master came back, the group changed, or the candidate did, while the handlers were asked.
@@ -339,6 +346,12 @@ impl Group {
             | Work::Promoting { .. }
             | Work::Repairing { .. } => {}
         }
+    }
+
+    /// This node did not send a command, and either will not lead any more in a moment or can send it again.
+    pub(super) fn put_off(&mut self, now: Time, why: &str) {
+        let why = format!("a command was not sent: {why}");
+        self.again = Some((now + self.policy.corroboration_timeout, why));
     }
 
     /// Whom a command that is on its way was sent to.

@@ -58,13 +58,15 @@ impl Group {
     }
 
     fn status(&self) -> (StatusView, Option<String>) {
-        if let Status::Halted { reason, .. } = &self.entry.status {
-            return (StatusView::Halted, Some(reason.clone()));
+        match &self.entry.status {
+            Status::Halted { reason, .. } => return (StatusView::Halted, Some(reason.clone())),
+            Status::Paused { .. } => return (StatusView::Paused, self.pause_in_words()),
+            Status::Resuming | Status::Active => {}
         }
         let shown = self.entry.saga.as_ref().and_then(|saga| match saga.history.kind {
             Kind::Failover | Kind::ManualFailover => Some((StatusView::FailingOver, saga)),
             Kind::Switchover => Some((StatusView::SwitchingOver, saga)),
-            Kind::Demotion | Kind::Repair => None,
+            Kind::Demotion | Kind::Repair | Kind::Adoption => None,
         });
         match (shown, &self.work) {
             (Some((status, saga)), _) => (status, Some(saga.history.reason.clone())),

@@ -33,6 +33,8 @@ struct Heard {
     asked_at: Time,
     /// When it answered.
     at: Time,
+    /// Whom it took for the recorded master.
+    master: Addr,
     dead: Option<Death>,
     sights: BTreeMap<Addr, Sight>,
 }
@@ -79,9 +81,21 @@ impl Peers {
         })
     }
 
-    fn says_dead(&self, node: &NodeId, sign: Time, now: Time, policy: &Policy) -> bool {
+    /// Whether a node says since `sign` that this master is dead. What it said of the master before, or says of it while
+    /// it lags behind the record, is no word about this one.
+    fn says_dead(
+        &self,
+        node: &NodeId,
+        master: &Addr,
+        sign: Time,
+        now: Time,
+        policy: &Policy,
+    ) -> bool {
         self.heard.get(node).is_some_and(|heard| {
-            heard.dead.is_some() && heard.asked_at >= sign && heard.is_fresh(now, policy)
+            heard.dead.is_some()
+                && heard.master == *master
+                && heard.asked_at >= sign
+                && heard.is_fresh(now, policy)
         })
     }
 
@@ -139,7 +153,7 @@ impl Group {
             watch.ask(ctx.now, ctx.now);
         }
         self.send_due_probes(ctx.now);
-        Testimony { dead, sights }
+        Testimony { master: self.entry.master.clone(), dead, sights }
     }
 
     /// Another node answered this leader.
@@ -158,8 +172,8 @@ impl Group {
         if self.peers.asked.get(&node).is_some_and(|asked| *asked <= asked_at) {
             self.peers.asked.remove(&node);
         }
-        let sights = testimony
-            .sights
+        let Testimony { master, dead, sights } = testimony;
+        let sights = sights
             .into_iter()
             .map(|mut sight| {
                 if let Some((facts, age)) = &mut sight.facts {
@@ -169,7 +183,7 @@ impl Group {
                 (sight.addr.clone(), sight)
             })
             .collect();
-        let heard = Heard { asked_at, at: ctx.now, dead: testimony.dead, sights };
+        let heard = Heard { asked_at, at: ctx.now, master, dead, sights };
         self.peers.heard.insert(node, heard);
         self.changed = true;
         self.step(ctx);
@@ -220,7 +234,7 @@ impl Group {
         let mut others = Vec::new();
         let mut again_at = None;
         for node in ctx.voters {
-            if node == ctx.me || self.peers.says_dead(node, sign, ctx.now, &self.policy) {
+            if node == ctx.me || self.says_dead(ctx, node, sign) {
                 votes += 1;
                 continue;
             }
@@ -250,13 +264,17 @@ impl Group {
         Agreement { missing: Some(missing), silent, again_at }
     }
 
+    fn says_dead(&self, ctx: &Context<'_>, node: &NodeId, sign: Time) -> bool {
+        self.peers.says_dead(node, &self.entry.master, sign, ctx.now, &self.policy)
+    }
+
     /// Asks the voters that did not say since `sign` that the master is down, each when its turn has come. All of them,
     /// when an instance can be reached only through one of them.
     pub(super) fn ask_peers(&mut self, ctx: &Context<'_>, token: Token, sign: Time) {
         let master = &self.entry.master;
         let blind = self.watches.iter().any(|(addr, watch)| addr != master && watch.away());
         for node in ctx.voters.iter().filter(|node| *node != ctx.me) {
-            let agrees = self.peers.says_dead(node, sign, ctx.now, &self.policy);
+            let agrees = self.says_dead(ctx, node, sign);
             let due = self.peers.due(node, sign, ctx.now, &self.policy);
             if agrees && !blind || due > ctx.now {
                 continue;
@@ -292,6 +310,12 @@ impl Group {
             return None;
         }
         self.peers.facts(now, &self.policy, addr).map(|(node, _)| node)
+    }
+
+    /// The membership changed: who is no voter is asked nothing more, and what it said is nobody's sight.
+    pub(super) fn forget_strangers(&mut self, ctx: &Context<'_>) {
+        self.peers.heard.retain(|node, _| ctx.voters.contains(node));
+        self.peers.asked.retain(|node, _| ctx.voters.contains(node));
     }
 
     /// The leadership changed: what was asked and heard belongs to the old one.

@@ -166,7 +166,11 @@ impl Group {
             .min(ctx.now);
         let name = match kind {
             Kind::Demotion => "returned",
-            Kind::Repair | Kind::Failover | Kind::ManualFailover | Kind::Switchover => "first_sign",
+            Kind::Repair
+            | Kind::Failover
+            | Kind::ManualFailover
+            | Kind::Switchover
+            | Kind::Adoption => "first_sign",
         };
         let history = HistoryEntry {
             id: format!("{}-{}", self.name, self.entry.history_next),
@@ -238,6 +242,24 @@ impl Group {
             | Work::Promoting { .. }
             | Work::Repointing(_) => {
                 let master = self.entry.master.clone();
+                // Another leader decided it, perhaps, and the master it had seen may be gone with it.
+                let watch = self.watches.get(&master).filter(|watch| watch.serves());
+                let facts = watch.and_then(Watch::facts);
+                let read = facts.filter(|facts| facts.asked_at >= self.led_since);
+                match read.map(Facts::is_master) {
+                    Some(true) => {}
+                    Some(false) => {
+                        let why = format!("the recorded master {master} reports to be a replica");
+                        self.end_repair(ctx, token, &target, Err(why));
+                        return;
+                    }
+                    None => {
+                        if let Some(watch) = self.watches.get_mut(&master) {
+                            watch.ask(ctx.now, self.led_since);
+                        }
+                        return;
+                    }
+                }
                 let id = self.command_follow(ctx.now, token, &target, master);
                 let deadline = ctx.now + self.policy.command_timeout * 2;
                 self.work = Work::Repairing { id, deadline, unknown_at: None };
@@ -256,6 +278,11 @@ impl Group {
                 } else {
                     Ok(())
                 }
+            }
+            CommandResult::NotSent(why) => {
+                self.put_off(ctx.now, &why);
+                self.work = Work::Idle;
+                return;
             }
             CommandResult::Refused(why) => Err(why),
             CommandResult::Unknown(_) => {

@@ -20,9 +20,9 @@ use crate::instance::Facts;
 use crate::node::Token;
 use crate::record::{GroupEntry, Kind, Outcome, Phase, Saga, Status};
 use crate::time::Time;
-use crate::watch::Watch;
 
 mod bridge;
+mod takeover;
 mod undo;
 
 use bridge::Bridge;
@@ -87,15 +87,15 @@ enum Order {
 }
 
 impl Switching {
-    fn new(now: Time, epoch: u64, mine: bool, saga: &Saga) -> Self {
+    fn new(now: Time, age: Duration, epoch: u64, mine: bool, saga: &Saga) -> Self {
         // The record's times may be of another leader's clock: the span is what counts.
-        let deadline = saga.deadline.unwrap_or(now);
+        let deadline = saga.deadline.unwrap_or(saga.history.started_at);
         let span = deadline.since(saga.history.started_at);
         Self {
             epoch,
             mine,
             since: now,
-            deadline: deadline.min(now + span),
+            deadline: now + span.saturating_sub(age),
             sent: None,
             retry_at: now,
             wake: now,
@@ -130,7 +130,9 @@ pub(super) fn writable_until_ms(saga: &Saga) -> f64 {
     let paused = saga.history.steps.iter().find(|step| ends(&step.name));
     match saga.history.kind {
         Kind::Switchover => paused.map_or(0.0, |step| step.at_ms),
-        Kind::Failover | Kind::ManualFailover | Kind::Demotion | Kind::Repair => 0.0,
+        Kind::Failover | Kind::ManualFailover | Kind::Demotion | Kind::Repair | Kind::Adoption => {
+            0.0
+        }
     }
 }
 
@@ -166,7 +168,7 @@ impl Group {
             Some(switching) => switching,
             None => {
                 let mine = self.untouched == Some(epoch);
-                Box::new(Switching::new(ctx.now, epoch, mine, saga))
+                Box::new(Switching::new(ctx.now, self.saga_age(ctx.now), epoch, mine, saga))
             }
         };
         let s = &mut *switching;
@@ -197,6 +199,9 @@ impl Group {
 
     /// Writes are paused and the candidate is waited for; nothing else was changed.
     fn drive_pause(&mut self, ctx: &Context<'_>, token: Token, s: &mut Switching, target: &Addr) {
+        if s.undo.is_none() && ctx.now < s.retry_at {
+            return;
+        }
         match self.bridge(ctx, token, s, target) {
             Bridge::Wait => {}
             Bridge::Ready => {
@@ -273,8 +278,10 @@ impl Group {
 
     fn send_demotion(&mut self, ctx: &Context<'_>, token: Token, s: &mut Switching, target: &Addr) {
         let old = self.entry.master.clone();
-        let command =
-            Command::Demote { master: target.clone(), master_run_id: self.run_id_of(target) };
+        let command = Command::Demote {
+            master: target.clone(),
+            master_run_id: self.run_id_of(ctx.now, target),
+        };
         self.order(ctx, token, s, (&old, Order::Demote), command);
     }
 
@@ -320,69 +327,6 @@ impl Group {
                 s.demoted.is_some()
             }
         }
-    }
-
-    /// The old master is a replica: the candidate becomes master, once it has the last byte.
-    fn drive_takeover(
-        &mut self,
-        ctx: &Context<'_>,
-        token: Token,
-        s: &mut Switching,
-        target: &Addr,
-    ) {
-        let Some((since, offset)) = s.demoted else { return };
-        let elected = self.entry.saga.as_ref().and_then(|saga| saga.target_run_id.clone());
-        let watch = self.watches.get(target);
-        let facts = watch.and_then(Watch::facts);
-        let over = ctx.now >= since + self.policy.promote_timeout;
-        let doubt = match (watch, facts) {
-            (Some(_), Some(facts)) if facts.run_id != elected => {
-                Some(format!("{target} restarted, and may have lost its data"))
-            }
-            (Some(_), Some(_)) if self.is_gone(target) => Some(format!("{target} went away")),
-            (Some(_), Some(facts)) if over => Some(format!(
-                "{target} could not be promoted within {} ms (it is at offset {} of {offset})",
-                self.policy.promote_timeout.as_millis(),
-                facts.offset
-            )),
-            (Some(_), Some(_)) => None,
-            (None, _) | (_, None) => Some(format!("{target} is not known any more")),
-        };
-        if let Some(why) = doubt {
-            self.begin_undoing(ctx, token, s, why);
-            return;
-        }
-        if facts.is_some_and(|facts| facts.offset < offset) {
-            self.ask_densely(ctx, target);
-            return;
-        }
-        self.mark(ctx, "promote_sent", Some(target), None);
-        self.order(ctx, token, s, (target, Order::Promote), Command::Promote { run_id: elected });
-    }
-
-    /// The candidate is master: it is recorded, as soon as the old one is not.
-    fn take_over(
-        &mut self,
-        ctx: &Context<'_>,
-        token: Token,
-        s: &mut Switching,
-        (old, target): (&Addr, &Addr),
-        facts: &Facts,
-    ) {
-        let elected = self.entry.saga.as_ref().and_then(|saga| saga.target_run_id.clone());
-        if facts.run_id != elected {
-            let why = format!("{target} restarted as a master, and may have lost its data");
-            self.begin_undoing(ctx, token, s, why);
-            return;
-        }
-        let waited = ctx.now >= s.since + self.policy.promote_timeout;
-        if s.demoted.is_none() && !self.is_demoted(ctx, token, s, old) && !waited {
-            if s.demotion == Fate::Known && ctx.now >= s.retry_at {
-                self.send_demotion(ctx, token, s, target);
-            }
-            return;
-        }
-        self.promoted(ctx, token, target, facts);
     }
 
     /// A command of the switchover ended. Returns whether it was one.
@@ -456,7 +400,12 @@ impl Group {
                 s.unpaused = true;
                 self.mark(ctx, "write_resumed", Some(addr), None);
             }
-            (Order::Restore, _) | (Order::Unpause, _) => s.retry_at = later,
+            (Order::Pause, CommandResult::NotSent(_)) => {
+                s.paused_until = None;
+                s.retry_at = later;
+            }
+            (Order::Demote | Order::Promote, CommandResult::NotSent(_))
+            | (Order::Restore | Order::Unpause, _) => s.retry_at = later,
         }
     }
 

@@ -64,13 +64,28 @@ impl Group {
         self.tell_new_instances(now, before);
         self.tell_saga(now, before);
         if self.entry.master != before.master {
-            self.tell_master(now, before);
+            match history.map(|history| history.kind) {
+                Some(Kind::Adoption) => self.tell_adoption(now, before),
+                Some(
+                    Kind::Failover
+                    | Kind::ManualFailover
+                    | Kind::Switchover
+                    | Kind::Demotion
+                    | Kind::Repair,
+                )
+                | None => {
+                    self.tell_master(now, before);
+                }
+            }
         }
         if let Some(history) = history {
             self.tell_end(now, history);
         }
         match (&before.status, &self.entry.status) {
-            (Status::Active, Status::Halted { reason, .. }) => {
+            (
+                Status::Active | Status::Paused { .. } | Status::Resuming,
+                Status::Halted { reason, .. },
+            ) => {
                 let sentence = format!(
                     "the group is halted, nothing more is done to it until it is resumed \
                      (POST /v1/groups/{}/resume): {reason}",
@@ -78,11 +93,23 @@ impl Group {
                 );
                 self.publish(now, What::Halted, sentence);
             }
-            (Status::Halted { .. }, Status::Active) => {
+            (Status::Halted { .. } | Status::Paused { .. } | Status::Resuming, Status::Active) => {
                 self.hold = None;
                 self.publish(now, What::Resumed, "the group was resumed".to_owned());
             }
-            (Status::Active, Status::Active) | (Status::Halted { .. }, Status::Halted { .. }) => {}
+            (before, Status::Paused { .. }) if *before != self.entry.status => {
+                let sentence = format!(
+                    "{}; it is watched, and nothing is done to it",
+                    self.pause_in_words().unwrap_or_default()
+                );
+                self.publish(now, What::Paused, sentence);
+            }
+            (
+                Status::Active | Status::Halted { .. } | Status::Paused { .. } | Status::Resuming,
+                Status::Paused { .. } | Status::Resuming,
+            )
+            | (Status::Active, Status::Active)
+            | (Status::Halted { .. }, Status::Halted { .. }) => {}
         }
     }
 
@@ -105,7 +132,7 @@ impl Group {
         match saga.history.kind {
             Kind::Failover | Kind::ManualFailover => {}
             Kind::Switchover => return self.tell_switchover(now, before, &saga),
-            Kind::Demotion | Kind::Repair => return,
+            Kind::Demotion | Kind::Repair | Kind::Adoption => return,
         }
         if saga.phase != Phase::Decided {
             return;
@@ -157,16 +184,24 @@ impl Group {
         self.publish(now, what, sentence);
     }
 
-    fn tell_master(&mut self, now: Time, before: &GroupEntry) {
+    pub(super) fn tell_master(&mut self, now: Time, before: &GroupEntry) {
         let master = self.entry.master.clone();
-        let Some(saga) = &self.entry.saga else {
+        let promoted = |saga: &Saga| saga.phase == Phase::Promoted;
+        let fresh = self.entry.saga.as_ref().is_some_and(promoted);
+        if !fresh && self.entry.epoch == before.epoch {
             let sentence = format!("{} leads to the master {master}", before.master);
             self.publish(now, What::MasterFound { master }, sentence);
             return;
+        }
+        let verified = if fresh {
+            let gap = millis(self.saga_age(now));
+            format!(", verified and recorded {gap:.1} ms after the first sign")
+        } else {
+            // This node was too far behind to hear of it when it happened.
+            String::new()
         };
-        let gap = millis(now.since(saga.history.started_at));
         let sentence = format!(
-            "{master} is the master since epoch {}, verified and recorded {gap:.1} ms after the first sign; before it was {}",
+            "{master} is the master since epoch {}{verified}; before it was {}",
             self.entry.epoch, before.master
         );
         let what = What::MasterChanged {
@@ -177,10 +212,28 @@ impl Group {
         self.publish(now, what, sentence);
     }
 
+    fn tell_adoption(&mut self, now: Time, before: &GroupEntry) {
+        let (old_master, new_master) = (before.master.clone(), self.entry.master.clone());
+        let epoch = self.entry.epoch;
+        let sentence = format!(
+            "{new_master} was made the master by hand in place of {old_master}, and is the recorded one since epoch {epoch}"
+        );
+        self.publish(now, What::MasterChanged { old_master, new_master, epoch }, sentence);
+    }
+
     fn tell_end(&mut self, now: Time, history: &HistoryEntry) {
-        let took = millis(now.since(history.started_at));
+        let took = millis(self.saga_age(now));
         let target = history.new_master.clone().unwrap_or_else(|| history.old_master.clone());
         let (what, sentence) = match (history.kind, history.outcome) {
+            // Told already, as another master.
+            (
+                Kind::Adoption,
+                Outcome::Done
+                | Outcome::Running
+                | Outcome::Failed
+                | Outcome::Vetoed
+                | Outcome::Undone,
+            ) => return,
             (Kind::Failover | Kind::ManualFailover, Outcome::Done | Outcome::Running) => (
                 What::FailoverDone { new_master: target.clone() },
                 format!("the failover to {target} is finished after {took:.1} ms"),

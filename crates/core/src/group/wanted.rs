@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use super::{Context, Group};
+use super::{Context, Group, Work};
 use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{Answer, RefusalCode, Replacement, RequestId, SWITCHOVER_TIMEOUTS};
 use crate::node::Token;
-use crate::policy::Policy;
 use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Status};
 use crate::time::Time;
 use crate::watch::Watch;
@@ -34,6 +33,9 @@ pub(super) struct Wanted {
     to: Option<Addr>,
     dry_run: bool,
     asked: Time,
+    /// When it is to be looked at without a new event: when those that do not answer are waited for no longer, and when
+    /// it has waited for other work long enough.
+    look_at: Time,
     /// What was decided for it, and is told with its end.
     begun: Option<Begun>,
 }
@@ -48,14 +50,16 @@ struct Begun {
 /// Why it is not done.
 type Refusal = (RefusalCode, String);
 
-impl Wanted {
-    /// When it is to be looked at without a new event: when those that do not answer are waited for no longer.
-    pub(super) fn timeout(&self, policy: &Policy) -> Option<Time> {
-        self.begun.is_none().then(|| self.asked + policy.corroboration_timeout)
-    }
-}
-
 impl Group {
+    /// When something is to be done about a request without a new event.
+    pub(super) fn request_timeout(&self) -> Option<Time> {
+        let wanted = self.wanted.as_ref().filter(|wanted| wanted.begun.is_none());
+        let wanted = wanted.map(|wanted| wanted.look_at);
+        let idle = matches!(self.work, Work::Idle) && self.again.is_none();
+        let switching = self.switching.as_ref().filter(|_| idle).map(|switching| switching.wake());
+        wanted.into_iter().chain(switching).min()
+    }
+
     /// Takes a wish. Its answer comes as an action.
     pub(crate) fn want(
         &mut self,
@@ -69,7 +73,8 @@ impl Group {
             self.refuse(id, refusal);
             return;
         }
-        self.wanted = Some(Wanted { id, wish, to, dry_run, asked: ctx.now, begun: None });
+        let (asked, look_at) = (ctx.now, ctx.now);
+        self.wanted = Some(Wanted { id, wish, to, dry_run, asked, look_at, begun: None });
         for watch in self.watches.values_mut() {
             watch.ask(ctx.now, ctx.now);
         }
@@ -80,6 +85,9 @@ impl Group {
         if let Status::Halted { reason, .. } = &self.entry.status {
             let why = format!("the group is halted until it is resumed: {reason}");
             return Err((RefusalCode::Halted, why));
+        }
+        if let Some(why) = self.pause_in_words() {
+            return Err((RefusalCode::Refused, format!("{why}; resume it first")));
         }
         if self.entry.saga.is_some() || self.wanted.is_some() {
             let why = "something is being done to the group; ask again when it is finished";
@@ -105,10 +113,13 @@ impl Group {
 
     /// Somebody waits, and something else was begun first or is on its way for long.
     pub(super) fn wanted_in_the_way(&mut self, ctx: &Context<'_>) {
-        let Some(wanted) = self.wanted.as_ref().filter(|wanted| wanted.begun.is_none()) else {
+        let Some(wanted) = self.wanted.as_mut().filter(|wanted| wanted.begun.is_none()) else {
             return;
         };
-        let late = ctx.now >= wanted.asked + self.policy.corroboration_timeout * 5;
+        let (heard, end) =
+            (self.policy.corroboration_timeout, self.policy.corroboration_timeout * 5);
+        let late = ctx.now >= wanted.asked + end;
+        wanted.look_at = wanted.asked + if ctx.now < wanted.asked + heard { heard } else { end };
         if self.entry.saga.is_some() || late {
             let why = "something else is being done to the group; nothing was done for this";
             self.answer_refused((RefusalCode::Busy, why.to_owned()));
@@ -178,7 +189,7 @@ impl Group {
             history_next: self.entry.history_next + 1,
             saga: Some(Saga {
                 phase: Phase::Decided,
-                target_run_id: self.run_id_of(&target),
+                target_run_id: self.run_id_of(ctx.now, &target),
                 target,
                 deadline,
                 forced,

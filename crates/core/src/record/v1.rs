@@ -92,6 +92,18 @@ pub enum Status {
         /// When.
         at: Time,
     },
+    /// An operator asked that nothing is done to it. It is watched all the same.
+    Paused {
+        /// Why, in the operator's words.
+        reason: Option<String>,
+        /// When it ends by itself.
+        until: Option<Time>,
+        /// Since when.
+        at: Time,
+    },
+    /// A pause was ended on request: every instance is asked once more, since its master may have been changed by hand,
+    /// and then the group is active again.
+    Resuming,
 }
 
 /// A change of the servers that was decided and is not finished.
@@ -156,6 +168,8 @@ pub enum Kind {
     Demotion,
     /// A replica was pointed at the recorded master.
     Repair,
+    /// A master that was made by hand became the recorded one.
+    Adoption,
 }
 
 /// How something ended.

@@ -150,6 +150,8 @@ fn loading_after_a_restart_is_told_from_loading() {
     watch.update(at(12), &policy());
     assert_eq!((watch.state(), watch.how()), (State::Up, How::Loading));
     assert_eq!(watch.loading_since(), Some(at(12)));
+    watch.discard(Duration::from_secs(5), at(5013), &policy());
+    assert_eq!(watch.loading_since(), Some(at(5012)), "nobody looked meanwhile");
     let mut watch = Watch::new(at(0), &addr(1), &policy());
     let (seq, _) = watch.due(at(0), &policy()).expect("asked");
     watch.probed(at(1), seq, loading(at(0)), &policy());

@@ -5,6 +5,7 @@
 //! here.
 
 mod bootstrap;
+mod founding;
 mod leadership;
 mod lease;
 mod machine;
@@ -19,7 +20,6 @@ mod store;
 mod tests;
 mod types;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,7 +42,7 @@ use self::message::{About, Answer, Ask, Fresh};
 use self::network::{Contacts, Network};
 use self::propose::{Ours, Proposer};
 use self::store::{Cluster, Founder, Meta, Opened, Store, StoreThread};
-use self::types::{Member, MemberId, Origin, Raft, random};
+use self::types::{MemberId, Origin, Raft, random};
 use crate::clock::Clock;
 use crate::peers::{Lane, Peers};
 
@@ -229,21 +229,17 @@ impl RaftBroker {
         tokio::spawn(watcher.run());
         let proposer = Proposer::start(raft.clone(), ours, acting, told.clone());
         let running = Running { raft: raft.clone(), network, applied, proposer };
-        self.0.running.send_replace(Some(running));
+        self.0.running.send_replace(Some(running.clone()));
 
         let own = Founder { addr: settings.addr.clone(), nonce: meta.nonce };
         let first = meta.id == MemberId::first(&settings.addr);
-        // Also when it ended between the two: a founder that wrote nothing yet.
-        if first
-            && cluster.founders.first() == Some(&own)
-            && !raft.is_initialized().await.map_err(|error| failed(&error))?
-        {
-            let members = cluster
-                .list
-                .iter()
-                .map(|addr| (MemberId::first(addr), Member { addr: addr.clone() }));
-            let members: BTreeMap<MemberId, Member> = members.collect();
-            raft.initialize(members).await.map_err(|error| failed(&error))?;
+        if first && cluster.founders.contains(&own) {
+            // Also when it ended between the two: a founder that wrote nothing yet.
+            if cluster.founders.first() == Some(&own) {
+                founding::write_first(&raft, &cluster.list).await?;
+            }
+            let this = self.clone();
+            self.spawn(async move { this.see_it_begin(running, cluster).await });
         }
         let this = self.clone();
         self.spawn(async move { this.tidy().await });

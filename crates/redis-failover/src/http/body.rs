@@ -2,7 +2,9 @@
 
 use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, header};
+use failover_core::time::Time;
 use http_body_util::BodyExt;
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::reply::{Code, Problem};
@@ -18,6 +20,47 @@ pub(super) async fn read(body: Body, limits: &Limits) -> Result<Vec<u8>, Problem
             limits.body_timeout.as_millis()
         )))
     })
+}
+
+/// A JSON object, or nothing at all, which is an empty one.
+pub(super) async fn object(body: Body, limits: &Limits) -> Result<Map<String, Value>, Problem> {
+    let body = read(body, limits).await?;
+    if body.is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice(&body)
+        .map_err(|error| Problem::bad_request(format!("the body must be a JSON object: {error}")))
+}
+
+/// A field that is a text; absent and null are the same.
+pub(super) fn text(object: &Map<String, Value>, field: &str) -> Result<Option<String>, Problem> {
+    match object.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            Err(Problem::bad_request(format!("{field} must be a text; nothing was changed")))
+        }
+    }
+}
+
+/// A field that is a moment which is yet to come.
+pub(super) fn moment(
+    object: &Map<String, Value>,
+    field: &str,
+    now: Time,
+) -> Result<Option<Time>, Problem> {
+    let Some(text) = text(object, field)? else { return Ok(None) };
+    let moment = Time::parse(&text).ok_or_else(|| {
+        Problem::bad_request(format!(
+            "{field} is {text:?}, and must be a moment like 2030-01-31T23:59:00Z; nothing was changed"
+        ))
+    })?;
+    if moment <= now {
+        return Err(Problem::bad_request(format!(
+            "{field} is {moment}, which is over already; nothing was changed"
+        )));
+    }
+    Ok(Some(moment))
 }
 
 async fn read_all(mut body: Body) -> Result<Vec<u8>, Problem> {

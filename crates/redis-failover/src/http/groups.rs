@@ -7,6 +7,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::Response;
 use failover_core::event;
+use failover_core::node::GroupName;
 use failover_core::view::GroupView;
 use serde::Serialize;
 
@@ -27,6 +28,12 @@ pub(super) async fn list(State(context): State<Context>) -> Result<Response<Body
     reply::list(context, |shown| reply::read(shown, Groups { groups: shown.groups() })).await
 }
 
+/// The answer to a change of a group: the group as it is then.
+pub(super) fn changed(context: &Context, name: &GroupName) -> Result<Response<Body>, Problem> {
+    let group = find(context, name.as_str())?;
+    Ok(reply::read(&context.shown, Group { group }))
+}
+
 pub(super) async fn one(
     State(context): State<Context>,
     which: Result<Path<String>, PathRejection>,
@@ -43,16 +50,10 @@ pub(super) async fn resume(
     request: Request,
 ) -> Result<Response<Body>, Problem> {
     let which = named(which)?;
-    let body = body::read(request.into_body(), &context.limits).await?;
-    if !body.is_empty() {
-        serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body).map_err(
-            |error| Problem::bad_request(format!("the body must be a JSON object: {error}")),
-        )?;
-    }
+    body::object(request.into_body(), &context.limits).await?;
     let name = find(&context, &which)?.name.clone();
     context.ask(event::Request::Resume(name.clone())).await?;
-    let group = find(&context, name.as_str())?;
-    Ok(reply::read(&context.shown, Group { group }))
+    changed(&context, &name)
 }
 
 pub(super) fn named(which: Result<Path<String>, PathRejection>) -> Result<String, Problem> {

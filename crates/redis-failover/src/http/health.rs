@@ -79,6 +79,11 @@ fn halt(group: &GroupView) -> Option<String> {
             group.name,
             group.status_reason.as_deref().unwrap_or("the reason is not known")
         )),
+        StatusView::Paused => Some(format!(
+            "nothing is done to the group {}: {}",
+            group.name,
+            group.status_reason.as_deref().unwrap_or("it was paused")
+        )),
         StatusView::Active | StatusView::FailingOver | StatusView::SwitchingOver => None,
     }
 }
@@ -86,8 +91,8 @@ fn halt(group: &GroupView) -> Option<String> {
 fn diagnosis(group: &GroupView) -> String {
     let mut sentence =
         format!("the group {} is {}: {}", group.name, group.diagnosis.name, group.diagnosis.reason);
-    // That nothing is done to a halted group is said by the sentence on its halt.
-    if group.status != StatusView::Halted
+    // That nothing is done to a halted or paused group is said by the sentence on that.
+    if halt(group).is_none()
         && let Some(why) = &group.diagnosis.not_acting_because
     {
         sentence.push_str("; nothing is done: ");

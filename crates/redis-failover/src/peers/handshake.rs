@@ -88,10 +88,19 @@ pub(super) async fn open(
     Ok(seals)
 }
 
-/// The answering side, of a connection that arrived at `local`.
+/// Where a connection arrived.
+#[derive(Clone, Copy)]
+pub(super) struct Here<'a> {
+    /// What the other nodes call this one.
+    pub(super) me: &'a Addr,
+    /// The address that it arrived at.
+    pub(super) local: SocketAddr,
+}
+
+/// The answering side.
 pub(super) async fn accept(
     wire: &mut Wire,
-    local: SocketAddr,
+    here: Here<'_>,
     secret: Option<&SecretString>,
     room: &Arc<Semaphore>,
 ) -> Result<Accepted, Failed> {
@@ -105,7 +114,8 @@ pub(super) async fn accept(
         Err(Garbage::Stranger) => return Err(Garbage::Stranger.into()),
     };
     let refusal = match secret {
-        _ if !is_here(&to, local) => Some(Refusal::Elsewhere),
+        _ if from.parse().as_ref() == Ok(here.me) => Some(Refusal::Itself),
+        _ if !here.is(&to) => Some(Refusal::Elsewhere),
         Some(_) if !theirs => Some(Refusal::NoSecret),
         None if theirs => Some(Refusal::Secret),
         Some(_) | None => None,
@@ -154,6 +164,9 @@ async fn refuse(wire: &mut Wire, refusal: Refusal, from: &str) -> Failed {
         Refusal::Secret => "has a cluster_secret, but this node has none",
         Refusal::WrongSecret => "has another cluster_secret than this node",
         Refusal::Elsewhere => "asks for a node with another address than this one",
+        Refusal::Itself => {
+            "is this node itself, which looked for another one: the name of that one leads here"
+        }
         Refusal::Full => "has no place: as many nodes are connected as this one takes",
         Refusal::Version => "speaks another version of the protocol between nodes",
     };
@@ -167,21 +180,27 @@ fn refused(refusal: Refusal) -> Failed {
         Refusal::Secret => "has no cluster_secret, but this node has one",
         Refusal::WrongSecret => "has another cluster_secret than this node",
         Refusal::Elsewhere => "is not there: another node answers at that address",
+        Refusal::Itself => "is not there: its name leads to this node itself",
         Refusal::Full => "takes no more connections",
         Refusal::Version => "speaks another version of the protocol between nodes",
     };
     Failed { why: why.to_owned(), is_mistake: true }
 }
 
-/// Whether a caller who asks for this address means the one at which its connection arrived. Addresses are given out
-/// again: without this a call for a node that is gone could be answered by the one that has its address now. Where a
-/// name leads is the caller's affair, so of a name only the port is compared.
-fn is_here(asked: &str, local: SocketAddr) -> bool {
-    let Ok(asked) = asked.parse::<Addr>() else {
-        return false;
-    };
-    let is_name = asked.socket().is_none();
-    asked.port() == local.port() && (is_name || asked == Addr::from(local))
+impl Here<'_> {
+    /// Whether a caller who asks for this address means this node. Addresses are given out again: without this a call for
+    /// a node that is gone could be answered by the one that has its address now. A name that leads here although this
+    /// node has another one is somebody else's; where this node has none, a name's port is all that can be compared.
+    fn is(self, asked: &str) -> bool {
+        let Ok(asked) = asked.parse::<Addr>() else {
+            return false;
+        };
+        let is_name = |addr: &Addr| addr.socket().is_none();
+        if is_name(&asked) && is_name(self.me) {
+            return asked == *self.me;
+        }
+        asked.port() == self.local.port() && (is_name(&asked) || asked == Addr::from(self.local))
+    }
 }
 
 fn nonce() -> Result<[u8; NONCE_BYTES], Failed> {
@@ -242,18 +261,23 @@ mod tests {
     fn a_call_for_another_address_is_not_for_here() {
         let v4 = "127.0.0.1:12000".parse().expect("an address");
         let mapped = "[::ffff:127.0.0.1]:12000".parse().expect("an address");
-        for (asked, local, is) in [
-            ("127.0.0.1:12000", v4, true),
-            ("127.0.0.1:12000", mapped, true),
-            ("127.0.0.2:12000", v4, false),
-            ("127.0.0.1:12001", v4, false),
-            ("node-b:12000", v4, true),
-            ("node-b:12001", v4, false),
-            ("[::1]:12000", v4, false),
-            ("", v4, false),
-            ("nonsense", v4, false),
+        for (asked, me, local, is) in [
+            ("127.0.0.1:12000", "127.0.0.1:12000", v4, true),
+            ("127.0.0.1:12000", "127.0.0.1:12000", mapped, true),
+            ("127.0.0.1:12000", "node-b:12000", v4, true),
+            ("127.0.0.2:12000", "127.0.0.1:12000", v4, false),
+            ("127.0.0.1:12001", "127.0.0.1:12000", v4, false),
+            ("node-b:12000", "127.0.0.1:12000", v4, true),
+            ("node-b:12000", "node-b:12000", v4, true),
+            ("node-a:12000", "node-b:12000", v4, false),
+            ("node-b:12001", "127.0.0.1:12000", v4, false),
+            ("[::1]:12000", "127.0.0.1:12000", v4, false),
+            ("", "127.0.0.1:12000", v4, false),
+            ("nonsense", "127.0.0.1:12000", v4, false),
         ] {
-            assert_eq!(is_here(asked, local), is, "{asked} at {local}");
+            let me = me.parse().expect("an address");
+            let here = Here { me: &me, local };
+            assert_eq!(here.is(asked), is, "{asked} at {local}, which is {me}");
         }
     }
 }

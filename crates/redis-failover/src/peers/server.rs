@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use failover_core::addr::Addr;
 use futures_util::{SinkExt as _, StreamExt as _};
 use secrecy::SecretString;
 use tokio::net::{TcpListener, TcpStream};
@@ -16,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::handshake::{self, Accepted, Seals};
+use super::handshake::{self, Accepted, Here, Seals};
 use super::seal::Seal;
 use super::stream::{self, Wire};
 use super::warnings::Warnings;
@@ -32,6 +33,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// What all connections share.
 struct House {
+    me: Addr,
     secret: Option<SecretString>,
     room: Arc<Semaphore>,
     strangers: Mutex<VecDeque<(u64, AbortHandle)>>,
@@ -40,6 +42,7 @@ struct House {
 
 pub(super) async fn serve<F, Fut>(
     listener: TcpListener,
+    me: Addr,
     secret: Option<SecretString>,
     answer: F,
     shutdown: impl Future<Output = ()>,
@@ -48,6 +51,7 @@ pub(super) async fn serve<F, Fut>(
     Fut: Future<Output = Vec<u8>> + Send + 'static,
 {
     let house = Arc::new(House {
+        me,
         secret,
         room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         strangers: Mutex::default(),
@@ -115,7 +119,8 @@ where
         return house.is_no_stranger(id);
     };
     let mut wire = Wire::new(stream);
-    let shaken = handshake::accept(&mut wire, local, house.secret.as_ref(), &house.room);
+    let here = Here { me: &house.me, local };
+    let shaken = handshake::accept(&mut wire, here, house.secret.as_ref(), &house.room);
     let shaken = timeout(HANDSHAKE_TIMEOUT, shaken).await;
     house.is_no_stranger(id);
     match shaken {

@@ -45,7 +45,13 @@ impl Node {
             answer(lane, body)
         };
         let secret = secret.map(SecretString::from);
-        let task = tokio::spawn(Peers::serve(listener, secret, answer, std::future::pending()));
+        let task = tokio::spawn(Peers::serve(
+            listener,
+            addr.clone(),
+            secret,
+            answer,
+            std::future::pending(),
+        ));
         Self { addr, heard, task }
     }
 
@@ -136,7 +142,9 @@ async fn accept_by_hand(listener: &TcpListener, secret: Option<&SecretString>) -
     let local = stream.local_addr().expect("it is connected");
     let mut wire = Wire::new(stream);
     let room = Arc::new(tokio::sync::Semaphore::new(1));
-    let accepted = handshake::accept(&mut wire, local, secret, &room).await;
+    let me = Addr::from(local);
+    let here = handshake::Here { me: &me, local };
+    let accepted = handshake::accept(&mut wire, here, secret, &room).await;
     (wire, accepted.expect("the caller is a node").seals)
 }
 

@@ -50,6 +50,8 @@ pub(super) enum Refusal {
     WrongSecret,
     /// It is not the node that the caller asks for.
     Elsewhere,
+    /// It is the node that calls.
+    Itself,
     /// It has as many connections as it takes.
     Full,
     /// It speaks another version, which stands in the message itself.
@@ -122,6 +124,7 @@ impl Reply {
                     Refusal::Elsewhere => 3,
                     Refusal::Full => 4,
                     Refusal::Version => 5,
+                    Refusal::Itself => 6,
                 });
                 out
             }
@@ -139,6 +142,7 @@ impl Reply {
                 3 => Refusal::Elsewhere,
                 4 => Refusal::Full,
                 5 => Refusal::Version,
+                6 => Refusal::Itself,
                 _ => return Err(Garbage::Stranger),
             }),
             _ => return Err(Garbage::Stranger),
@@ -275,6 +279,7 @@ mod tests {
             Reply::Refused(Refusal::Elsewhere),
             Reply::Refused(Refusal::Full),
             Reply::Refused(Refusal::Version),
+            Reply::Refused(Refusal::Itself),
         ] {
             assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
         }

@@ -33,11 +33,13 @@ pub(super) fn fault_before(command: &Command) -> &'static str {
     }
 }
 
-/// Writes the command and reads what became of it. The caller keeps the deadline.
+/// Writes the command and reads what became of it. The caller keeps the deadline, and has asked whether this node is
+/// allowed to; where a second write is needed, that is asked again.
 pub(super) async fn carry_out(
     connection: &mut Connection,
     command: &Command,
     clock: &Clock,
+    allowed: &(dyn Fn() -> bool + Sync),
     answered: &mut Answered,
 ) -> CommandResult {
     let Some(server) = connection.server().cloned() else {
@@ -54,7 +56,7 @@ pub(super) async fn carry_out(
                 .to_owned(),
         );
     }
-    let mut talk = Talk { connection, clock, answered };
+    let mut talk = Talk { connection, clock, allowed, answered };
     let done = match command {
         Command::Promote { .. } => talk.promote(&known).await,
         Command::Pause { .. } | Command::Unpause if !known.write_pause => {
@@ -95,6 +97,7 @@ type Done = Result<Result<(Facts, Vec<String>), String>, Broken>;
 struct Talk<'a> {
     connection: &'a mut Connection,
     clock: &'a Clock,
+    allowed: &'a (dyn Fn() -> bool + Sync),
     answered: &'a mut Answered,
 }
 
@@ -141,6 +144,10 @@ impl Talk<'_> {
         }
         if !done {
             // The transaction was refused as a whole, or there is none: the roles first, the rest as far as it goes.
+            if !(self.allowed)() {
+                let why = "its transaction was refused, and the leadership was over before it could be sent without one";
+                return Ok(Err(why.to_owned()));
+            }
             let replies = self.exchange(&[follow.to_vec()]).await?;
             if let Some(refusal) = refusal(&replies[0]) {
                 return Ok(Err(refusal));

@@ -3,7 +3,6 @@
 //! A node is named by its number, from 0. Its addresses and its data directory stay the same over
 //! all its starts. `leader` in the answers of the program is a node's id: its `raft_addr`.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -12,9 +11,9 @@ use serde_json::Value;
 
 use super::daemon::{Daemon, Ended, Launch};
 use super::netns::Host;
-use super::ports::Port;
+use super::node::{Node, name_of};
 use super::scenario::{failovers, wait_until_guarded};
-use super::{PATIENCE, now, temporary_dir, wait_until};
+use super::{PATIENCE, now, wait_until};
 
 /// Clusters that may lose a port to a stranger before the rig gives up.
 const START_ATTEMPTS: usize = 5;
@@ -22,11 +21,6 @@ const START_ATTEMPTS: usize = 5;
 const LEADERS_KILLED_MAX: usize = 20;
 /// A node that does not answer within this is stopped, or does not count.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
-/// The ports in a network of one's own, where nobody else can have taken them.
-const HOST_RAFT_PORT: u16 = 12_000;
-const HOST_HTTP_PORT: u16 = 11_000;
-/// What the nodes of a network share, because their addresses are not loopback.
-const SECRET: (&str, &str) = ("REDIS_FAILOVER_CLUSTER_SECRET", "only the nodes know this");
 pub const FAULT: &str = "REDIS_FAILOVER_FAULT";
 
 /// Nodes that were planned, started or killed; dropping it kills those that run.
@@ -38,69 +32,9 @@ pub struct Cluster {
     binary: PathBuf,
 }
 
-#[derive(Debug)]
-struct Node {
-    raft_addr: String,
-    http_addr: String,
-    /// Held: two ports that nobody else gets. None on a host of its own.
-    ports: Vec<Port>,
-    host: Option<Host>,
-    data: tempfile::TempDir,
-    args: Vec<String>,
-    env: BTreeMap<String, String>,
-    running: Option<Daemon>,
-    /// Ended runs: they hold the logs, and show them when the test panics.
-    past: Vec<Daemon>,
-    is_frozen: bool,
-    /// It belongs to the membership, as far as the test is concerned.
-    is_member: bool,
-}
-
-impl Node {
-    fn on_loopback() -> Self {
-        let ports = vec![Port::take(), Port::take()];
-        let addr = |port: &Port| format!("127.0.0.1:{}", port.number());
-        let (raft_addr, http_addr) = (addr(&ports[0]), addr(&ports[1]));
-        Self::new(raft_addr, http_addr, ports, None)
-    }
-
-    fn on_host(host: &Host) -> Self {
-        let addr = |port: u16| format!("{}:{port}", host.ip());
-        let (raft_addr, http_addr) = (addr(HOST_RAFT_PORT), addr(HOST_HTTP_PORT));
-        let mut node = Self::new(raft_addr, http_addr, Vec::new(), Some(host.clone()));
-        node.env.insert(SECRET.0.to_owned(), SECRET.1.to_owned());
-        node
-    }
-
-    fn new(raft_addr: String, http_addr: String, ports: Vec<Port>, host: Option<Host>) -> Self {
-        Self {
-            raft_addr,
-            http_addr,
-            ports,
-            host,
-            data: temporary_dir(),
-            args: Vec::new(),
-            env: BTreeMap::new(),
-            running: None,
-            past: Vec::new(),
-            is_frozen: false,
-            is_member: true,
-        }
-    }
-
-    fn data_dir(&self) -> PathBuf {
-        self.data.path().join("data")
-    }
-}
-
 /// The address in a node's id. A node that was taken in again without its data has a mark behind it.
 pub fn addr_of(id: &str) -> &str {
     id.split('~').next().unwrap_or(id)
-}
-
-/// The name of a flag: what stands before `=`.
-fn name_of(arg: &str) -> &str {
-    arg.split('=').next().unwrap_or(arg)
 }
 
 impl Cluster {
@@ -158,6 +92,22 @@ impl Cluster {
         self.nodes[node].env.remove(FAULT);
     }
 
+    /// The node's data directory is a disk of this size from its next start on, which ends with it.
+    /// `None`, said loudly, where this user cannot mount one. Fill it through [`Self::inside`].
+    pub fn set_disk(&mut self, node: usize, megabytes: u32) -> Option<()> {
+        super::node::can_mount()?;
+        self.nodes[node].disk_mb = Some(megabytes);
+        Some(())
+    }
+
+    /// The node's data directory as the node itself sees it.
+    #[track_caller]
+    pub fn inside(&self, node: usize) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.node(node).pid()));
+        let data = self.data_dir(node);
+        root.join(data.strip_prefix("/").expect("it is an absolute path"))
+    }
+
     /// A node on loopback that the others do not know yet: it is told of them, and not of itself.
     pub fn add_node(&mut self) -> usize {
         let others = self.addresses();
@@ -191,25 +141,6 @@ impl Cluster {
     pub fn addresses(&self) -> String {
         let members = self.nodes.iter().filter(|node| node.is_member);
         members.map(|node| node.raft_addr.as_str()).collect::<Vec<_>>().join(",")
-    }
-
-    /// What the node is started with.
-    pub fn args(&self, node: usize) -> Vec<String> {
-        let this = &self.nodes[node];
-        let mut flags = BTreeMap::new();
-        let base = [
-            "-broker=raft".to_owned(),
-            format!("-raft_addr={}", this.raft_addr),
-            format!("-raft_data_dir={}", this.data_dir().display()),
-            format!("-raft_cluster={}", self.addresses()),
-            format!("-addr={}", this.http_addr),
-            "-check_interval=100".to_owned(),
-            "-max_down_time=1".to_owned(),
-        ];
-        for arg in base.iter().chain(&self.args).chain(&this.args) {
-            flags.insert(name_of(arg).to_owned(), arg.clone());
-        }
-        flags.into_values().collect()
     }
 
     /// Starts every node, and returns when all of them agree on a leader.
@@ -265,22 +196,16 @@ impl Cluster {
     }
 
     fn launch<T>(&self, node: usize, start: impl FnOnce(&Launch<'_>) -> T) -> T {
-        let this = &self.nodes[node];
-        let args = self.args(node);
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let env: Vec<(&str, &str)> =
-            this.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let host = this.host.as_ref();
-        start(&Launch { binary: &self.binary, env: &env, host, ..Launch::of(&args) })
+        self.nodes[node].launch(&self.binary, &self.args, &self.addresses(), start)
     }
 
     /// A cluster that lost a port begins anew: each node's list names all.
     fn move_to_other_ports(&mut self) {
         for node in &mut self.nodes {
             assert!(node.host.is_none(), "the ports of a host are its own");
-            let moved = Node::on_loopback();
-            let left = std::mem::replace(node, moved);
-            (node.args, node.env, node.is_member) = (left.args, left.env, left.is_member);
+            let left = std::mem::replace(node, Node::on_loopback());
+            (node.args, node.env) = (left.args, left.env);
+            (node.is_member, node.disk_mb) = (left.is_member, left.disk_mb);
         }
     }
 

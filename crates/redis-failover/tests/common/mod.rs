@@ -3,7 +3,7 @@
 //!
 //! - [`server`]: one Redis or Valkey server; [`group`]: a master and its replicas;
 //! - [`netns`]: hosts of a network that can be cut off from each other, to start them on;
-//! - [`cluster`]: several nodes of the program that guard together;
+//! - [`cluster`]: several nodes of the program that guard together, [`node`] one of them;
 //! - [`daemon`]: the program itself, and a small HTTP client for it in [`http`];
 //! - [`witness`]: a [`Writer`] that writes to every server each millisecond, and [`Told`], which
 //!   asks `GET /master` each millisecond;
@@ -28,6 +28,7 @@ pub mod daemon;
 pub mod group;
 pub mod http;
 pub mod netns;
+pub mod node;
 pub mod ports;
 pub mod scenario;
 pub mod server;

@@ -47,7 +47,7 @@ fn decided(entry: &GroupEntry, addr: &Addr, command: &Command) -> bool {
         (Kind::Switchover, _, Command::Pause { .. } | Command::Unpause) => {
             *addr == saga.history.old_master
         }
-        (Kind::Demotion | Kind::Repair, _, Command::Follow { master, .. }) => {
+        (Kind::Demotion | Kind::Repair | Kind::Adoption, _, Command::Follow { master, .. }) => {
             saga.target == *addr && *master == entry.master && addr != master
         }
         (
@@ -55,7 +55,8 @@ fn decided(entry: &GroupEntry, addr: &Addr, command: &Command) -> bool {
             | Kind::ManualFailover
             | Kind::Switchover
             | Kind::Demotion
-            | Kind::Repair,
+            | Kind::Repair
+            | Kind::Adoption,
             _,
             Command::Promote { .. }
             | Command::Follow { .. }

@@ -37,6 +37,7 @@ impl Case {
             entry: &self.entry,
             watches: &self.watches,
             policy: &self.policy,
+            peers: &Peers::default(),
             death,
             sign: at(SIGN),
             down: at(down),

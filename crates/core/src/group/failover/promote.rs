@@ -73,6 +73,7 @@ impl Group {
             | Work::Repointing(_)
             | Work::Repairing { .. } => {
                 self.work = Work::Resuming { since: ctx.now };
+                self.ask_replicas(ctx.now);
                 ctx.now
             }
         };
@@ -96,7 +97,7 @@ impl Group {
     }
 
     /// What the candidate reported to a question that was asked at a moment or later; asks when there is nothing yet.
-    fn read_target(
+    pub(super) fn read_target(
         &mut self,
         ctx: &Context<'_>,
         token: Token,
@@ -115,13 +116,23 @@ impl Group {
         facts
     }
 
+    /// Asks everyone but the master, so that what they say is from after this moment should it be needed.
+    fn ask_replicas(&mut self, now: Time) {
+        for (addr, watch) in &mut self.watches {
+            if *addr != self.entry.master {
+                watch.ask(now, now);
+            }
+        }
+    }
+
     fn command_promote(&mut self, now: Time, token: Token, target: &Addr) -> CommandId {
         let run_id = self.entry.saga.as_ref().and_then(|saga| saga.target_run_id.clone());
         self.command(now, token, target, Command::Promote { run_id })
     }
 
-    pub(in crate::group) fn run_id_of(&self, addr: &Addr) -> Option<Box<str>> {
-        self.watches.get(addr).and_then(Watch::facts).and_then(|facts| facts.run_id.clone())
+    /// The process behind an address, as it was last read here or by the node that reaches it.
+    pub(in crate::group) fn run_id_of(&self, now: Time, addr: &Addr) -> Option<Box<str>> {
+        self.facts_of(now, addr).and_then(|facts| facts.run_id.clone())
     }
 
     /// Whether the first promotion of a decision may be sent. It is decided that the master is dead, but what is decided
@@ -131,26 +142,50 @@ impl Group {
         if saga.is_some_and(|saga| saga.forced) {
             return true;
         }
-        if let Some((_, sign, _)) = self.death(ctx.now) {
-            if saga.is_some_and(|saga| saga.history.kind == Kind::ManualFailover) {
-                // Whoever asked for it answers for the other voters.
-                return true;
-            }
-            let agreement = self.agreement(ctx, token, sign);
-            if let Some(again_at) = agreement.again_at {
-                self.work = Work::Hearing { seen: sign, asked: ctx.now, again_at };
-            }
-            let quorum_lost = agreement.silent;
-            self.veto = agreement.missing.map(|why| Veto { quorum_lost, why });
-            return self.veto.is_none();
+        let manual = saga.is_some_and(|saga| saga.history.kind == Kind::ManualFailover);
+        let Some((_, sign, _)) = self.death(ctx.now) else {
+            self.undo_when_master_answers(ctx, token);
+            return false;
+        };
+        if manual {
+            // Whoever asked for it answers for the other voters.
+            return true;
         }
-        let master = self.entry.master.clone();
-        if !self.watches.get(&master).is_some_and(|watch| watch.serves() && watch.is_master()) {
-            // In doubt: its next answer, or its silence, decides.
+        let agreement = self.agreement(ctx, token, sign);
+        let Some(missing) = agreement.missing else {
+            self.veto = None;
+            return true;
+        };
+        let seen = if let Work::Hearing { seen, .. } = self.work { seen } else { ctx.now };
+        // Whoever sees it down only by its silence needs this long.
+        let until = seen + self.policy.max_down_time + self.policy.corroboration_timeout;
+        if ctx.now >= until {
+            // Where the others see it alive, it takes writes: who was the most advanced then may not be so later.
+            self.undo(ctx, token, &missing);
             return false;
         }
+        let again_at = agreement.again_at.map_or(until, |at| at.min(until));
+        self.work = Work::Hearing { seen, asked: ctx.now, again_at };
+        self.veto = Some(Veto { quorum_lost: agreement.silent, why: missing });
+        false
+    }
+
+    /// In doubt its next answer, or its silence, decides.
+    fn undo_when_master_answers(&mut self, ctx: &Context<'_>, token: Token) {
+        let master = &self.entry.master;
+        let watch = self.watches.get(master).filter(|watch| watch.serves());
+        let Some(facts) = watch.and_then(Watch::facts) else { return };
+        let why = match facts.follows() {
+            None => format!("{master} answers as master again"),
+            Some(of) => format!("{master} answers again, as a replica of {of}"),
+        };
+        self.undo(ctx, token, &why);
+    }
+
+    /// The reason for a promotion is gone before it was sent.
+    fn undo(&mut self, ctx: &Context<'_>, token: Token, why: &str) {
         let Some((mut entry, mut history)) = self.close_saga(ctx.now, Outcome::Undone) else {
-            return false;
+            return;
         };
         // An earlier leader may have sent a promotion that is still to happen.
         if self.untouched != Some(self.entry.epoch)
@@ -159,14 +194,9 @@ impl Group {
         {
             known.abandoned = Some(self.entry.epoch);
         }
-        history.reason = format!("{}; but {master} answers as master again", history.reason);
-        self.propose(
-            token,
-            format!("the failover of {} is undone", self.name),
-            entry,
-            Some(history),
-        );
-        false
+        history.reason = format!("{}; but {why}", history.reason);
+        let what = format!("the failover of {} is undone", self.name);
+        self.propose(token, what, entry, Some(history));
     }
 
     /// The command of a promotion ended.
@@ -191,6 +221,12 @@ impl Group {
             CommandResult::Unknown(_) => {
                 *unknown_at = Some(ctx.now);
                 self.untouched = None;
+            }
+            CommandResult::NotSent(why) => {
+                // The candidate has done nothing wrong: another one may lack what it has.
+                self.read = None;
+                self.put_off(ctx.now, &why);
+                self.work = Work::Idle;
             }
             CommandResult::Refused(why) => {
                 // Nothing was changed by this one, but an earlier one of the same promotion may have happened:
@@ -219,8 +255,7 @@ impl Group {
         let Some(mut saga) = self.saga_so_far() else { return };
         saga.phase = Phase::Promoted;
         saga.history.new_master = Some(target.clone());
-        let whole = millis(ctx.now.since(saga.history.started_at));
-        saga.history.write_gap_ms = Some(whole - writable_until_ms(&saga));
+        saga.history.write_gap_ms = Some(millis(self.saga_age(ctx.now)) - writable_until_ms(&saga));
         let mut entry =
             GroupEntry { master: target.clone(), saga: Some(saga), ..self.entry.clone() };
         for id in [&facts.second_replication_id, &facts.replication_id].into_iter().flatten() {
@@ -245,8 +280,7 @@ impl Group {
         changed: bool,
         why: String,
     ) {
-        self.mark(ctx, "failed", Some(target), Some(why.clone()));
-        let Some(mut saga) = self.saga_so_far() else { return };
+        let Some(mut saga) = self.entry.saga.clone() else { return };
         let mut entry = self.entry.clone();
         saga.attempts.push(Attempt {
             addr: target.clone(),
@@ -259,13 +293,26 @@ impl Group {
         }
         // Judged by this node's own clock; the record's times may be another leader's.
         let sign = self.death(ctx.now).map_or(ctx.now, |(_, sign, _)| sign);
-        let election = self.elect(ctx.now, sign, sign, &saga.attempts);
+        let election = self.elect(ctx.now, sign, Some(sign), &saga.attempts);
+        if election.chosen.is_none()
+            && self.elect(ctx.now, sign, None, &saga.attempts).chosen.is_some()
+            && !self.recorded_serves()
+        {
+            // Somebody may be able to take over, and was not asked since the master died, as far as this node knows:
+            // it leads since a moment, or stood still. The candidate is asked once more meanwhile.
+            (self.untouched, self.read) = (None, None);
+            self.work = Work::Resuming { since: ctx.now };
+            self.ask_replicas(ctx.now);
+            return;
+        }
+        self.mark(ctx, "failed", Some(target), Some(why.clone()));
+        saga.history.steps.extend(self.steps.iter().cloned());
         if let Some(next) = election.chosen.filter(|_| !self.recorded_serves()) {
             entry.epoch += 1;
             saga.history.epoch = entry.epoch;
             saga.history.ranking = election.ranking;
             saga.history.bytes_possibly_lost = election.behind_bytes;
-            saga.target_run_id = self.run_id_of(&next);
+            saga.target_run_id = self.run_id_of(ctx.now, &next);
             saga.target = next.clone();
             entry.saga = Some(saga);
             let what =

@@ -83,6 +83,22 @@ impl Group {
             return;
         }
         if !matches!(self.work, Work::Repointing(_)) {
+            let master = self.entry.master.clone();
+            let read = self.facts_of(ctx.now, &master);
+            let read = read.filter(|facts| facts.asked_at >= self.led_since);
+            let certain = self.led_since.max(self.master_since);
+            match read.map(|facts| (facts.is_master(), facts.asked_at >= certain)) {
+                Some((true, _)) => {}
+                Some((false, true)) => {
+                    self.finish_failover(ctx, token, Some("the new master became a replica"));
+                    return;
+                }
+                // Another leader promoted it, and it may be gone with that one: nobody is demoted for a dead master.
+                Some((false, false)) | None => {
+                    self.read_target(ctx, token, &master, certain);
+                    return;
+                }
+            }
             let waiting = self
                 .watches
                 .iter()
@@ -238,6 +254,11 @@ impl Group {
                 active.since = ctx.now;
                 active.unknown = Some(why);
                 work.again_at = ctx.now;
+            }
+            CommandResult::NotSent(why) => {
+                work.active.remove(&addr);
+                work.waiting.push(addr);
+                self.put_off(ctx.now, &why);
             }
             CommandResult::Refused(why) => {
                 work.active.remove(&addr);

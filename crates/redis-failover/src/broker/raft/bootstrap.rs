@@ -17,17 +17,19 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::message::{About, Answer, Ask, Fresh};
 use super::store::{Cluster, Founder};
-use super::types::{MemberId, random};
+use super::types::{MemberId, random, show};
 use super::{RaftBroker, lock};
 
 /// How often the other nodes are asked who they are.
 const HELLO_INTERVAL: Duration = Duration::from_millis(100);
 /// How long one of them is waited for.
-const HELLO_TIMEOUT: Duration = Duration::from_millis(300);
+pub(super) const HELLO_TIMEOUT: Duration = Duration::from_millis(300);
 /// An answer that is older does not count.
 const HELLO_AGE_MAX: Duration = Duration::from_secs(1);
 /// How long nodes that do not answer are waited for, when a majority does.
 const MAJORITY_WAIT: Duration = Duration::from_secs(1);
+/// From when on it is said what a node without a record waits for.
+const SAY_WAIT: Duration = Duration::from_secs(3);
 /// How often a node that has no place yet asks for one.
 const JOIN_INTERVAL: Duration = Duration::from_millis(500);
 /// How often it is said why it has none.
@@ -38,7 +40,7 @@ pub(super) type Invited = (Cluster, oneshot::Sender<MemberId>);
 
 /// What another node answered last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Heard {
+pub(super) enum Heard {
     Fresh(Fresh),
     Member(About),
 }
@@ -101,6 +103,36 @@ impl Newcomer<'_> {
         // The others wait for it; should it end now, its answer gets old and the next one does it.
         if fresh.first() == Some(&own) { Step::Found(fresh) } else { Step::Wait }
     }
+
+    /// What is waited for, when that takes long enough to be told: a sentence.
+    fn waits_for(&self, heard: &BTreeMap<Addr, (Time, Heard)>, now: Time) -> Option<String> {
+        if now.since(self.began) < SAY_WAIT {
+            return None;
+        }
+        let (mut reasons, mut lowest) = (Vec::new(), self.addr);
+        for addr in self.list.iter().filter(|addr| *addr != self.addr) {
+            let recent = heard.get(addr).filter(|(at, _)| now.since(*at) < HELLO_AGE_MAX);
+            match recent.map(|(_, heard)| heard) {
+                None => reasons.push(format!("{addr} does not answer")),
+                Some(Heard::Fresh(other)) if other.list != self.list => {
+                    reasons.push(format!("{addr} has {} for its raft_cluster", show(&other.list)));
+                }
+                Some(Heard::Fresh(_)) => lowest = lowest.min(addr),
+                Some(Heard::Member(about)) => reasons.push(format!(
+                    "{addr} is a member of a cluster that was founded and has not begun: start {}",
+                    show(about.cluster.founders.iter().map(|founder| &founder.addr))
+                )),
+            }
+        }
+        if reasons.is_empty() {
+            reasons.push(format!("{lowest}, the lowest address, is to do it"));
+        }
+        Some(format!(
+            "this node has no record, and the cluster of {} is not founded yet, which takes most of them: {}",
+            show(self.list),
+            reasons.join("; ")
+        ))
+    }
 }
 
 impl RaftBroker {
@@ -138,7 +170,11 @@ impl RaftBroker {
                 heard.insert(addr, (now, answer));
             }
             match newcomer.decide(&heard, now) {
-                Step::Wait => {}
+                Step::Wait => {
+                    if let Some(why) = newcomer.waits_for(&heard, now) {
+                        said.say(why, now);
+                    }
+                }
                 Step::Found(founders) => {
                     let id = random()?;
                     let cluster = Cluster { id, list: list.clone(), founders };
@@ -178,7 +214,7 @@ impl RaftBroker {
         self.begin().await
     }
 
-    async fn hello(&self, addr: &Addr, limit: Duration) -> Option<(Addr, Heard)> {
+    pub(super) async fn hello(&self, addr: &Addr, limit: Duration) -> Option<(Addr, Heard)> {
         match self.call(addr, &Ask::Hello, limit).await.ok()? {
             Answer::Fresh(fresh) => Some((addr.clone(), Heard::Fresh(fresh))),
             Answer::Member(about) => Some((addr.clone(), Heard::Member(about))),
@@ -239,10 +275,10 @@ impl RaftBroker {
 
 /// Says something when it is new, and again after a while.
 #[derive(Default)]
-struct Said(Option<(String, Time)>);
+pub(super) struct Said(Option<(String, Time)>);
 
 impl Said {
-    fn say(&mut self, sentence: String, now: Time) {
+    pub(super) fn say(&mut self, sentence: String, now: Time) {
         let again = match &self.0 {
             Some((said, at)) => *said != sentence || now.since(*at) >= SAY_INTERVAL,
             None => true,
@@ -336,6 +372,28 @@ mod tests {
         assert!(matches!(decide(2, &[(1, 0, about)], 5), Step::Rejoin(_)));
         let about = member(&[(1, 1), (3, 3)], &[1, 2, 3]);
         assert!(matches!(decide(2, &[(1, 0, about)], 5), Step::Rejoin(_)), "never seen before");
+    }
+
+    #[test]
+    fn what_is_waited_for_is_said() {
+        let (own, list) = (addr(2), [1, 2, 3].map(addr));
+        let newcomer = Newcomer { addr: &own, nonce: 2, list: &list, began: at(0) };
+        let waits_for = |heard: &[(u16, Heard)], now| {
+            let heard = heard.iter().map(|(from, heard)| (addr(*from), (at(2900), heard.clone())));
+            newcomer.waits_for(&heard.collect(), at(now)).unwrap_or_default()
+        };
+        assert_eq!(waits_for(&[], 2999), "");
+        let other = Heard::Fresh(Fresh { nonce: 1, list: vec![addr(1), addr(2)] });
+        let why = waits_for(&[(1, other)], 3000);
+        assert!(
+            why.contains("10.0.0.1:1 has 10.0.0.1:1, 10.0.0.1:2 for its raft_cluster"),
+            "{why}"
+        );
+        assert!(why.contains("10.0.0.1:3 does not answer"), "{why}");
+        let why = waits_for(&[(1, fresh(1)), (3, fresh(3))], 3000);
+        assert!(why.contains("10.0.0.1:1, the lowest address, is to do it"), "{why}");
+        let why = waits_for(&[(1, member(&[(1, 1), (3, 3)], &[])), (3, fresh(3))], 3000);
+        assert!(why.contains("has not begun: start 10.0.0.1:1, 10.0.0.1:3"), "{why}");
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl Watcher {
             let now = self.network.clock.now();
             let seen = metrics.borrow_and_update().clone();
             let applied = *last.borrow_and_update();
-            if seen.running_state.is_err() {
+            // Not everything that cannot be written is waited for by Raft.
+            if seen.running_state.is_err() || self.failure.get().is_some() {
                 break;
             }
             let membership = self.applied.membership();
@@ -116,7 +117,9 @@ impl Watcher {
                 Leadership::None
             };
         }
-        lease.ends();
+        // As long as it campaigns for itself, its term may be won: that is noticed after its first messages were sent.
+        let own_vote = seen.vote.leader_id().voted_for() == Some(*own);
+        lease.ends(if own_vote { term } else { term + 1 });
         *reign = None;
         if membership.get_node(own).is_none() {
             return Leadership::None;
@@ -132,7 +135,7 @@ impl Watcher {
     }
 
     async fn end(&self, seen: &Metrics) {
-        self.network.lease.ends();
+        self.network.lease.ends(u64::MAX);
         self.acting.send_replace(None);
         self.tell(Event::Leadership(Leadership::None)).await;
         let why = match (self.failure.get(), &seen.running_state) {

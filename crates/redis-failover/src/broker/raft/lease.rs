@@ -30,10 +30,14 @@ struct State {
     own: Option<MemberId>,
     /// The term this node leads, while it does.
     term: Option<u64>,
+    /// It leads none before this one any more: it voted for somebody else, or was told of a later one.
+    from: u64,
     /// The voters: one set, or the two of a change of membership, each of which must have a majority.
     configs: Vec<Vec<MemberId>>,
     /// When the last request that a member acknowledged was sent, in that term.
     acked: BTreeMap<MemberId, Time>,
+    /// Acknowledgements of what was sent until then do not count, also those that are still on their way.
+    forgotten: Option<Time>,
 }
 
 impl Lease {
@@ -46,6 +50,9 @@ impl Lease {
     /// A member accepted, as a follower of this term, what was sent to it then.
     pub(crate) fn acked(&self, member: MemberId, term: u64, sent: Time) {
         let mut state = self.state();
+        if state.forgotten.is_some_and(|until| sent <= until) {
+            return;
+        }
         state.enter(term);
         if state.term == Some(term) {
             let acked = state.acked.entry(member).or_insert(sent);
@@ -60,11 +67,21 @@ impl Lease {
         state.enter(term);
     }
 
-    /// This node does not lead.
-    pub(crate) fn ends(&self) {
+    /// This node does not lead, and never will in a term before this one: an acknowledgement that comes late must not
+    /// bring its lease back.
+    pub(crate) fn ends(&self, from: u64) {
         let mut state = self.state();
         state.acked.clear();
         state.term = None;
+        state.from = state.from.max(from);
+    }
+
+    /// Forgets every acknowledgement up to now: this node is about to follow somebody else, or may be. Should it go on
+    /// leading, it asks again.
+    pub(crate) fn forget(&self, now: Time) {
+        let mut state = self.state();
+        state.acked.clear();
+        state.forgotten = Some(now);
     }
 
     /// Who votes.
@@ -84,6 +101,13 @@ impl Lease {
             && state.quorum_sent(now).is_some_and(|sent| now.since(sent) < self.length)
     }
 
+    /// Whether this node leads in any term and may act now. Until it may not any more it promises nothing to another
+    /// candidate: the majority that would elect that one could consist of this node and of those that the lease has
+    /// nothing from.
+    pub(crate) fn holds(&self, now: Time) -> bool {
+        self.quorum_age(now).is_some_and(|age| age < self.length)
+    }
+
     /// How long ago a majority was last known to follow this leader; `None` when it does not lead or never was.
     pub(crate) fn quorum_age(&self, now: Time) -> Option<Duration> {
         let state = self.state();
@@ -99,7 +123,7 @@ impl Lease {
 impl State {
     /// Forgets what was acknowledged in an older term. An answer of an older one is late and says nothing.
     fn enter(&mut self, term: u64) {
-        if self.term.is_none_or(|own| own < term) {
+        if term >= self.from && self.term.is_none_or(|own| own < term) {
             self.acked.clear();
             self.term = Some(term);
         }
@@ -155,7 +179,7 @@ mod tests {
         assert!(lease.allows(Token(4), at(0)));
         assert!(!lease.allows(Token(3), at(0)), "an older term's token");
         assert!(!lease.allows(Token(5), at(0)));
-        lease.ends();
+        lease.ends(5);
         assert!(!lease.allows(Token(4), at(0)));
     }
 
@@ -211,6 +235,48 @@ mod tests {
         lease.acked(id(2), 2, at(4));
         assert!(lease.allows(Token(2), at(5)));
         assert!(!lease.allows(Token(1), at(5)));
+    }
+
+    #[test]
+    fn what_was_sent_before_a_vote_says_nothing_after_it() {
+        let lease = lease(&[&[1, 2, 3]]);
+        lease.leads(id(1), 1);
+        lease.acked(id(2), 1, at(100));
+        assert!(lease.holds(at(200)));
+        assert!(!lease.holds(at(800)), "it is as long as what it allows");
+        lease.forget(at(200));
+        assert!(!lease.holds(at(201)));
+        lease.acked(id(3), 1, at(200));
+        assert!(!lease.allows(Token(1), at(202)), "its answer was on its way");
+        lease.ends(1);
+        lease.acked(id(3), 1, at(199));
+        assert!(!lease.allows(Token(1), at(202)), "nor does it bring the term back");
+        lease.acked(id(3), 1, at(201));
+        assert!(lease.allows(Token(1), at(202)), "it went on leading");
+    }
+
+    #[test]
+    fn a_late_answer_brings_no_lease_back() {
+        let lease = lease(&[&[1, 2, 3]]);
+        lease.leads(id(1), 4);
+        lease.acked(id(2), 4, at(0));
+        assert!(lease.allows(Token(4), at(1)));
+        // It voted for another member.
+        lease.ends(5);
+        lease.acked(id(3), 4, at(1));
+        assert!(!lease.allows(Token(4), at(2)));
+        lease.leads(id(1), 5);
+        lease.acked(id(3), 5, at(3));
+        assert!(lease.allows(Token(5), at(4)));
+    }
+
+    #[test]
+    fn an_answer_that_comes_before_the_lead_is_noticed_counts() {
+        let lease = lease(&[&[1, 2, 3]]);
+        lease.ends(4);
+        lease.acked(id(2), 4, at(0));
+        lease.leads(id(1), 4);
+        assert!(lease.allows(Token(4), at(1)));
     }
 
     #[test]

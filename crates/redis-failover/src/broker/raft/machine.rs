@@ -71,17 +71,42 @@ impl Machine {
     }
 }
 
-/// The record with everything that is in the store, also what is not known to be agreed, and who the members are then.
+/// What a store holds.
+pub(super) struct Replayed {
+    /// The record as far as this member knows that it was agreed.
+    pub(super) record: Record,
+    /// The last entry in it.
+    pub(super) last: Option<LogId>,
+    /// The entries after that one: perhaps agreed, perhaps not.
+    pub(super) rest: Vec<Entry>,
+    /// How many groups there are with these.
+    pub(super) groups: usize,
+    /// Who the members are then.
+    pub(super) membership: StoredMembership,
+}
+
+/// Reads everything that is in the store.
 ///
 /// # Errors
 /// A sentence, when the snapshot cannot be read.
-pub(super) fn replay(store: &Store) -> Result<(Record, Option<LogId>, StoredMembership), String> {
-    let mut state = State::of_snapshot(store)?;
+pub(super) fn replay(store: &Store) -> Result<Replayed, String> {
+    let (mut agreed, mut all) = (State::of_snapshot(store)?, State::of_snapshot(store)?);
     let nobody = Ours::new(Origin(0));
-    for entry in store.log_and_vote().0 {
-        state.apply(entry, &nobody, &mut Vec::new());
+    // The first entry of all is the same on every member.
+    let known = store.committed().map_or(0, |last| last.index);
+    // The log keeps some entries that the snapshot has.
+    let first = agreed.last.map_or(0, |last| last.index + 1);
+    let mut rest = Vec::new();
+    for entry in store.log_and_vote().0.into_iter().filter(|entry| entry.log_id.index >= first) {
+        all.apply(entry.clone(), &nobody, &mut Vec::new());
+        if entry.log_id.index <= known {
+            agreed.apply(entry, &nobody, &mut Vec::new());
+        } else {
+            rest.push(entry);
+        }
     }
-    Ok((state.record, state.last, state.membership))
+    let State { record, last, .. } = agreed;
+    Ok(Replayed { record, last, rest, groups: all.record.len(), membership: all.membership })
 }
 
 impl Applied {

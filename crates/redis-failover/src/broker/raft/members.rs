@@ -240,9 +240,11 @@ impl RaftBroker {
 impl Running {
     /// Under which token this node acts now.
     pub(super) fn token(&self) -> Option<Token> {
-        let seen = self.raft.metrics().borrow().clone();
-        let token = Token(seen.current_term);
-        let leads = seen.state == ServerState::Leader;
+        let (token, leads) = {
+            let metrics = self.raft.metrics();
+            let seen = metrics.borrow();
+            (Token(seen.current_term), seen.state == ServerState::Leader)
+        };
         let network = &self.network;
         (leads && network.lease.allows(token, network.clock.now())).then_some(token)
     }

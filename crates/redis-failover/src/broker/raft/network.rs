@@ -16,13 +16,13 @@ use openraft::error::{
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
-    VoteRequest, VoteResponse,
+    VoteResponse,
 };
 use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
 use super::message::{self, Answer};
-use super::types::{Member, MemberId, Raft, SnapshotMeta, Types, Vote};
+use super::types::{Member, MemberId, Raft, SnapshotMeta, Types, Vote, VoteRequest};
 use crate::clock::Clock;
 use crate::peers::{Lane, Peers};
 
@@ -44,17 +44,34 @@ pub(crate) struct Ask {
     rpc: Rpc,
 }
 
+#[cfg(test)]
+impl Ask {
+    /// Of a member that wants to lead.
+    pub(super) fn candidate(
+        from: MemberId,
+        to: MemberId,
+        cluster: u64,
+        request: VoteRequest,
+    ) -> Self {
+        Self { from, to, cluster, leads: false, rpc: Rpc::Vote(request) }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 enum Rpc {
     Append(AppendEntriesRequest<Types>),
-    Vote(VoteRequest<MemberId>),
+    Vote(VoteRequest),
     Snapshot(Chunk),
 }
 
 /// The answer to one.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    Append(AppendEntriesResponse<MemberId>),
+    Append {
+        reply: AppendEntriesResponse<MemberId>,
+        /// For how long it elects nobody else, when it follows whoever asked.
+        keeps_ms: u64,
+    },
     Vote(VoteResponse<MemberId>),
     Snapshot(Result<InstallSnapshotResponse<MemberId>, InstallSnapshotError>),
     /// It was not meant for whoever got it, or that one cannot answer: a sentence.
@@ -217,14 +234,21 @@ impl Network {
                 if leads && accepted(&reply) {
                     self.contacts.led(from, at);
                 }
-                Reply::Append(reply)
+                let keeps_ms = u64::try_from(self.election_max.as_millis()).unwrap_or(u64::MAX);
+                Reply::Append { reply, keeps_ms }
             }
             Rpc::Vote(_) if !knows(raft, from) => {
                 return Err(format!(
                     "the member {from} is none any more, or not yet: it was taken out, or another has its place"
                 ));
             }
+            // openraft lets followers keep to their leader, but a leader give itself up to whoever asks.
+            Rpc::Vote(_) if self.lease.holds(self.clock.now()) => {
+                let vote = raft.metrics().borrow().vote;
+                Reply::Vote(VoteResponse { vote, vote_granted: false, last_log_id: None })
+            }
             Rpc::Vote(request) => {
+                self.lease.forget(self.clock.now());
                 Reply::Vote(raft.vote(request).await.map_err(|error| gone(&error))?)
             }
             Rpc::Snapshot(chunk) => match raft.install_snapshot(chunk.try_into()?).await {
@@ -327,6 +351,24 @@ impl Way {
         }
     }
 
+    /// It follows this node for a while from when it was sent this. The lease counts on as long as this node itself would
+    /// keep to a leader, so that less is as if it had been sent earlier.
+    fn acked(&self, term: u64, sent: Time, keeps: Duration) {
+        let Network { election_max, lease, contacts, clock, .. } = &self.network;
+        let lacks = election_max.saturating_sub(keeps);
+        lease.acked(self.to, term, sent - lacks);
+        if lacks > Duration::ZERO {
+            let why = format!(
+                "the node {} has the raft_election_max_ms {}, and this one {}: give all nodes the same, or this one acts \
+                 seldom or never while it leads",
+                self.addr,
+                keeps.as_millis(),
+                election_max.as_millis()
+            );
+            contacts.refuses(&why, clock.now());
+        }
+    }
+
     fn another<E: std::error::Error>(&self) -> CallError<E> {
         refused(format!("the node {} answered something else", self.addr))
     }
@@ -344,9 +386,12 @@ impl RaftNetwork<Types> for Way {
             let term = request.vote.leader_id.term;
             let sent = way.network.clock.now();
             let reply = way.call(Rpc::Append(request), way.network.election_max).await?;
-            let Reply::Append(reply) = reply else { return Err(way.another()) };
+            let Reply::Append { reply, keeps_ms } = reply else { return Err(way.another()) };
             if accepted(&reply) {
-                way.network.lease.acked(way.to, term, sent);
+                way.acked(term, sent, Duration::from_millis(keeps_ms));
+            } else {
+                // Before Raft hears of it, takes that one's side, and perhaps elects it.
+                way.network.lease.forget(way.network.clock.now());
             }
             Ok(reply)
         });
@@ -366,18 +411,18 @@ impl RaftNetwork<Types> for Way {
             Reply::Snapshot(Err(error)) => {
                 Err(RPCError::RemoteError(RemoteError::new(self.to, RaftError::APIError(error))))
             }
-            Reply::Append(_) | Reply::Vote(_) | Reply::Refused(_) => Err(self.another()),
+            Reply::Append { .. } | Reply::Vote(_) | Reply::Refused(_) => Err(self.another()),
         }
     }
 
     async fn vote(
         &mut self,
-        request: VoteRequest<MemberId>,
+        request: VoteRequest,
         option: RPCOption,
     ) -> Result<VoteResponse<MemberId>, CallError<openraft::error::Infallible>> {
         match self.call(Rpc::Vote(request), option.hard_ttl()).await? {
             Reply::Vote(reply) => Ok(reply),
-            Reply::Append(_) | Reply::Snapshot(_) | Reply::Refused(_) => Err(self.another()),
+            Reply::Append { .. } | Reply::Snapshot(_) | Reply::Refused(_) => Err(self.another()),
         }
     }
 
@@ -388,7 +433,37 @@ impl RaftNetwork<Types> for Way {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use openraft::Membership;
+
     use super::*;
+    use crate::resolve::Resolver;
+
+    #[tokio::test]
+    async fn a_lease_is_no_longer_than_what_its_followers_keep_to() {
+        let (clock, election_max) = (Clock::start(), Duration::from_secs(8));
+        let addr: Addr = "127.0.0.1:12000".parse().expect("address");
+        for (keeps_ms, holds) in [(8000, true), (60_000, true), (7900, true), (300, false)] {
+            let network = Network {
+                own: 1.into(),
+                cluster: 7,
+                peers: Peers::new(addr.clone(), None, Resolver::new(), clock),
+                clock,
+                lease: Lease::new(election_max),
+                contacts: Contacts::default(),
+                election_max,
+            };
+            let voters: BTreeSet<MemberId> = [1, 2, 3].map(MemberId::from).into();
+            network.lease.set_voters(&Membership::new(vec![voters], ()));
+            network.lease.leads(1.into(), 5);
+            let way = Way { network: network.clone(), to: 2.into(), addr: addr.clone() };
+            way.acked(5, clock.now(), Duration::from_millis(keeps_ms));
+            assert_eq!(network.lease.allows(Token(5), clock.now()), holds, "{keeps_ms}");
+            let refused = network.contacts.refused().map(|(why, _)| why).unwrap_or_default();
+            assert_eq!(refused.contains("raft_election_max_ms"), keeps_ms < 8000, "{refused}");
+        }
+    }
 
     #[test]
     fn digits_are_bytes_again() {

@@ -1,26 +1,26 @@
 //! `raft_cluster_state = "new"`: the survivors of a cluster go on without the others.
 //!
 //! Each survivor replaces the members it saved by those of them that are in its list, before its Raft starts, and keeps
-//! its record. What the log holds becomes a snapshot, so that the survivor with the longest log is elected and the others
-//! get what they lack. The cluster gets another number, the same on every survivor: those that are cut off are not heard
+//! its record. What it knows to be agreed becomes a snapshot, and the rest of its log stays one, so that the survivor with
+//! the newest log is elected, and the others get what they lack and lose what was never agreed. The cluster gets another number, the same on every survivor: those that are cut off are not heard
 //! any more, should they come back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use failover_core::addr::Addr;
-use openraft::Membership;
+use openraft::{EntryPayload, Membership};
 use sha2::{Digest, Sha256};
 
-use super::machine::replay;
+use super::machine::{Replayed, replay};
 use super::store::{Meta, Store};
-use super::types::{Member, MemberId, SnapshotMeta, StoredMembership, Vote};
+use super::types::{Member, MemberId, SnapshotMeta, StoredMembership, Vote, show};
 
 /// Makes the members that are in the list the only ones. Nothing is done when all of them are.
 ///
 /// # Errors
 /// A sentence, when the store cannot be read or written.
 pub(super) async fn recover(store: &Store, meta: &mut Meta, list: &[Addr]) -> Result<(), String> {
-    let (record, last, saved) = replay(store)?;
+    let Replayed { record, last, mut rest, groups, membership: saved } = replay(store)?;
     let Some(cluster) = &mut meta.cluster else { return Ok(()) };
     let voters: BTreeMap<MemberId, Member> = saved
         .voter_ids()
@@ -38,7 +38,7 @@ pub(super) async fn recover(store: &Store, meta: &mut Meta, list: &[Addr]) -> Re
         .collect();
     members.insert(meta.id, Member { addr: meta.addr.clone() });
     tracing::warn!(
-        groups = record.len(),
+        groups,
         "raft_cluster_state = new: the record is kept, {} are cut off, and the members are {} now",
         show(cut_off),
         show(members.values().map(|member| &member.addr)),
@@ -55,9 +55,15 @@ pub(super) async fn recover(store: &Store, meta: &mut Meta, list: &[Addr]) -> Re
     };
     let record = serde_json::to_vec(&record)
         .map_err(|error| format!("the record cannot be written down: {error}"))?;
+    // Who the members were to be is over, whether or not it was agreed.
+    for entry in &mut rest {
+        if let EntryPayload::Membership(_) = entry.payload {
+            entry.payload = EntryPayload::Blank;
+        }
+    }
     let (_, vote) = store.log_and_vote();
     let vote = Vote::new(vote.leader_id.term + 1, meta.id);
-    store.replace(&covers, record.into(), &vote, meta).await
+    store.replace(&covers, record.into(), rest, &vote, meta).await
 }
 
 /// The number of the cluster that this list makes of another.
@@ -68,9 +74,4 @@ fn next_id(id: u64, list: &[Addr]) -> u64 {
         digest.update([0]);
     }
     digest.finalize().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
-}
-
-fn show<'a>(addrs: impl IntoIterator<Item = &'a Addr>) -> String {
-    let texts: Vec<String> = addrs.into_iter().map(ToString::to_string).collect();
-    texts.join(", ")
 }

@@ -13,7 +13,7 @@ const REFUSED_AGE_MAX: Duration = Duration::from_secs(2);
 impl RaftBroker {
     /// Whether this node leads under this token, and its lease holds now.
     pub(crate) fn allows(&self, token: Token) -> bool {
-        self.0.lease.allows(token, self.0.clock.now())
+        self.running().is_some_and(|running| running.token() == Some(token))
     }
 
     /// Whether this node follows the leader of this term, and heard of it within one election timeout: only then it may
@@ -55,13 +55,20 @@ impl RaftBroker {
         if self.age().is_some_and(|age| age < REFUSED_AGE_MAX) {
             return None;
         }
-        let running = self.running()?;
+        let Some(running) = self.running() else {
+            return Some(
+                "this node has no record and is no member of a cluster yet: its log says what it waits for".to_owned(),
+            );
+        };
         if running.is_outside() {
             return Some(format!(
                 "this node is no member of its cluster any more, or not yet: POST /v1/cluster/members {{\"addr\":\"{}\"}} on \
                  a member takes it in",
                 self.addr()
             ));
+        }
+        if let Some(why) = self.waits_for_founders(&running) {
+            return Some(why);
         }
         let (why, at) = self.0.contacts.refused()?;
         (self.0.clock.now().since(at) < REFUSED_AGE_MAX).then_some(why)

@@ -129,6 +129,15 @@ impl Store {
         }
     }
 
+    /// Makes this a store that holds nothing, and lets nobody write to it any more.
+    ///
+    /// # Errors
+    /// Why it cannot be written.
+    pub(super) async fn forget(&self, meta: &Meta, why: &'static str) -> Result<(), String> {
+        let meta = meta.to_bytes()?;
+        self.write(|done| Job::Forget { meta, why, done }).await
+    }
+
     /// Keeps a snapshot in place of the one before, unless that one covers more: this one was begun before it came.
     pub(super) async fn save_snapshot(
         &self,
@@ -146,11 +155,13 @@ impl Store {
         Ok(())
     }
 
-    /// Replaces the log by a snapshot of all of it, under another vote and in another cluster: all or nothing.
+    /// Replaces the log by a snapshot and these entries after it, under another vote and in another cluster: all or
+    /// nothing.
     pub(super) async fn replace(
         &self,
         covers: &SnapshotMeta,
         record: Arc<[u8]>,
+        rest: Vec<Entry>,
         vote: &Vote,
         meta: &Meta,
     ) -> Result<(), String> {
@@ -158,9 +169,14 @@ impl Store {
         let [covers_bytes, last_bytes, vote_bytes] =
             [disk::to_bytes(covers)?, disk::to_bytes(&last)?, disk::to_bytes(vote)?];
         let (meta, kept) = (meta.to_bytes()?, record.clone());
+        let entries: Result<Vec<_>, String> =
+            rest.iter().map(|entry| Ok((entry.log_id.index, disk::to_bytes(entry)?))).collect();
+        let entries = entries?;
+        let lengths: Vec<usize> = entries.iter().map(|(_, bytes)| bytes.len()).collect();
         self.write(|done| Job::Replace {
             covers: covers_bytes,
             record,
+            entries,
             last: last_bytes,
             vote: vote_bytes,
             meta,
@@ -169,6 +185,9 @@ impl Store {
         .await?;
         let mut mirror = self.mirror();
         mirror.log.clear();
+        for (entry, bytes) in rest.into_iter().zip(lengths) {
+            mirror.push(entry, bytes);
+        }
         mirror.snapshot = Some((covers.clone(), kept));
         (mirror.purged, mirror.committed, mirror.vote) = (last, last, Some(*vote));
         Ok(())
@@ -178,6 +197,11 @@ impl Store {
     pub(super) fn log_and_vote(&self) -> (Vec<Entry>, Vote) {
         let vote = self.mirror().vote.unwrap_or_default();
         (self.entries(.., usize::MAX), vote)
+    }
+
+    /// The last entry that is known to be agreed.
+    pub(super) fn committed(&self) -> Option<LogId> {
+        self.mirror().committed
     }
 
     /// The last snapshot.

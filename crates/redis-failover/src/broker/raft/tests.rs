@@ -1,5 +1,9 @@
 //! Clusters in one process, over real sockets.
 
+mod founders;
+mod rivals;
+mod survivors;
+
 use std::net::SocketAddr;
 
 use failover_core::event::RefusalCode;
@@ -58,6 +62,7 @@ async fn start(settings: Settings) -> Node {
             Err(_) => sleep(Duration::from_millis(10)).await,
         }
     };
+    let me = settings.addr.clone();
     let peers = Peers::new(settings.addr.clone(), None, Resolver::new(), clock);
     let (broker, events) = RaftBroker::start(settings, peers, clock).await.expect("start");
     let (port, cut) = oneshot::channel::<()>();
@@ -66,7 +71,7 @@ async fn start(settings: Settings) -> Node {
         let broker = answering.clone();
         async move { broker.answer(&body).await }
     };
-    tokio::spawn(Peers::serve(listener, None, answer, async {
+    tokio::spawn(Peers::serve(listener, me, None, answer, async {
         let _ = cut.await;
     }));
     Node {
@@ -363,9 +368,11 @@ async fn members_come_and_go() {
         nodes[0].leadership == Leadership::None && nodes[0].broker.problem().is_some()
     })
     .await;
+    let term = leading.term();
     sleep(Duration::from_secs(1)).await;
-    nodes.iter_mut().for_each(Node::gather);
-    assert!(whole(&nodes, 1), "and disturbs nobody");
+    // A lease can run out for a moment on a busy host; a vote for the removed one would be another term.
+    until("three are whole still", &mut nodes, |nodes| whole(nodes, 1)).await;
+    assert_eq!(leading.term(), term, "it disturbs nobody");
 
     nodes.push(start(settings(&addrs[4], &addrs[..3], &dir)).await);
     let at = leader(&nodes).expect("leader");

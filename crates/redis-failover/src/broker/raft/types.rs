@@ -37,6 +37,8 @@ pub(crate) type LogId = openraft::LogId<MemberId>;
 pub(crate) type Vote = openraft::Vote<MemberId>;
 /// Who the members are, and where in the log that was said.
 pub(crate) type StoredMembership = openraft::StoredMembership<MemberId, Member>;
+/// A wish to be voted for.
+pub(crate) type VoteRequest = openraft::raft::VoteRequest<MemberId>;
 /// What a snapshot covers.
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<MemberId, Member>;
 /// What a broken store means to Raft: its end.
@@ -73,6 +75,12 @@ impl MemberId {}
 /// How a member is called: by its address, which stays the same when it gets another number.
 pub(crate) fn name(member: &Member) -> NodeId {
     NodeId::new(&member.addr.to_string())
+}
+
+/// Addresses in a sentence.
+pub(crate) fn show<'a>(addrs: impl IntoIterator<Item = &'a Addr>) -> String {
+    let texts: Vec<String> = addrs.into_iter().map(ToString::to_string).collect();
+    texts.join(", ")
 }
 
 /// A random number.

@@ -130,7 +130,7 @@ async fn serving_ends_at_shutdown_and_cuts_what_is_open() {
     let shutdown = async move {
         let _ = stopped.await;
     };
-    let serving = tokio::spawn(Peers::serve(listener, None, answer, shutdown));
+    let serving = tokio::spawn(Peers::serve(listener, to.clone(), None, answer, shutdown));
     let peers = peers(None);
     assert_eq!(say(&peers, &to, "x").await, echo("x"));
     let (caller, waiting_for) = (peers.clone(), to.clone());

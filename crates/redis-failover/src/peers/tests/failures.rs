@@ -176,3 +176,18 @@ async fn calls_being_answered_are_bounded_on_the_answering_side() {
     wire.writer.send(wire::answer(1, wire::Status::Busy, b"").freeze()).await.expect("sent");
     assert!(not_sent(caller.await.expect("it ends")).contains("threw it away"));
 }
+
+#[tokio::test]
+async fn a_name_that_leads_back_to_the_caller_is_not_another_node() {
+    for secret in [None, Some("correct-horse-battery")] {
+        let node = Node::start(secret).await;
+        let name: Addr = format!("node-b:{}", node.addr.port()).parse().expect("an address");
+        let resolver = Resolver::new();
+        resolver.pretend(&name, node.socket());
+        let secret = secret.map(SecretString::from);
+        let peers = Peers::new(node.addr.clone(), secret, resolver, Clock::start());
+        let why = not_sent(say(&peers, &name, "how many see it?").await);
+        assert!(why.contains("its name leads to this node itself"), "{why}");
+        assert_eq!(node.heard(), 0);
+    }
+}

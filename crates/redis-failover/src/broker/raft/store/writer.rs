@@ -44,13 +44,20 @@ pub(super) enum Job {
         record: Arc<[u8]>,
         done: Done,
     },
-    /// A snapshot in place of the whole log, under another vote and in another cluster.
+    /// A snapshot and these entries in place of the whole log, under another vote and in another cluster.
     Replace {
         covers: Vec<u8>,
         record: Arc<[u8]>,
+        entries: Vec<(u64, Vec<u8>)>,
         last: Vec<u8>,
         vote: Vec<u8>,
         meta: Vec<u8>,
+        done: Done,
+    },
+    /// Nothing in place of everything. It is the last that is written, for this reason.
+    Forget {
+        meta: Vec<u8>,
+        why: &'static str,
         done: Done,
     },
 }
@@ -81,12 +88,25 @@ impl Writer {
                 continue;
             }
             let written = self.write(&jobs, committed.take());
+            if written.is_ok() {
+                self.end_with_it(&jobs);
+            }
             for job in jobs.drain(..) {
                 job.end(written.clone());
             }
         }
         if let Some(committed) = committed {
             let _ = self.write(&[], Some(committed));
+        }
+    }
+
+    /// What follows in the same transaction is left out of it, and later ones fail.
+    fn end_with_it(&self, jobs: &[Job]) {
+        for job in jobs {
+            if let Job::Forget { why, .. } = job {
+                // Whoever was first says why.
+                let _ = self.failure.set((*why).to_owned());
+            }
         }
     }
 
@@ -116,10 +136,17 @@ impl Writer {
         {
             let mut log = transaction.open_table(LOG)?;
             let mut state = transaction.open_table(STATE)?;
+            let mut forgotten = false;
             for job in jobs {
                 job.write(&mut log, &mut state)?;
+                if let Job::Forget { .. } = job {
+                    forgotten = true;
+                    break;
+                }
             }
-            if let Some(committed) = committed {
+            if let Some(committed) = committed
+                && !forgotten
+            {
                 state.insert(COMMITTED, committed)?;
             }
         }
@@ -158,13 +185,23 @@ impl Job {
                 state.insert(SNAPSHOT_META, covers.as_slice())?;
                 state.insert(SNAPSHOT, &**record)?;
             }
-            Self::Replace { covers, record, last, vote, meta, .. } => {
+            Self::Replace { covers, record, entries, last, vote, meta, .. } => {
                 log.retain_in::<u64, _>(.., |_, _| false)?;
+                for (index, bytes) in entries {
+                    log.insert(index, bytes.as_slice())?;
+                }
                 state.insert(SNAPSHOT_META, covers.as_slice())?;
                 state.insert(SNAPSHOT, &**record)?;
                 state.insert(PURGED, last.as_slice())?;
                 state.insert(COMMITTED, last.as_slice())?;
                 state.insert(VOTE, vote.as_slice())?;
+                state.insert(META, meta.as_slice())?;
+            }
+            Self::Forget { meta, .. } => {
+                log.retain_in::<u64, _>(.., |_, _| false)?;
+                for name in [SNAPSHOT_META, SNAPSHOT, PURGED, COMMITTED, VOTE] {
+                    state.remove(name)?;
+                }
                 state.insert(META, meta.as_slice())?;
             }
         }
@@ -180,7 +217,8 @@ impl Job {
             Self::Vote(_, done)
             | Self::Meta(_, done)
             | Self::Snapshot { done, .. }
-            | Self::Replace { done, .. } => {
+            | Self::Replace { done, .. }
+            | Self::Forget { done, .. } => {
                 let _ = done.send(written);
             }
             Self::Truncate { .. } | Self::Purge { .. } | Self::Committed(_) => {}

@@ -1,0 +1,177 @@
+//! Several voters, at the level of the fleet: whose word counts, and how a new leader goes on.
+
+mod desk;
+mod resume;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use desk::*;
+
+#[test]
+fn a_leader_alone_does_not_replace_a_master() {
+    let mut desk = Desk::new();
+    desk.kill_master();
+    assert_eq!(desk.asked.iter().cloned().collect::<BTreeSet<_>>().len(), 2, "both are asked");
+    desk.pass(900);
+    assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]));
+    assert_eq!(desk.diagnosis(), "QuorumLost", "nobody else answers");
+    let why = desk.view().diagnosis.not_acting_because.expect("it says why");
+    assert!(why.contains("only 1 of 3 voters see it down and 2 are needed"), "{why}");
+    desk.testify("c", 1, desk.now, None);
+    desk.pass(100);
+    assert_eq!(desk.diagnosis(), "MasterUnreachableFromHere");
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    assert_eq!((desk.epoch(), desk.promotions()), (1, vec![REPLICA]));
+}
+
+#[test]
+fn only_a_fresh_answer_of_a_voter_to_this_leadership_counts() {
+    let mut desk = Desk::new();
+    let before = desk.now;
+    desk.kill_master();
+    desk.testify("b", 1, before - Duration::from_millis(1), Some(Death::Refusing));
+    desk.testify("b", 7, desk.now, Some(Death::Refusing));
+    desk.testify("stranger", 1, desk.now, Some(Death::Refusing));
+    desk.testify("b", 1, desk.now, None);
+    assert_eq!(desk.epoch(), 0);
+    desk.pass(3_000);
+    // It was asked long ago: whoever stood still since must not testify with what it saw then.
+    desk.testify("c", 1, desk.now - Duration::from_millis(1_001), Some(Death::Refusing));
+    assert_eq!(desk.epoch(), 0);
+    desk.testify("c", 1, desk.now, Some(Death::Refusing));
+    assert_eq!(desk.epoch(), 1);
+}
+
+#[test]
+fn whoever_does_not_see_it_down_is_asked_again() {
+    let mut desk = Desk::new();
+    desk.kill_master();
+    desk.testify("b", 1, desk.now, None);
+    desk.testify("c", 1, desk.now, None);
+    desk.asked.clear();
+    desk.pass(20);
+    assert!(desk.asked.contains(&node("b")) && desk.asked.contains(&node("c")));
+    let asked = desk.asked.len();
+    desk.pass(60_000);
+    assert!(desk.asked.len() - asked < 1_000, "not a busy loop: {}", desk.asked.len());
+}
+
+#[test]
+fn a_follower_hints_once_per_trouble_and_never_acts() {
+    let mut desk = Desk::new();
+    desk.handle(Event::Leadership(Leadership::Follower { leader: node("b") }));
+    desk.kill_master();
+    desk.pass(5_000);
+    assert_eq!(desk.hinted, [node("b")]);
+    assert_eq!((desk.epoch(), desk.commands.len()), (0, 0));
+    let testimony = desk.fleet.testify(desk.now, &group()).expect("it guards the group");
+    assert_eq!(testimony.dead, Some(Death::Refusing));
+    desk.drain();
+}
+
+#[test]
+fn a_follower_that_stood_still_does_not_testify_with_what_it_saw_before() {
+    let mut desk = Desk::new();
+    desk.handle(Event::Leadership(Leadership::Follower { leader: node("b") }));
+    desk.kill_master();
+    // The process is stopped for 5 s, and the master came back meanwhile.
+    desk.now = desk.now + Duration::from_secs(5);
+    let testimony = desk.fleet.testify(desk.now, &group()).expect("it guards the group");
+    assert_eq!(testimony.dead, None);
+    desk.servers.insert(MASTER, master(&[]));
+    desk.drain();
+}
+
+#[test]
+fn a_candidate_that_only_another_node_reaches_is_commanded_through_it() {
+    let mut desk = Desk::new();
+    desk.servers.insert(REPLICA, Server::Silent);
+    desk.servers.insert(OTHER, Server::Silent);
+    desk.servers.insert(MASTER, Server::Refuses);
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    desk.pass(1_500);
+    let role = Role::Replica { master: addr(MASTER), link: down() };
+    let sight = Sight {
+        addr: addr(OTHER),
+        state: State::Up,
+        how: How::Replied,
+        age_ms: 0,
+        facts: Some((Box::new(facts(Time::ZERO, OTHER, role)), 0)),
+    };
+    desk.testify_with("b", 1, desk.now, Some(Death::Refusing), vec![sight]);
+    let (port, command, via, id) = desk.commands.last().expect("a command").clone();
+    assert_eq!((port, via), (OTHER, Some(node("b"))));
+    assert!(matches!(command, Command::Promote { .. }));
+    let promoted = facts(desk.now, OTHER, Role::Master { replicas: Vec::new() });
+    let result = CommandResult::Done { facts: Box::new(promoted), warnings: Vec::new() };
+    desk.handle(Event::Commanded { group: group(), id, result });
+    assert_eq!(desk.view().master, addr(OTHER));
+}
+
+#[test]
+fn what_was_said_of_the_master_before_is_no_word_about_its_successor() {
+    let mut desk = Desk::new();
+    for port in [REPLICA, OTHER] {
+        desk.servers.insert(port, Server::Silent);
+    }
+    desk.servers.insert(MASTER, Server::Refuses);
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    desk.pass(3_500);
+    let follows = || Role::Replica { master: addr(MASTER), link: down() };
+    let sights = vec![sight(REPLICA, follows()), sight(OTHER, follows())];
+    desk.testify_with("b", 1, desk.now, Some(Death::Refusing), sights);
+    let id = desk.commands.last().expect("a command").3;
+    let promoted = facts(desk.now, REPLICA, Role::Master { replicas: Vec::new() });
+    let result = CommandResult::Done { facts: Box::new(promoted), warnings: Vec::new() };
+    desk.handle(Event::Commanded { group: group(), id, result });
+    assert_eq!(desk.view().master, addr(REPLICA));
+    desk.pass(100);
+    assert_eq!((desk.promotions(), desk.epoch()), (vec![REPLICA], 1), "nobody called it dead");
+}
+
+#[test]
+fn a_voter_that_lags_behind_the_record_does_not_vote_about_its_old_master() {
+    let mut desk = Desk::new();
+    desk.kill_master();
+    let testimony =
+        Testimony { master: addr(OTHER), dead: Some(Death::Refusing), sights: Vec::new() };
+    let (token, asked_at) = (Token(1), desk.now);
+    desk.handle(Event::Testified { node: node("b"), token, group: group(), asked_at, testimony });
+    assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]));
+}
+
+#[test]
+fn a_candidate_is_not_given_up_for_a_lease_that_ran_out_for_a_moment() {
+    let mut desk = Desk::new();
+    desk.kill_master();
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    for round in 1..5 {
+        assert_eq!(desk.promotions(), vec![REPLICA; round]);
+        let id = desk.commands.last().expect("a command").3;
+        let result = CommandResult::NotSent("the lease ran out".to_owned());
+        desk.handle(Event::Commanded { group: group(), id, result });
+        assert_eq!(desk.promotions(), vec![REPLICA; round], "not in a busy loop");
+        desk.testify("b", 1, desk.now, Some(Death::Refusing));
+        desk.pass(250);
+    }
+    assert_eq!(desk.epoch(), 1);
+}
+
+#[test]
+fn a_replica_that_only_another_node_reaches_can_veto() {
+    let mut desk = Desk::new();
+    for port in [MASTER, REPLICA, OTHER] {
+        desk.servers.insert(port, Server::Silent);
+    }
+    desk.pass(5_000);
+    // The master is cut off from all nodes, and its replicas from this one: they follow it all the time.
+    for _ in 0..600 {
+        let follows = || Role::Replica { master: addr(MASTER), link: up() };
+        let sights = vec![sight(REPLICA, follows()), sight(OTHER, follows())];
+        desk.testify_with("b", 1, desk.now, Some(Death::Unreachable), sights);
+        desk.pass(100);
+    }
+    assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]));
+    assert_eq!(desk.diagnosis(), "MasterUnreachableFromHere");
+}
