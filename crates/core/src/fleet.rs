@@ -323,7 +323,11 @@ impl Fleet {
     }
 
     fn drop_group(&mut self, name: &GroupName) -> bool {
-        let gone = self.groups.remove(name);
+        let mut gone = self.groups.remove(name);
+        if let Some(group) = &mut gone {
+            group.wanted_removed();
+            self.actions.extend(std::iter::from_fn(|| group.poll()));
+        }
         for addr in gone.iter().flat_map(|group| group.entry().instances.keys()) {
             self.actions.push_back(Action::Forget { addr: addr.clone() });
         }

@@ -13,7 +13,7 @@ use crate::event::{CommandId, CommandResult, ProbeSeq, Probed};
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::What;
 use crate::policy::Policy;
-use crate::record::{Attempt, GroupEntry, HistoryEntry, Kind, Revision, Status, Step};
+use crate::record::{GroupEntry, HistoryEntry, Kind, Revision, Status, Step};
 use crate::time::Time;
 use crate::watch::{Death, Watch};
 
@@ -31,10 +31,16 @@ mod quorum;
 mod repair;
 mod replicas;
 mod rules;
+mod switchover;
 mod tell;
+mod wanted;
 
 pub use diagnose::Diagnosis;
+use failover::Hold;
 use quorum::Peers;
+use switchover::Switching;
+use wanted::Wanted;
+pub(crate) use wanted::Wish;
 
 /// What the fleet knows and a group needs when something happens.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +92,10 @@ pub struct Group {
     untouched: Option<u64>,
     /// The epoch whose candidate was read as a replica since this leadership found its promotion half done.
     read: Option<u64>,
+    /// A switchover that this node drives.
+    switching: Option<Box<Switching>>,
+    /// A change of master that somebody waits for.
+    wanted: Option<Wanted>,
     /// Instances that were seen to follow the recorded master, and were not away since.
     settled: BTreeSet<Addr>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
@@ -142,24 +152,6 @@ pub(crate) struct Veto {
     why: String,
 }
 
-/// Nothing is begun until a moment, for a reason.
-#[derive(Debug)]
-struct Hold {
-    until: Time,
-    why: String,
-    /// After a failed failover, its candidates: one that is not among them ends the hold. Empty after a veto.
-    tried: Vec<Attempt>,
-}
-
-impl Hold {
-    /// A candidate that went away may come back able to take over. Returns whether nothing is left to wait for.
-    fn release(&mut self, addr: &Addr) -> bool {
-        let failed = !self.tried.is_empty();
-        self.tried.retain(|attempt| attempt.addr != *addr);
-        failed && self.tried.is_empty()
-    }
-}
-
 impl Group {
     /// Begins to guard a group that was committed.
     pub fn new(
@@ -194,6 +186,8 @@ impl Group {
             again: None,
             untouched: None,
             read: None,
+            switching: None,
+            wanted: None,
             settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
             stranger: false,
@@ -247,6 +241,7 @@ impl Group {
             && self.links_up()
             && self.entry.saga.is_none()
             && !self.stranger
+            && self.wanted.is_none()
             && self.diagnosis == Diagnosis::Healthy;
         if changed || !quiet {
             self.changed |= changed;
@@ -313,6 +308,7 @@ impl Group {
         self.note_commit(ctx.now, &before);
         if self.entry.saga.is_none() {
             self.steps.clear();
+            self.switching = None;
         }
         if self.entry.master != before.master {
             self.settled.clear();
@@ -326,6 +322,7 @@ impl Group {
         }
         self.follow_entry(ctx);
         self.tell_commit(ctx.now, &before, history);
+        self.answer_wanted(history);
         self.began.take_if(|_| self.entry.saga.is_none());
         self.changed = true;
         self.step(ctx);
@@ -335,8 +332,9 @@ impl Group {
     pub fn not_committed(&mut self, ctx: &Context<'_>, id: u64, why: &str) {
         if matches!(&self.work, Work::Proposing { id: waiting } if *waiting == id) {
             self.work = Work::Idle;
+            self.wanted_not_committed(why);
             let why = format!("a decision was not committed: {why}");
-            self.again = Some((ctx.now + self.policy.check_interval, why));
+            self.again = Some((ctx.now + self.pause_after_loss(), why));
             self.step(ctx);
         }
     }
@@ -346,8 +344,9 @@ impl Group {
     pub fn unsettled(&mut self, ctx: &Context<'_>, id: u64, why: &str) {
         if matches!(&self.work, Work::Proposing { id: waiting } if *waiting == id) {
             self.work = Work::Idle;
+            self.wanted_unsettled(why);
             let why = format!("it is not known whether a decision was committed: {why}");
-            self.again = Some((ctx.now + self.policy.check_interval, why));
+            self.again = Some((ctx.now + self.pause_after_loss(), why));
             self.step(ctx);
         }
     }
@@ -374,6 +373,8 @@ impl Group {
         self.again = None;
         self.untouched = None;
         self.read = None;
+        self.switching = None;
+        self.wanted_deposed();
         self.led_since = ctx.now;
         self.ending = None;
         self.forget_peers();
@@ -455,7 +456,7 @@ impl Group {
             }
             Work::Repointing(work) => work.timeout(&self.policy),
         };
-        [hold, again, work, self.wake].into_iter().flatten().min()
+        [hold, again, work, self.wake, self.request_timeout()].into_iter().flatten().min()
     }
 
     /// The one decision table.
@@ -465,9 +466,12 @@ impl Group {
         self.note_settled();
         self.tell_suspicion(ctx);
         self.idle_because = None;
+        self.wanted_in_the_way(ctx);
         self.wake = None;
         let because = self.decide(ctx);
-        self.conclude(ctx);
+        if !self.roles_move() {
+            self.conclude(ctx);
+        }
         let idle =
             matches!(self.work, Work::Idle | Work::Hearing { .. }) && self.entry.saga.is_none();
         if self.diagnosis != Diagnosis::Healthy {
@@ -516,7 +520,8 @@ impl Group {
         }
         if let Some(saga) = &self.entry.saga {
             match saga.history.kind {
-                Kind::Failover => self.drive_failover(ctx, token),
+                Kind::Failover | Kind::ManualFailover => self.drive_failover(ctx, token),
+                Kind::Switchover => self.drive_switchover(ctx, token),
                 // The last two are done when they are decided, and never found here.
                 Kind::Demotion | Kind::Repair | Kind::Adoption | Kind::ReplicaEvent => {
                     self.drive_repair(ctx, token);
@@ -531,6 +536,9 @@ impl Group {
                 "the master was never seen as one, so what belongs to the group is not known"
                     .to_owned(),
             );
+        }
+        if self.wanted.is_some() && self.consider_wanted(ctx, token) {
+            return None;
         }
         match self.death(ctx.now) {
             Some((death, sign, down)) => self.consider_failover(ctx, token, death, sign, down),

@@ -204,6 +204,7 @@ impl Desk {
             offset: server.offset,
             priority: server.priority,
             ping_period_secs: Some(10),
+            can_pause_writes: true,
         }
     }
 
@@ -225,7 +226,10 @@ impl Desk {
         }
         match command {
             Command::Promote { .. } => self.promote_by_hand(port),
-            Command::Follow { master, .. } => self.server(port).follows = Some(master.port()),
+            Command::Follow { master, .. } | Command::Demote { master, .. } => {
+                self.server(port).follows = Some(master.port());
+            }
+            Command::Pause { .. } | Command::Unpause => {}
         }
         CommandResult::Done { facts: Box::new(self.facts(port)), warnings: Vec::new() }
     }

@@ -331,7 +331,7 @@ impl Guard {
 
     async fn ask(&self, request: Request) -> Result<(), Refused> {
         match self.requests.ask(request).await {
-            Answer::Done => Ok(()),
+            Answer::Done | Answer::Replaced(_) => Ok(()),
             Answer::Refused { code, message } => Err(Refused { code, message }),
         }
     }

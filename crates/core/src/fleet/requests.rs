@@ -6,7 +6,7 @@ use super::Fleet;
 use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{Answer, GroupSpec, ProposalId, RefusalCode, Request, RequestId};
-use crate::group::Group;
+use crate::group::{Group, Wish};
 use crate::node::GroupName;
 use crate::policy::GROUPS_MAX;
 use crate::record::{Change, GivenRule, GroupEntry, Known, Status};
@@ -41,6 +41,14 @@ impl Fleet {
             Request::Add(specs) => self.add(specs, &BTreeSet::new()),
             Request::Replace(specs) => self.replace(specs),
             Request::Remove(which) => self.remove(which),
+            Request::Switchover { group, to, timeout, dry_run } => {
+                let wish = Wish::Switchover { timeout: *timeout };
+                return self.replace_master(now, id, group, (wish, to.clone(), *dry_run));
+            }
+            Request::Failover { group, to, force, dry_run } => {
+                let wish = Wish::Failover { force: *force };
+                return self.replace_master(now, id, group, (wish, to.clone(), *dry_run));
+            }
             Request::Resume(name) => self.resume(Some(name)),
             Request::ResumeAll => self.resume(None),
             Request::Rule { group, addr, rule } => self.rule(group, addr, *rule),
@@ -61,6 +69,22 @@ impl Fleet {
                     changes,
                 });
             }
+        }
+    }
+
+    /// The group itself answers, when it has ended.
+    fn replace_master(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        name: &GroupName,
+        (wish, to, dry_run): (Wish, Option<Addr>, bool),
+    ) {
+        if self.groups.contains_key(name) {
+            self.with_group(now, name, |group, ctx| group.want(ctx, id, wish, to, dry_run));
+        } else {
+            let message = format!("there is no group named {name}");
+            self.answer(id, Answer::Refused { code: RefusalCode::UnknownGroup, message });
         }
     }
 

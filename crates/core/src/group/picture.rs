@@ -64,9 +64,13 @@ impl Group {
             Status::Paused { .. } => return (StatusView::Paused, self.pause_in_words()),
             Status::Resuming | Status::Active => {}
         }
-        let failover = self.entry.saga.as_ref().filter(|saga| saga.history.kind == Kind::Failover);
-        match (failover, &self.work) {
-            (Some(saga), _) => (StatusView::FailingOver, Some(saga.history.reason.clone())),
+        let shown = self.entry.saga.as_ref().and_then(|saga| match saga.history.kind {
+            Kind::Failover | Kind::ManualFailover => Some((StatusView::FailingOver, saga)),
+            Kind::Switchover => Some((StatusView::SwitchingOver, saga)),
+            Kind::Demotion | Kind::Repair | Kind::Adoption | Kind::ReplicaEvent => None,
+        });
+        match (shown, &self.work) {
+            (Some((status, saga)), _) => (status, Some(saga.history.reason.clone())),
             (None, Work::Vetting { .. }) => (StatusView::FailingOver, None),
             (
                 None,

@@ -169,6 +169,12 @@ pub struct Saga {
     /// The process that was elected. One that restarted since may have lost its data and is not promoted.
     #[serde(default)]
     pub target_run_id: Option<Box<str>>,
+    /// When a switchover must have got to its demotion.
+    #[serde(default)]
+    pub deadline: Option<Time>,
+    /// Somebody wants it although the master may live.
+    #[serde(default)]
+    pub forced: bool,
     /// Candidates of this failover that were given up, in order.
     pub attempts: Vec<Attempt>,
     /// Its entry of history, growing.
@@ -191,8 +197,12 @@ pub struct Attempt {
 /// How far a saga is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
-    /// It was decided; the command is sent, or will be.
+    /// It was decided; the command is sent, or will be. In a switchover: no role is changed yet, writes may be paused.
     Decided,
+    /// Of a switchover: the old master is being demoted, or was, and the candidate promoted.
+    Demoting,
+    /// Of a switchover: the candidate did not become master, and the old master is made one again.
+    Undoing,
     /// The candidate was seen to be master; the other replicas are being repointed.
     Promoted,
 }
@@ -203,6 +213,10 @@ pub enum Phase {
 pub enum Kind {
     /// A dead master was replaced.
     Failover,
+    /// A dead or doubtful master was replaced because somebody asked for it.
+    ManualFailover,
+    /// A healthy master was replaced because somebody asked for it.
+    Switchover,
     /// An instance that returned as a master was made a replica.
     Demotion,
     /// A replica was pointed at the recorded master.
@@ -235,7 +249,7 @@ pub enum Outcome {
 pub struct HistoryEntry {
     /// Unique for ever.
     pub id: String,
-    /// Failover, demotion or repair.
+    /// Which of these it is.
     pub kind: Kind,
     /// The epoch of the last decision in it.
     pub epoch: u64,

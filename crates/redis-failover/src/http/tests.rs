@@ -157,6 +157,7 @@ fn commit(shown: &Shown, request: &event::Request) {
         }
     };
     match request {
+        event::Request::Switchover { .. } | event::Request::Failover { .. } => {}
         event::Request::Add(specs) => add(specs),
         event::Request::Replace(specs) => {
             for gone in shown.groups() {
