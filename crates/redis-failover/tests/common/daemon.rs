@@ -217,10 +217,13 @@ impl Daemon {
         });
     }
 
-    /// The entries of `GET /v1/history`, newest first.
+    /// The entries of `GET /v1/history`, newest first; none of a group that is not known (yet).
     #[track_caller]
     pub fn history(&self, group: &str) -> Vec<Value> {
         let response = self.get(&format!("/v1/history?group={group}"));
+        if response.status == 404 {
+            return Vec::new();
+        }
         response.json["history"].as_array().expect("the history is a list").clone()
     }
 
