@@ -22,6 +22,10 @@ use common::{Cluster, Group, Network, Options, PATIENCE, Server, ServerKind, Wri
 /// Much longer than `max_down_time`, an election and a failover together.
 const CUT: Duration = Duration::from_secs(3);
 
+/// Longer than a replica's last news of an idle master counts: the period of its pings, here a second,
+/// two seconds more, and `max_down_time`.
+const NO_NEWS: Duration = Duration::from_secs(6);
+
 /// The hosts of a network: first the nodes', then the master's, then the replicas'.
 struct Stage {
     // Dropped in this order: what runs in the network before the network.
@@ -201,6 +205,25 @@ fn a_master_that_one_node_does_not_reach_stays_master() {
         stage.wait_for_state(blind, &stage.name, "up");
     }
     assert_eq!(times_told(&stage.group.replicas[0]), 0);
+    wait_for_diagnosis_at(&stage.cluster, leader, &stage.name, "Healthy");
+}
+
+/// The leader does not reach the master, and its replica does not, either: nobody on this side has
+/// news of it, so no veto holds the leader back. But the two other voters reach the master, and so do
+/// clients: it is not dead for the majority, and the way to it is what is broken.
+#[test]
+fn a_master_that_the_leader_and_the_replica_miss_stays_master() {
+    let Some(stage) = Stage::set(3, 1) else { return };
+    let leader = stage.cluster.leader();
+    let blind = [stage.node_host(leader), stage.replica_host(0)];
+    stage.network.split(&blind, &[stage.master_host()]);
+    stage.wait_for_state(leader, &stage.name, "down");
+    holds_quiet_for(NO_NEWS, &stage.cluster, &stage.name, &stage.name, 0, 0);
+    assert_eq!(times_told(&stage.group.replicas[0]), 0);
+    assert_eq!(stage.cluster.leader(), leader, "the nodes reach each other");
+    stage.network.join(&blind, &[stage.master_host()]);
+    stage.wait_for_state(leader, &stage.name, "up");
+    stage.group.replicas[0].wait_for_link(&stage.group.master);
     wait_for_diagnosis_at(&stage.cluster, leader, &stage.name, "Healthy");
 }
 
