@@ -97,7 +97,7 @@ pub enum Action {
     },
 }
 
-/// A change of an instance. Both are idempotent.
+/// A change of an instance. All are idempotent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Become a master.
@@ -110,6 +110,20 @@ pub enum Command {
         /// Whom.
         master: Addr,
         /// The process that is the master: one that turns out to be it under another address must not follow itself.
+        master_run_id: Option<Box<str>>,
+    },
+    /// Hold back all writes for at most so long, and say how far the data is after that.
+    Pause {
+        /// In milliseconds.
+        ms: u64,
+    },
+    /// Let writes go on.
+    Unpause,
+    /// Become a replica of this master and nothing else: as fast as it can be done, while writes wait.
+    Demote {
+        /// Whom.
+        master: Addr,
+        /// The process that is going to be the master.
         master_run_id: Option<Box<str>>,
     },
 }

@@ -1,11 +1,14 @@
 //! Everything that can happen, a sentence per variant.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Addr;
 use crate::instance::Facts;
 use crate::node::{GroupName, Leadership, NodeId, Token};
-use crate::record::{Change, Record};
+use crate::record::{Change, GivenRule, Outcome, Record};
 use crate::time::Time;
 use crate::view::{Death, How, State};
 
@@ -247,13 +250,81 @@ pub enum Request {
         /// Where it was.
         addr: Addr,
     },
+    /// Set a rule on the promotion of an instance, or take it away.
+    Rule {
+        /// Of which group.
+        group: GroupName,
+        /// Which instance.
+        addr: Addr,
+        /// Absent: what the configuration says counts again.
+        rule: Option<GivenRule>,
+    },
+    /// Replace a healthy master without losing anything. Answered when it has ended.
+    Switchover {
+        /// In which group.
+        group: GroupName,
+        /// By whom; the best replica when nobody is named.
+        to: Option<Addr>,
+        /// Until then the old master must have been demoted; else everything is undone.
+        timeout: Duration,
+        /// Only say what would be done.
+        dry_run: bool,
+    },
+    /// Replace a dead or doubtful master now. Answered when it has ended.
+    Failover {
+        /// In which group.
+        group: GroupName,
+        /// By whom; the best replica when nobody is named.
+        to: Option<Addr>,
+        /// Although the master is not down for this node, whatever may be lost.
+        force: bool,
+        /// Only say what would be done.
+        dry_run: bool,
+    },
+}
+
+/// How long a switchover may take until its demotion, when nobody says otherwise.
+pub const SWITCHOVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The shortest and the longest time that can be asked for: writes wait as long.
+pub const SWITCHOVER_TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(500)..=Duration::from_secs(60);
+
+/// How a change of master that somebody asked for ended, or what it would be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Replacement {
+    /// Its entry of history; `None` for a dry run, and when nothing was begun.
+    pub id: Option<String>,
+    /// The group.
+    pub group: GroupName,
+    /// The master before.
+    pub old_master: Addr,
+    /// The master after, or the one that would be; the old one when it was undone.
+    pub new_master: Addr,
+    /// The epoch that it took; the last one taken, for a dry run.
+    pub epoch: u64,
+    /// How it ended; `None` for a dry run.
+    pub outcome: Option<Outcome>,
+    /// Why, and why it ended so: a sentence.
+    pub reason: String,
+    /// How long nobody could write.
+    pub write_gap_ms: Option<f64>,
+    /// What the new master may lack; `None` when that cannot be known.
+    pub bytes_possibly_lost: Option<u64>,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// What is done, in order, a sentence each.
+    pub plan: Vec<String>,
+    /// What to be careful about, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// The answer to a request, given after it was committed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     /// It holds.
     Done,
+    /// A change of master ended, as it says.
+    Replaced(Box<Replacement>),
     /// Nothing was changed, or that is not known; a sentence says why.
     Refused {
         /// What kind of refusal.
@@ -277,6 +348,8 @@ pub enum RefusalCode {
     UnknownGroup,
     /// The group has no such instance.
     UnknownInstance,
+    /// The group is halted.
+    Halted,
     /// It contradicts what is so.
     Refused,
     /// Too many are waiting, or something else is being done.

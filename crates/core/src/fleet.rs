@@ -305,7 +305,8 @@ impl Fleet {
             self.changed.insert(name.clone());
             let Some(entry) = self.record.entry(&name).cloned() else { continue };
             let revision = self.record.revision(&name);
-            if self.groups.contains_key(&name) {
+            if let Some(group) = self.groups.get_mut(&name) {
+                group.recall(now, &self.me, &entry, self.record.history(&name));
                 self.with_group(now, &name, |group, ctx| group.restored(ctx, entry, revision));
             } else {
                 self.begin_group(now, &name, entry, revision);
@@ -315,13 +316,18 @@ impl Fleet {
 
     fn begin_group(&mut self, now: Time, name: &GroupName, entry: GroupEntry, revision: Revision) {
         let policy = self.policies.of(name).clone();
-        let group = Group::new(now, name.clone(), policy, entry, revision);
+        let mut group = Group::new(now, name.clone(), policy, entry.clone(), revision);
+        group.recall(now, &self.me, &entry, self.record.history(name));
         self.groups.insert(name.clone(), group);
         self.with_group(now, name, Group::handle_timeout);
     }
 
     fn drop_group(&mut self, name: &GroupName) -> bool {
-        let gone = self.groups.remove(name);
+        let mut gone = self.groups.remove(name);
+        if let Some(group) = &mut gone {
+            group.wanted_removed();
+            self.actions.extend(std::iter::from_fn(|| group.poll()));
+        }
         for addr in gone.iter().flat_map(|group| group.entry().instances.keys()) {
             self.actions.push_back(Action::Forget { addr: addr.clone() });
         }

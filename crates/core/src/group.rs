@@ -13,7 +13,7 @@ use crate::event::{CommandId, CommandResult, ProbeSeq, Probed};
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::What;
 use crate::policy::Policy;
-use crate::record::{Attempt, GroupEntry, HistoryEntry, Kind, Revision, Status, Step};
+use crate::record::{GroupEntry, HistoryEntry, Kind, Revision, Status, Step};
 use crate::time::Time;
 use crate::watch::{Death, Watch};
 
@@ -22,6 +22,7 @@ pub mod diagnose;
 mod elect;
 mod emit;
 mod failover;
+mod flapping;
 mod identity;
 mod learn;
 mod pause;
@@ -29,10 +30,17 @@ mod picture;
 mod quorum;
 mod repair;
 mod replicas;
+mod rules;
+mod switchover;
 mod tell;
+mod wanted;
 
 pub use diagnose::Diagnosis;
+use failover::Hold;
 use quorum::Peers;
+use switchover::Switching;
+use wanted::Wanted;
+pub(crate) use wanted::Wish;
 
 /// What the fleet knows and a group needs when something happens.
 #[derive(Clone, Copy, Debug)]
@@ -84,12 +92,18 @@ pub struct Group {
     untouched: Option<u64>,
     /// The epoch whose candidate was read as a replica since this leadership found its promotion half done.
     read: Option<u64>,
+    /// A switchover that this node drives.
+    switching: Option<Box<Switching>>,
+    /// A change of master that somebody waits for.
+    wanted: Option<Wanted>,
     /// Instances that were seen to follow the recorded master, and were not away since.
     settled: BTreeSet<Addr>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
     repairs: BTreeMap<Addr, (Time, u32)>,
     /// The master names a replica that another group owns, perhaps not for long.
     stranger: bool,
+    /// When this node learned of the last failovers, by epoch.
+    failovers: BTreeMap<u64, Time>,
     /// When the history last said of a replica that it is in trouble (or, false, back), by this node.
     replica_events: BTreeMap<(Addr, bool), Time>,
     /// Since when a group whose pause ended is asked what it became meanwhile.
@@ -138,24 +152,6 @@ pub(crate) struct Veto {
     why: String,
 }
 
-/// Nothing is begun until a moment, for a reason.
-#[derive(Debug)]
-struct Hold {
-    until: Time,
-    why: String,
-    /// After a failed failover, its candidates: one that is not among them ends the hold. Empty after a veto.
-    tried: Vec<Attempt>,
-}
-
-impl Hold {
-    /// A candidate that went away may come back able to take over. Returns whether nothing is left to wait for.
-    fn release(&mut self, addr: &Addr) -> bool {
-        let failed = !self.tried.is_empty();
-        self.tried.retain(|attempt| attempt.addr != *addr);
-        failed && self.tried.is_empty()
-    }
-}
-
 impl Group {
     /// Begins to guard a group that was committed.
     pub fn new(
@@ -190,9 +186,12 @@ impl Group {
             again: None,
             untouched: None,
             read: None,
+            switching: None,
+            wanted: None,
             settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
             stranger: false,
+            failovers: BTreeMap::new(),
             replica_events: BTreeMap::new(),
             ending: None,
             wake: None,
@@ -242,6 +241,7 @@ impl Group {
             && self.links_up()
             && self.entry.saga.is_none()
             && !self.stranger
+            && self.wanted.is_none()
             && self.diagnosis == Diagnosis::Healthy;
         if changed || !quiet {
             self.changed |= changed;
@@ -305,8 +305,10 @@ impl Group {
         self.note_beginning(ctx, &before);
         self.drop_recorded_steps();
         self.mark_commit(ctx, &before);
+        self.note_commit(ctx.now, &before);
         if self.entry.saga.is_none() {
             self.steps.clear();
+            self.switching = None;
         }
         if self.entry.master != before.master {
             self.settled.clear();
@@ -320,6 +322,7 @@ impl Group {
         }
         self.follow_entry(ctx);
         self.tell_commit(ctx.now, &before, history);
+        self.answer_wanted(history);
         self.began.take_if(|_| self.entry.saga.is_none());
         self.changed = true;
         self.step(ctx);
@@ -329,8 +332,9 @@ impl Group {
     pub fn not_committed(&mut self, ctx: &Context<'_>, id: u64, why: &str) {
         if matches!(&self.work, Work::Proposing { id: waiting } if *waiting == id) {
             self.work = Work::Idle;
+            self.wanted_not_committed(why);
             let why = format!("a decision was not committed: {why}");
-            self.again = Some((ctx.now + self.policy.check_interval, why));
+            self.again = Some((ctx.now + self.pause_after_loss(), why));
             self.step(ctx);
         }
     }
@@ -340,8 +344,9 @@ impl Group {
     pub fn unsettled(&mut self, ctx: &Context<'_>, id: u64, why: &str) {
         if matches!(&self.work, Work::Proposing { id: waiting } if *waiting == id) {
             self.work = Work::Idle;
+            self.wanted_unsettled(why);
             let why = format!("it is not known whether a decision was committed: {why}");
-            self.again = Some((ctx.now + self.policy.check_interval, why));
+            self.again = Some((ctx.now + self.pause_after_loss(), why));
             self.step(ctx);
         }
     }
@@ -368,6 +373,8 @@ impl Group {
         self.again = None;
         self.untouched = None;
         self.read = None;
+        self.switching = None;
+        self.wanted_deposed();
         self.led_since = ctx.now;
         self.ending = None;
         self.forget_peers();
@@ -449,7 +456,7 @@ impl Group {
             }
             Work::Repointing(work) => work.timeout(&self.policy),
         };
-        [hold, again, work, self.wake].into_iter().flatten().min()
+        [hold, again, work, self.wake, self.request_timeout()].into_iter().flatten().min()
     }
 
     /// The one decision table.
@@ -459,14 +466,18 @@ impl Group {
         self.note_settled();
         self.tell_suspicion(ctx);
         self.idle_because = None;
+        self.wanted_in_the_way(ctx);
         self.wake = None;
         let because = self.decide(ctx);
-        self.conclude(ctx);
+        if !self.roles_move() {
+            self.conclude(ctx);
+        }
         let idle =
             matches!(self.work, Work::Idle | Work::Hearing { .. }) && self.entry.saga.is_none();
         if self.diagnosis != Diagnosis::Healthy {
-            self.idle_because =
-                because.or_else(|| self.diagnosis.why_idle().filter(|_| idle).map(str::to_owned));
+            self.idle_because = because
+                .or_else(|| self.diagnosis.why_idle().filter(|_| idle).map(str::to_owned))
+                .or_else(|| self.flapping_in_words(ctx.now).filter(|_| idle));
         }
         self.send_due_probes(ctx.now);
     }
@@ -509,7 +520,8 @@ impl Group {
         }
         if let Some(saga) = &self.entry.saga {
             match saga.history.kind {
-                Kind::Failover => self.drive_failover(ctx, token),
+                Kind::Failover | Kind::ManualFailover => self.drive_failover(ctx, token),
+                Kind::Switchover => self.drive_switchover(ctx, token),
                 // The last two are done when they are decided, and never found here.
                 Kind::Demotion | Kind::Repair | Kind::Adoption | Kind::ReplicaEvent => {
                     self.drive_repair(ctx, token);
@@ -524,6 +536,9 @@ impl Group {
                 "the master was never seen as one, so what belongs to the group is not known"
                     .to_owned(),
             );
+        }
+        if self.wanted.is_some() && self.consider_wanted(ctx, token) {
+            return None;
         }
         match self.death(ctx.now) {
             Some((death, sign, down)) => self.consider_failover(ctx, token, death, sign, down),
@@ -571,6 +586,7 @@ impl Group {
             master_since: self.master_since,
             peers: &self.peers,
             veto: self.veto.as_ref(),
+            flapping: self.flapping(ctx.now),
         };
         let (diagnosis, reason) = diagnose::diagnose(&picture);
         if diagnosis != self.diagnosis {

@@ -60,6 +60,9 @@ pub struct Facts {
     /// `None` where it does not say.
     #[serde(default)]
     pub ping_period_secs: Option<u32>,
+    /// Whether it can hold back all writes for a while and go on serving everything else.
+    #[serde(default)]
+    pub can_pause_writes: bool,
 }
 
 /// The role that an instance reports.

@@ -114,6 +114,24 @@ pub enum What {
     FailoverFailed,
     /// A failover was given up before anything was changed, since the master came back.
     FailoverUndone,
+    /// A switchover was decided and is committed.
+    SwitchoverDecided {
+        /// The master now.
+        old_master: Addr,
+        /// The replica that is to take over.
+        candidate: Addr,
+        /// The epoch taken.
+        epoch: u64,
+    },
+    /// A switchover is finished.
+    SwitchoverDone {
+        /// The master now.
+        new_master: Addr,
+    },
+    /// A switchover was undone: the old master goes on.
+    SwitchoverUndone,
+    /// A switchover failed, and left the group without a verified master.
+    SwitchoverFailed,
     /// A handler refused a failover.
     FailoverVetoed,
     /// The program stopped acting on the group.
@@ -152,6 +170,8 @@ impl What {
             | Self::Diagnosed { healthy: true, .. }
             | Self::Repointed { .. }
             | Self::FailoverDone { .. }
+            | Self::SwitchoverDecided { .. }
+            | Self::SwitchoverDone { .. }
             | Self::Paused
             | Self::Resumed
             | Self::Repaired { .. } => Weight::Info,
@@ -161,10 +181,14 @@ impl What {
             | Self::MasterChanged { .. }
             | Self::RepointFailed { .. }
             | Self::FailoverUndone
+            | Self::SwitchoverUndone
             | Self::FailoverVetoed
             | Self::RepairFailed { .. }
             | Self::Warned { .. } => Weight::Warning,
-            Self::CandidateAbandoned { .. } | Self::FailoverFailed | Self::Halted => Weight::Error,
+            Self::CandidateAbandoned { .. }
+            | Self::FailoverFailed
+            | Self::SwitchoverFailed
+            | Self::Halted => Weight::Error,
         }
     }
 }

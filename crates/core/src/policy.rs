@@ -1,8 +1,12 @@
 //! Every timeout, limit, quorum and threshold, with its unit in its type or name, validated in one place.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::addr::Addr;
+use crate::record::Rule;
 
 /// What happens to a group after a failover failed that had changed something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +17,30 @@ pub enum OnFailedFailover {
     Halt,
     /// It is tried again, with every candidate, after `failover_timeout`.
     Retry,
+}
+
+/// Whether a replica may be promoted that stands elsewhere than the master did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AcrossLocations {
+    /// Like any other.
+    #[default]
+    Allow,
+    /// Not at all.
+    Deny,
+    /// Behind those that are as advanced and stand where the master did.
+    Last,
+}
+
+/// What the configuration says of one instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InstancePolicy {
+    /// Counts instead of the priority that the server reports.
+    pub priority: Option<u32>,
+    /// Where it stands.
+    pub location: Option<String>,
+    /// A rule on its promotion.
+    pub rule: Option<Rule>,
 }
 
 /// The rules for one group. The first part is set by people, the rest are limits that need no setting.
@@ -36,6 +64,12 @@ pub struct Policy {
     pub on_failed_failover: OnFailedFailover,
     /// How long all before-failover handlers together may take.
     pub before_failover_timeout: Duration,
+    /// Whether a replica may be promoted that stands elsewhere than the master did, as far as both locations are known.
+    pub across_locations: AcrossLocations,
+    /// What is set of single instances, by one of their addresses.
+    pub instances: BTreeMap<Addr, InstancePolicy>,
+    /// How long after a failover a master that is only silent is not replaced; one whose host refuses connections is.
+    pub cooldown: Duration,
     /// How long a master that restarted may say LOADING until it counts as down, when a replica could take over.
     pub max_loading_time: Duration,
 
@@ -75,6 +109,8 @@ pub struct Policy {
     pub link_timeout: Duration,
     /// The pause until a failed repair is tried again.
     pub repair_interval: Duration,
+    /// After three failovers within this time every dead master is waited for `max_down_time`.
+    pub flapping_window: Duration,
 }
 
 impl Default for Policy {
@@ -89,6 +125,9 @@ impl Default for Policy {
             failover_timeout: Duration::from_secs(60),
             on_failed_failover: OnFailedFailover::Halt,
             before_failover_timeout: Duration::from_millis(1000),
+            across_locations: AcrossLocations::Allow,
+            instances: BTreeMap::new(),
+            cooldown: Duration::from_secs(30),
             max_loading_time: Duration::from_secs(3),
             settled_replica_intervals: 2,
             promote_timeout: Duration::from_secs(1),
@@ -107,6 +146,7 @@ impl Default for Policy {
             stall_limit: Duration::from_millis(50),
             link_timeout: Duration::from_secs(60),
             repair_interval: Duration::from_secs(5),
+            flapping_window: Duration::from_secs(60),
         }
     }
 }
@@ -163,6 +203,9 @@ impl Policy {
         }
         if self.failover_timeout < Duration::from_secs(1) {
             return Err("failover_timeout must be at least 1 s".to_owned());
+        }
+        if self.cooldown > Duration::from_secs(86_400) {
+            return Err("cooldown must be at most one day".to_owned());
         }
         if self.before_failover_timeout > Duration::from_secs(60) {
             return Err("before_failover_timeout_ms must be at most 60000".to_owned());

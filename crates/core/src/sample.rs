@@ -30,6 +30,7 @@ pub(crate) fn master(asked_at: Time) -> Facts {
         offset: 100,
         priority: 100,
         ping_period_secs: None,
+        can_pause_writes: true,
     }
 }
 

@@ -48,6 +48,8 @@ pub enum StatusView {
     Active,
     /// A failover is on its way.
     FailingOver,
+    /// A switchover is on its way.
+    SwitchingOver,
     /// The program stopped acting because an operator asked it to.
     Paused,
     /// The program stopped acting after a failed failover.

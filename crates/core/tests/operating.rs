@@ -1,4 +1,5 @@
-//! What operators ask of a group, at the level of the fleet: a pause and its end, what becomes of replicas.
+//! What operators ask of a group, at the level of the fleet: a pause and its end, what becomes of replicas,
+//! and what failovers of a moment ago hold back.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,6 +40,7 @@ struct Server {
 
 /// A node that leads alone, with a group of three.
 struct Desk {
+    me: &'static str,
     fleet: Fleet,
     policy: Policy,
     now: Time,
@@ -73,7 +75,8 @@ impl Desk {
             broken: false,
         };
         let mut desk = Self {
-            fleet: fleet(&policy),
+            me: "me",
+            fleet: fleet("me", &policy),
             policy,
             now: Time::from_millis(1_000_000),
             servers: BTreeMap::from([
@@ -95,14 +98,14 @@ impl Desk {
     }
 
     fn lead(&mut self) {
-        self.handle(Event::Voters(vec![NodeId::new("me")]));
+        self.handle(Event::Voters(vec![NodeId::new(self.me)]));
         self.handle(Event::Leadership(Leadership::Leader(Token(1))));
     }
 
     /// Another process of the program, with the record that there is.
     fn restart(&mut self) {
         let record = self.fleet.record().clone();
-        self.fleet = fleet(&self.policy);
+        self.fleet = fleet(self.me, &self.policy);
         self.handle(Event::Restored(record));
         self.lead();
     }
@@ -131,6 +134,11 @@ impl Desk {
         while let Some(action) = self.fleet.poll() {
             let event = match action {
                 Action::Propose { id, changes, .. } => Event::Committed { id: Some(id), changes },
+                Action::Probe { addr, fresh: true, .. }
+                    if self.servers[&addr.port()].mood == Mood::Silent =>
+                {
+                    Event::Accepted { addr }
+                }
                 Action::Probe { addr, seq, .. } => {
                     let Some(outcome) = self.probe(addr.port()) else { continue };
                     Event::Probed { addr, seq, outcome }
@@ -196,6 +204,7 @@ impl Desk {
             offset: server.offset,
             priority: server.priority,
             ping_period_secs: Some(10),
+            can_pause_writes: true,
         }
     }
 
@@ -217,7 +226,10 @@ impl Desk {
         }
         match command {
             Command::Promote { .. } => self.promote_by_hand(port),
-            Command::Follow { master, .. } => self.server(port).follows = Some(master.port()),
+            Command::Follow { master, .. } | Command::Demote { master, .. } => {
+                self.server(port).follows = Some(master.port());
+            }
+            Command::Pause { .. } | Command::Unpause => {}
         }
         CommandResult::Done { facts: Box::new(self.facts(port)), warnings: Vec::new() }
     }
@@ -292,9 +304,9 @@ impl Desk {
     }
 }
 
-fn fleet(policy: &Policy) -> Fleet {
+fn fleet(me: &str, policy: &Policy) -> Fleet {
     let policies = Policies { default: policy.clone(), ..Policies::default() };
-    Fleet::new(NodeId::new("me"), policies)
+    Fleet::new(NodeId::new(me), policies)
 }
 
 #[test]
@@ -578,4 +590,119 @@ fn a_replica_is_forgotten_for_good_only_when_it_is_not_attached() {
     desk.start(2);
     assert!(desk.entry().instances.contains_key(&addr(2)), "the master names it again");
     assert_eq!(desk.view().diagnosis.name, "Healthy");
+}
+
+/// Kills the master and gives the time until another one is recorded.
+fn replaced_after(desk: &mut Desk, limit_ms: u64) -> Option<u64> {
+    let old = desk.master();
+    let began = desk.now;
+    desk.kill(old);
+    while desk.master() == old && desk.now.since(began) < Duration::from_millis(limit_ms) {
+        desk.pass(20);
+    }
+    let took = desk.now.since(began).as_millis().try_into().expect("it is short");
+    let replaced = desk.master() != old;
+    desk.start(old);
+    replaced.then_some(took)
+}
+
+#[test]
+fn after_three_failovers_within_a_minute_a_refusal_has_to_last_too() {
+    let mut desk = Desk::new();
+    for count in 1..=3 {
+        let took = replaced_after(&mut desk, 5000).expect("it is replaced");
+        assert!(took < 200, "failover {count} took {took} ms");
+    }
+    let view = desk.view();
+    assert_eq!(view.diagnosis.name, "Flapping", "{}", view.diagnosis.reason);
+    assert!(view.diagnosis.not_acting_because.expect("a sentence").contains("until"));
+    let dead = desk.master();
+    desk.kill(dead);
+    let view = desk.view();
+    assert_eq!((view.diagnosis.name, desk.master()), ("Flapping", dead));
+    let why = view.diagnosis.not_acting_because.expect("a sentence");
+    assert!(why.contains("3 failovers within 60 s") && why.contains("until"), "{why}");
+    desk.pass(850);
+    assert_eq!(desk.master(), dead, "max_down_time is 1 s");
+    desk.pass(300);
+    assert_ne!(desk.master(), dead);
+    assert_eq!(desk.entry().epoch, 4);
+    desk.start(dead);
+
+    desk.pass(61_000);
+    assert_eq!(desk.view().diagnosis.name, "Healthy");
+    let took = replaced_after(&mut desk, 5000).expect("it is replaced");
+    assert!(took < 200, "{took} ms after a quiet minute");
+}
+
+#[test]
+fn one_that_restarts_in_time_is_kept_while_the_group_is_flapping() {
+    let mut desk = Desk::new();
+    for _ in 0..3 {
+        replaced_after(&mut desk, 5000).expect("it is replaced");
+    }
+    let master = desk.master();
+    desk.kill(master);
+    desk.pass(500);
+    desk.start(master);
+    desk.pass(5000);
+    assert_eq!((desk.master(), desk.entry().epoch), (master, 3));
+}
+
+/// The time until a master that hangs from now on is replaced.
+fn hanging_for(desk: &mut Desk, limit: u64) -> Option<u64> {
+    let old = desk.master();
+    let began = desk.now;
+    desk.hang(old);
+    while desk.master() == old && desk.now.since(began) < Duration::from_secs(limit) {
+        desk.pass(100);
+    }
+    (desk.master() != old).then(|| desk.now.since(began).as_secs())
+}
+
+#[test]
+fn a_cooldown_delays_a_master_that_is_silent_and_says_so() {
+    let mut desk = Desk::new();
+    replaced_after(&mut desk, 5000).expect("it is replaced");
+    let silent = desk.master();
+    desk.hang(silent);
+    desk.pass(20_000);
+    assert_eq!(desk.master(), silent);
+    let view = desk.view();
+    let why = view.diagnosis.not_acting_because.expect("a sentence");
+    assert!(why.contains("cooldown") && why.contains("before"), "{why}");
+    desk.pass(10_000);
+    assert_ne!(desk.master(), silent);
+    // The very first one waits for nothing but max_down_time, and without a cooldown none does.
+    let took = hanging_for(&mut Desk::new(), 60).expect("it is replaced");
+    assert!(took < 5, "{took} s");
+    let policy = Policy {
+        max_down_time: Duration::from_secs(1),
+        cooldown: Duration::ZERO,
+        ..Policy::default()
+    };
+    let mut desk = Desk::with(policy);
+    replaced_after(&mut desk, 5000).expect("it is replaced");
+    let took = hanging_for(&mut desk, 60).expect("it is replaced");
+    assert!(took < 5, "{took} s");
+}
+
+#[test]
+fn a_node_that_just_started_takes_the_failovers_of_others_for_recent_and_dates_its_own() {
+    let mut desk = Desk::new();
+    replaced_after(&mut desk, 5000).expect("it is replaced");
+    desk.pass(100_000);
+    desk.restart();
+    desk.pass(3000);
+    let took = hanging_for(&mut desk, 60).expect("it is replaced");
+    assert!(took < 5, "its own failover was long ago: {took} s");
+
+    let mut desk = Desk::new();
+    replaced_after(&mut desk, 5000).expect("it is replaced");
+    desk.pass(100_000);
+    desk.me = "another";
+    desk.restart();
+    desk.pass(3000);
+    let took = hanging_for(&mut desk, 60).expect("it is replaced");
+    assert!((25..=29).contains(&took), "the cooldown begins at its start: {took} s");
 }

@@ -116,6 +116,7 @@ impl Desk {
                     offset: 1,
                     priority: 100,
                     ping_period_secs: None,
+                    can_pause_writes: true,
                 })),
                 socket: Some(addr.clone()),
             },

@@ -381,14 +381,27 @@ async fn after_commit(event: Event) -> Event {
 fn fault_points(changes: &[Change]) -> Option<(&'static str, Option<&'static str>)> {
     let change = changes.first()?;
     if let Some(history) = &change.history {
-        return (history.kind == Kind::Failover).then_some(("before-done-commit", None));
+        return match history.kind {
+            Kind::Failover | Kind::ManualFailover => Some(("before-done-commit", None)),
+            Kind::Switchover
+            | Kind::Demotion
+            | Kind::Repair
+            | Kind::Adoption
+            | Kind::ReplicaEvent => None,
+        };
     }
     let saga = change.entry.as_ref()?.saga.as_ref()?;
-    if saga.history.kind != Kind::Failover {
-        return None;
+    match (saga.history.kind, saga.phase) {
+        (Kind::Failover | Kind::ManualFailover, Phase::Decided) => {
+            Some(("before-decision-commit", Some("after-decision-commit")))
+        }
+        (Kind::Failover | Kind::ManualFailover, Phase::Promoted) => {
+            Some(("before-result-commit", Some("after-result-commit")))
+        }
+        (Kind::Switchover, Phase::Demoting) => Some(("switchover-equal", None)),
+        (Kind::Switchover, Phase::Promoted) => Some(("switchover-promoted", None)),
+        (Kind::Failover | Kind::ManualFailover, Phase::Demoting | Phase::Undoing)
+        | (Kind::Switchover, Phase::Decided | Phase::Undoing)
+        | (Kind::Demotion | Kind::Repair | Kind::Adoption | Kind::ReplicaEvent, _) => None,
     }
-    Some(match saga.phase {
-        Phase::Decided => ("before-decision-commit", Some("after-decision-commit")),
-        Phase::Promoted => ("before-result-commit", Some("after-result-commit")),
-    })
 }

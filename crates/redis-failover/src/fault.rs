@@ -14,7 +14,7 @@ const VARIABLE: &str = "REDIS_FAILOVER_FAULT";
 const STOP_LIMIT: Duration = Duration::from_millis(100);
 
 /// Every point there is.
-const POINTS: [&str; 10] = [
+const POINTS: [&str; 13] = [
     "before-decision-commit",
     "after-decision-commit",
     "before-promote-send",
@@ -25,6 +25,9 @@ const POINTS: [&str; 10] = [
     "before-repoint",
     "after-first-repoint",
     "before-done-commit",
+    "switchover-paused",
+    "switchover-equal",
+    "switchover-promoted",
 ];
 
 #[derive(Debug)]

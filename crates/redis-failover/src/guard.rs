@@ -8,6 +8,7 @@ use failover_core::event::{Answer, Event, GroupSpec, RefusalCode, Request};
 use failover_core::fleet::{Fleet, Policies};
 use failover_core::node::{GroupName, NodeId};
 use failover_core::notice::Notice;
+use failover_core::record::GivenRule;
 use failover_core::time::Time;
 use failover_core::view::GroupView;
 use tokio::net::TcpListener;
@@ -275,6 +276,19 @@ impl Guard {
         self.ask(Request::Forget { group: group.clone(), addr }).await
     }
 
+    /// Sets a rule on the promotion of an instance, or takes it away.
+    ///
+    /// # Errors
+    /// When there is no such group or instance; nothing was changed.
+    pub async fn set_rule(
+        &self,
+        group: &GroupName,
+        addr: Addr,
+        rule: Option<GivenRule>,
+    ) -> Result<(), Refused> {
+        self.ask(Request::Rule { group: group.clone(), addr, rule }).await
+    }
+
     /// The recorded masters of all groups, in the order of the groups' names.
     pub fn masters(&self) -> Vec<Addr> {
         self.shown.groups().iter().map(|group| group.master.clone()).collect()
@@ -317,7 +331,7 @@ impl Guard {
 
     async fn ask(&self, request: Request) -> Result<(), Refused> {
         match self.requests.ask(request).await {
-            Answer::Done => Ok(()),
+            Answer::Done | Answer::Replaced(_) => Ok(()),
             Answer::Refused { code, message } => Err(Refused { code, message }),
         }
     }

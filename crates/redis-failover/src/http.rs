@@ -3,7 +3,7 @@
 //! Reads are served from [`Shown`] and never ask the loop. Writes go to the loop through [`Requests`] and are answered
 //! after their commit. The loop publishes what changed before it answers, so whoever was answered reads its own change.
 //!
-//! `masters` is `/master`; `groups`, `history`, `cluster` and `health` are one address of `/v1` each, `operate` what operators ask of a group; `body` reads what clients
+//! `masters` is `/master`; `groups`, `replace`, `history`, `cluster` and `health` serve `/v1`, `operate` what operators ask of a group; `body` reads what clients
 //! send; `reply` writes what they get, errors too; `server` holds the connections. Every limit is in [`Limits`] or
 //! beside it.
 //!
@@ -16,6 +16,7 @@ mod health;
 mod history;
 mod masters;
 mod operate;
+mod replace;
 mod reply;
 mod server;
 #[cfg(test)]
@@ -26,12 +27,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use failover_core::event;
 use tokio::sync::Semaphore;
 
 use crate::cluster::Cluster;
-use crate::requests::Requests;
+use crate::requests::{Requests, patience};
 use crate::shown::Shown;
 use reply::{Code, Problem};
 pub(crate) use server::serve;
@@ -107,8 +108,18 @@ impl Context {
 
     /// Asks the loop and waits for the commit.
     async fn ask(&self, request: event::Request) -> Result<(), Problem> {
-        match self.requests.ask_within(request, self.limits.answer_timeout).await {
-            Some(event::Answer::Done) => Ok(()),
+        self.ask_for(request).await.map(|_| ())
+    }
+
+    /// The same, with what is told at the end of a change of master.
+    async fn ask_for(
+        &self,
+        request: event::Request,
+    ) -> Result<Option<Box<event::Replacement>>, Problem> {
+        let limit = self.limits.answer_timeout + patience(&request);
+        match self.requests.ask_within(request, limit).await {
+            Some(event::Answer::Done) => Ok(None),
+            Some(event::Answer::Replaced(replaced)) => Ok(Some(replaced)),
             Some(event::Answer::Refused { code, message }) => {
                 Err(Problem::new(code.into(), message).with_leader(self))
             }
@@ -133,8 +144,11 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/groups/{group}/pause", post(operate::pause))
         .route("/v1/groups/{group}/resume", post(groups::resume))
         .route("/v1/groups/{group}/replicas/{addr}", delete(operate::forget))
+        .route("/v1/groups/{group}/rules/{addr}", put(operate::set_rule).delete(operate::end_rule))
         .route("/v1/pause", post(operate::pause_all))
         .route("/v1/resume", post(operate::resume_all))
+        .route("/v1/groups/{group}/switchover", post(replace::switchover))
+        .route("/v1/groups/{group}/failover", post(replace::failover))
         .route("/v1/history", get(history::list))
         .route("/v1/cluster", get(cluster::show))
         .route("/v1/cluster/members", get(cluster::members).post(cluster::add))

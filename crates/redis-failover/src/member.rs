@@ -138,7 +138,7 @@ pub(crate) async fn register(requests: Requests, request: Request, stop: Arc<wat
     let registered = async {
         loop {
             match requests.ask(request.clone()).await {
-                Answer::Done => return,
+                Answer::Done | Answer::Replaced(_) => return,
                 Answer::Refused {
                     code:
                         RefusalCode::NoLeader

@@ -9,10 +9,30 @@ use tokio::time::{sleep, timeout};
 /// Most requests that wait for the loop; one more is answered "busy".
 pub(crate) const REQUESTS_WAITING_MAX: usize = 256;
 
+/// How long the end of a change of master is waited for: a replica that needs a full copy may take longer, and the
+/// history has the end then.
+const REPLACEMENT_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How often a request looks for a leader again when there is none, and the pause between: 1.5 s in all. An election with
 /// the default times takes 450 to 600 ms, and a second one may be needed.
 const LEADER_RETRIES_MAX: u32 = 30;
 const LEADER_RETRY: Duration = Duration::from_millis(50);
+
+/// How much longer than a commit a request may take until it is answered: what is answered at its end takes its time.
+pub(crate) fn patience(request: &Request) -> Duration {
+    match request {
+        Request::Add(_)
+        | Request::Replace(_)
+        | Request::Remove(_)
+        | Request::Pause { .. }
+        | Request::Resume(_)
+        | Request::ResumeAll
+        | Request::Forget { .. }
+        | Request::Rule { .. } => Duration::ZERO,
+        Request::Switchover { timeout, .. } => *timeout + REPLACEMENT_PATIENCE,
+        Request::Failover { .. } => REPLACEMENT_PATIENCE,
+    }
+}
 
 /// A request and the place for its answer.
 #[derive(Debug)]

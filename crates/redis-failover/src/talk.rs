@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::cluster::{MemberChange, Several, Status};
 use crate::events::Events;
 use crate::peers::{CallError, Lane, Peers};
-use crate::requests::Requests;
+use crate::requests::{Requests, patience};
 
 /// Most questions of other nodes that wait for the loop; one more is answered "busy".
 const INBOX_MAX: usize = 1024;
@@ -208,10 +208,11 @@ impl Talk {
     ) {
         let this = self.clone();
         tokio::spawn(async move {
-            let reply = this.call(&leader, &Ask::Request(request), FORWARD_TIMEOUT).await;
+            let limit = FORWARD_TIMEOUT + patience(&request);
+            let reply = this.call(&leader, &Ask::Request(request), limit).await;
             let end = match reply {
                 Ok(Reply::Answered(end, index)) => {
-                    if end == Answer::Done {
+                    if matches!(end, Answer::Done | Answer::Replaced(_)) {
                         let _ = timeout(CATCH_UP_TIMEOUT, this.catch_up(index)).await;
                     }
                     end

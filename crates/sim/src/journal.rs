@@ -100,6 +100,9 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Command { id, addr, command, .. } => match command {
             Command::Promote { .. } => format!("-> {addr} command {id}: promote"),
             Command::Follow { master, .. } => format!("-> {addr} command {id}: follow {master}"),
+            Command::Demote { master, .. } => format!("-> {addr} command {id}: demote to {master}"),
+            Command::Pause { ms } => format!("-> {addr} command {id}: pause writes for {ms} ms"),
+            Command::Unpause => format!("-> {addr} command {id}: let writes go on"),
         },
         Action::Vet { old_master, candidate, .. } => {
             format!("-> vet: {candidate} instead of {old_master}")

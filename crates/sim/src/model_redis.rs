@@ -339,7 +339,9 @@ impl Server {
                 self.replid = fresh_id;
                 out.push(Effect::Promoted { epoch });
             }
-            Command::Follow { master, .. } => {
+            // Nobody asks for a switchover in this world yet, so that nobody has to wait for a pause.
+            Command::Pause { .. } | Command::Unpause => {}
+            Command::Follow { master, .. } | Command::Demote { master, .. } => {
                 let Some(of) = self.addrs.iter().position(|addr| addr == master) else { return };
                 if self.part == Part::Replica(of) || of == self.index {
                     return;

@@ -6,10 +6,10 @@ use super::Fleet;
 use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{Answer, GroupSpec, ProposalId, RefusalCode, Request, RequestId};
-use crate::group::Group;
+use crate::group::{Group, Wish};
 use crate::node::GroupName;
 use crate::policy::GROUPS_MAX;
-use crate::record::{Change, GroupEntry, Known, Status};
+use crate::record::{Change, GivenRule, GroupEntry, Known, Status};
 use crate::time::Time;
 
 /// How often a request is tried again when a group changes under its hands.
@@ -41,8 +41,17 @@ impl Fleet {
             Request::Add(specs) => self.add(specs, &BTreeSet::new()),
             Request::Replace(specs) => self.replace(specs),
             Request::Remove(which) => self.remove(which),
+            Request::Switchover { group, to, timeout, dry_run } => {
+                let wish = Wish::Switchover { timeout: *timeout };
+                return self.replace_master(now, id, group, (wish, to.clone(), *dry_run));
+            }
+            Request::Failover { group, to, force, dry_run } => {
+                let wish = Wish::Failover { force: *force };
+                return self.replace_master(now, id, group, (wish, to.clone(), *dry_run));
+            }
             Request::Resume(name) => self.resume(Some(name)),
             Request::ResumeAll => self.resume(None),
+            Request::Rule { group, addr, rule } => self.rule(group, addr, *rule),
             Request::Forget { group, addr } => self.forget(now, group, addr),
             Request::Pause { group, reason, until } => {
                 self.pause(now, group.as_ref(), reason.as_ref(), *until)
@@ -60,6 +69,22 @@ impl Fleet {
                     changes,
                 });
             }
+        }
+    }
+
+    /// The group itself answers, when it has ended.
+    fn replace_master(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        name: &GroupName,
+        (wish, to, dry_run): (Wish, Option<Addr>, bool),
+    ) {
+        if self.groups.contains_key(name) {
+            self.with_group(now, name, |group, ctx| group.want(ctx, id, wish, to, dry_run));
+        } else {
+            let message = format!("there is no group named {name}");
+            self.answer(id, Answer::Refused { code: RefusalCode::UnknownGroup, message });
         }
     }
 
@@ -252,6 +277,26 @@ impl Fleet {
             let (entry, history) = group.forgotten_entry(now, &self.me, addr)?;
             let what = history.reason.clone();
             changes.push(Change { history: Some(history), ..changed(name, group, what, entry) });
+        }
+        Ok(changes)
+    }
+
+    fn rule(
+        &self,
+        name: &GroupName,
+        addr: &Addr,
+        rule: Option<GivenRule>,
+    ) -> Result<Vec<Change>, Refusal> {
+        let mut changes = Vec::new();
+        for (name, group) in self.wanted(Some(name))? {
+            let entry = group.ruled_entry(addr, rule)?;
+            let what = match rule {
+                Some(given) => format!("{addr} has the rule {}", given.rule.name()),
+                None => format!("{addr} has no rule set on request"),
+            };
+            if entry != *group.entry() {
+                changes.push(changed(name, group, what, entry));
+            }
         }
         Ok(changes)
     }

@@ -53,6 +53,8 @@ pub enum Diagnosis {
     WholeGroupUnreachable,
     /// No leader is known, or too few voters answer: nobody acts.
     QuorumLost,
+    /// The master was replaced so often within a short time that every cause is waited for now.
+    Flapping,
 }
 
 impl Diagnosis {
@@ -87,6 +89,7 @@ impl Diagnosis {
             Self::NoEligibleReplica => "NoEligibleReplica",
             Self::WholeGroupUnreachable => "WholeGroupUnreachable",
             Self::QuorumLost => "QuorumLost",
+            Self::Flapping => "Flapping",
         }
     }
 }
@@ -102,6 +105,7 @@ impl Diagnosis {
             | Self::MasterUnreachableFromHere
             | Self::WholeGroupUnreachable
             | Self::QuorumLost
+            | Self::Flapping
             | Self::TwoMasters
             | Self::ReplicaOfWrongMaster => None,
             Self::NotYetSeen => Some("what has not been heard yet is not judged"),
@@ -148,6 +152,8 @@ pub(crate) struct Picture<'a> {
     pub(crate) peers: &'a Peers,
     /// Who contradicts, a replica that has news of the master or the other voters, and how they know.
     pub(crate) veto: Option<&'a Veto>,
+    /// Until when there were too many failovers.
+    pub(crate) flapping: Option<Time>,
 }
 
 impl<'a> Picture<'a> {
@@ -306,6 +312,15 @@ fn dead(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
             format!("{words}, and no replica can take over: {reasons}"),
         );
     }
+    let sign = watch.trouble_since().unwrap_or(watch.since());
+    if let Some(until) = picture.flapping
+        && picture.now < sign + picture.policy.max_down_time
+    {
+        let reason = format!(
+            "{words}; the master was replaced too often, and until {until} a dead one is waited for"
+        );
+        return (Diagnosis::Flapping, reason);
+    }
     (Diagnosis::of_death(death), words)
 }
 
@@ -421,6 +436,12 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
     }
     if let Some(since) = watch.trouble_since() {
         reason = format!("the master {master} is in doubt since {}", ago(now, since));
+    }
+    if let Some(until) = picture.flapping {
+        let reason = format!(
+            "{reason}, but its predecessors died one after the other; it is watched for that until {until}"
+        );
+        return (Diagnosis::Flapping, reason);
     }
     (Diagnosis::Healthy, reason)
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::identity::same_process;
 use super::quorum::Peers;
+use super::rules::{judge_rules, preference, priority_of};
 use crate::addr::Addr;
 use crate::instance::{Facts, Link, ReplicationId, Role};
 use crate::policy::Policy;
@@ -44,8 +45,8 @@ pub(crate) struct Election {
 }
 
 /// Ranks all instances but the master: the newest history first, since offsets of two histories cannot be compared and
-/// the older one has nothing of what the last master acknowledged; in one history lower priority first, then larger
-/// offset, then run id. The most advanced is chosen, and the best ranked among equally advanced ones: a replica that is
+/// the older one has nothing of what the last master acknowledged; in one history what rules and locations prefer, then
+/// lower priority, larger offset, run id. The most advanced is chosen, and the best ranked among equally advanced ones: a replica that is
 /// ahead of the promoted one would be wiped by a full resync, and acknowledged writes with it. (A replica without a
 /// master cannot feed another one: Redis answers `NOMASTERLINK`, so a preferred candidate that is behind cannot be fed
 /// before it is promoted.)
@@ -69,8 +70,11 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
     }
     let lineage = lineage(contest);
     let age = |facts: &Facts| history_age(&lineage, facts);
+    let priority =
+        |addr: &Addr, facts: &Facts| priority_of(contest.policy, contest.entry, addr, facts);
     eligible.sort_by_key(|(addr, facts)| {
-        (age(facts), facts.priority, Reverse(facts.offset), facts.run_id.as_deref(), *addr)
+        let wish = (preference(contest, addr), priority(addr, facts));
+        (age(facts), wish, Reverse(facts.offset), facts.run_id.as_deref(), *addr)
     });
     let most = eligible.iter().map(|(_, facts)| (Reverse(age(facts)), facts.offset)).max();
     let chosen = eligible
@@ -79,10 +83,10 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
         .copied();
     let note = match (eligible.first(), chosen) {
         (Some((first, behind)), Some((addr, ahead))) if *first != addr => Some(format!(
-            "{addr} is promoted before {first}, which has the better priority ({} against {}) but is {} bytes behind it \
-             and would lose them for good",
-            behind.priority,
-            ahead.priority,
+            "{addr} is promoted before {first}, which has the better priority ({} against {}) or is preferred, but is {} \
+             bytes behind it and would lose them for good",
+            priority(first, behind),
+            priority(addr, ahead),
             ahead.offset - behind.offset
         )),
         _ => None,
@@ -93,7 +97,7 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
         .map(|(rank, (addr, facts))| RankedCandidate {
             addr: (*addr).clone(),
             rank: Some(rank),
-            priority: Some(facts.priority),
+            priority: Some(priority(addr, facts)),
             offset: Some(facts.offset),
             refused: None,
         })
@@ -130,9 +134,7 @@ pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts,
     if master.is_some_and(|master| same_process(master, facts)) {
         return Err("is the recorded master under another address".to_owned());
     }
-    if facts.priority == 0 {
-        return Err("has priority 0: its owner does not want it promoted".to_owned());
-    }
+    judge_rules(contest, addr, facts)?;
     // The link first: while it copies its master's data, a replica reports a history of its own making.
     judge_link(policy, dead_since, now, facts)?;
     judge_history(contest, facts)?;

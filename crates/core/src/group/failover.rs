@@ -22,6 +22,24 @@ mod repoint;
 
 pub(super) use repoint::Repointing;
 
+/// Nothing is begun until a moment, for a reason.
+#[derive(Debug)]
+pub(super) struct Hold {
+    pub(super) until: Time,
+    pub(super) why: String,
+    /// After a failed failover, its candidates: one that is not among them ends the hold. Empty after a veto.
+    pub(super) tried: Vec<Attempt>,
+}
+
+impl Hold {
+    /// A candidate that went away may come back able to take over. Returns whether nothing is left to wait for.
+    pub(super) fn release(&mut self, addr: &Addr) -> bool {
+        let failed = !self.tried.is_empty();
+        self.tried.retain(|attempt| attempt.addr != *addr);
+        failed && self.tried.is_empty()
+    }
+}
+
 impl Group {
     /// The master is down for this node. Does the next step towards its replacement; the sentence says why there is none.
     pub(super) fn consider_failover(
@@ -86,7 +104,11 @@ impl Group {
             Verdict::Dead => match agreement.missing {
                 None => {
                     self.veto = None;
-                    return self.elect_and_vet(ctx, token, death, (sign, seen, asked));
+                    let Some((until, why)) = self.held_back(ctx.now, death, sign) else {
+                        return self.elect_and_vet(ctx, token, death, (sign, seen, asked));
+                    };
+                    again_at = again_at.min(until);
+                    Some(why)
                 }
                 Some(missing) => {
                     if ctx.now >= seen + timeout {
@@ -227,6 +249,8 @@ impl Group {
                 phase: Phase::Decided,
                 target: candidate.clone(),
                 target_run_id: self.run_id_of(ctx.now, candidate),
+                deadline: None,
+                forced: false,
                 attempts: Vec::new(),
                 history,
             }),
@@ -307,6 +331,7 @@ impl Group {
         match saga.phase {
             Phase::Decided => self.drive_promotion(ctx, token),
             Phase::Promoted => self.drive_repointing(ctx, token),
+            Phase::Demoting | Phase::Undoing => self.drive_switchover(ctx, token),
         }
     }
 
@@ -323,6 +348,9 @@ impl Group {
             && let Some(watch) = self.watches.get_mut(&addr)
         {
             watch.read(ctx.now, Facts::clone(facts));
+        }
+        if self.switching_ended(ctx, id, &result) {
+            return;
         }
         match &self.work {
             Work::Promoting { sent, .. } if *sent == Some(id) => {
@@ -350,6 +378,9 @@ impl Group {
 
     /// Whom a command that is on its way was sent to.
     fn commanded_addr(&self, id: CommandId) -> Option<Addr> {
+        if let Some(addr) = self.switching.as_ref().and_then(|switching| switching.sent_to(id)) {
+            return Some(addr.clone());
+        }
         let target = || self.entry.saga.as_ref().map(|saga| saga.target.clone());
         match &self.work {
             Work::Promoting { sent, .. } if *sent == Some(id) => target(),

@@ -1,10 +1,11 @@
 //! The group as it is shown.
 
 use super::elect::{Contest, judge};
+use super::rules::{location_of, priority_of, rule_on};
 use super::{Context, Group, Work};
 use crate::addr::Addr;
 use crate::instance::{Link, ReplicationId, Role};
-use crate::record::{HistoryEntry, Kind, Status};
+use crate::record::{HistoryEntry, Kind, Rule, Status};
 use crate::time::Time;
 use crate::view::{
     DiagnosisView, FencingView, GroupView, InstanceView, NodeView, State, StatusView,
@@ -63,9 +64,13 @@ impl Group {
             Status::Paused { .. } => return (StatusView::Paused, self.pause_in_words()),
             Status::Resuming | Status::Active => {}
         }
-        let failover = self.entry.saga.as_ref().filter(|saga| saga.history.kind == Kind::Failover);
-        match (failover, &self.work) {
-            (Some(saga), _) => (StatusView::FailingOver, Some(saga.history.reason.clone())),
+        let shown = self.entry.saga.as_ref().and_then(|saga| match saga.history.kind {
+            Kind::Failover | Kind::ManualFailover => Some((StatusView::FailingOver, saga)),
+            Kind::Switchover => Some((StatusView::SwitchingOver, saga)),
+            Kind::Demotion | Kind::Repair | Kind::Adoption | Kind::ReplicaEvent => None,
+        });
+        match (shown, &self.work) {
+            (Some((status, saga)), _) => (status, Some(saga.history.reason.clone())),
             (None, Work::Vetting { .. }) => (StatusView::FailingOver, None),
             (
                 None,
@@ -117,14 +122,14 @@ impl Group {
                 Link::Down { since_secs } => since_secs.map(|secs| secs.saturating_mul(1000)),
                 Link::Up { .. } | Link::Syncing => None,
             }),
-            priority: facts.map(|facts| facts.priority),
+            priority: facts.map(|facts| priority_of(&self.policy, &self.entry, addr, facts)),
             run_id: text(facts.and_then(|facts| facts.run_id.as_deref())),
             replication_id: text(
                 facts.and_then(|facts| facts.replication_id.as_ref()).map(|id| &*id.0),
             ),
             version: text(facts.map(|facts| &*facts.version)),
-            rule: None,
-            location: None,
+            rule: rule_on(&self.policy, &self.entry, ctx.now, addr).map(Rule::name),
+            location: text(location_of(&self.policy, &self.entry, addr)),
             eligible: eligible.is_ok(),
             not_eligible_because: eligible.err(),
             views: std::iter::once(NodeView {

@@ -166,7 +166,12 @@ impl Group {
             .min(ctx.now);
         let name = match kind {
             Kind::Demotion => "returned",
-            Kind::Repair | Kind::Failover | Kind::Adoption | Kind::ReplicaEvent => "first_sign",
+            Kind::Repair
+            | Kind::Failover
+            | Kind::ManualFailover
+            | Kind::Switchover
+            | Kind::Adoption
+            | Kind::ReplicaEvent => "first_sign",
         };
         let history = HistoryEntry {
             id: format!("{}-{}", self.name, self.entry.history_next),
@@ -197,6 +202,8 @@ impl Group {
                 phase: Phase::Decided,
                 target: addr.clone(),
                 target_run_id: None,
+                deadline: None,
+                forced: false,
                 attempts: Vec::new(),
                 history,
             }),

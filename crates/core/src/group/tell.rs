@@ -66,7 +66,14 @@ impl Group {
         if self.entry.master != before.master {
             match history.map(|history| history.kind) {
                 Some(Kind::Adoption) => self.tell_adoption(now, before),
-                Some(Kind::Failover | Kind::Demotion | Kind::Repair | Kind::ReplicaEvent)
+                Some(
+                    Kind::Failover
+                    | Kind::ManualFailover
+                    | Kind::Switchover
+                    | Kind::Demotion
+                    | Kind::Repair
+                    | Kind::ReplicaEvent,
+                )
                 | None => {
                     self.tell_master(now, before);
                 }
@@ -123,7 +130,12 @@ impl Group {
 
     fn tell_saga(&mut self, now: Time, before: &GroupEntry) {
         let Some(saga) = self.entry.saga.clone() else { return };
-        if saga.history.kind != Kind::Failover || saga.phase != Phase::Decided {
+        match saga.history.kind {
+            Kind::Failover | Kind::ManualFailover => {}
+            Kind::Switchover => return self.tell_switchover(now, before, &saga),
+            Kind::Demotion | Kind::Repair | Kind::Adoption | Kind::ReplicaEvent => return,
+        }
+        if saga.phase != Phase::Decided {
             return;
         }
         if let Some(attempt) = saga.attempts.last()
@@ -155,6 +167,22 @@ impl Group {
             );
             self.publish(now, what, sentence);
         }
+    }
+
+    fn tell_switchover(&mut self, now: Time, before: &GroupEntry, saga: &Saga) {
+        if before.epoch == self.entry.epoch {
+            return;
+        }
+        let what = What::SwitchoverDecided {
+            old_master: saga.history.old_master.clone(),
+            candidate: saga.target.clone(),
+            epoch: self.entry.epoch,
+        };
+        let sentence = format!(
+            "switchover decided under epoch {}: {} replaces {}",
+            self.entry.epoch, saga.target, saga.history.old_master
+        );
+        self.publish(now, what, sentence);
     }
 
     pub(super) fn tell_master(&mut self, now: Time, before: &GroupEntry) {
@@ -216,23 +244,34 @@ impl Group {
                 | Outcome::Vetoed
                 | Outcome::Undone,
             ) => return,
-            (Kind::Failover, Outcome::Done | Outcome::Running) => (
+            (Kind::Failover | Kind::ManualFailover, Outcome::Done | Outcome::Running) => (
                 What::FailoverDone { new_master: target.clone() },
                 format!("the failover to {target} is finished after {took:.1} ms"),
             ),
-            (Kind::Failover, Outcome::Failed) => {
+            (Kind::Failover | Kind::ManualFailover, Outcome::Failed) => {
                 (What::FailoverFailed, format!("the failover failed: {}", history.reason))
             }
-            (Kind::Failover, Outcome::Vetoed) => {
+            (Kind::Failover | Kind::ManualFailover, Outcome::Vetoed) => {
                 (What::FailoverVetoed, format!("the failover was vetoed: {}", history.reason))
             }
-            (Kind::Failover, Outcome::Undone) => (
+            (Kind::Failover | Kind::ManualFailover, Outcome::Undone) => (
                 What::FailoverUndone,
                 format!(
                     "the failover is not needed any more, nothing was changed: {}",
                     history.reason
                 ),
             ),
+            (Kind::Switchover, Outcome::Done | Outcome::Running) => (
+                What::SwitchoverDone { new_master: target.clone() },
+                format!("the switchover to {target} is finished after {took:.1} ms"),
+            ),
+            (Kind::Switchover, Outcome::Undone | Outcome::Vetoed) => (
+                What::SwitchoverUndone,
+                format!("the switchover was undone, {target} goes on: {}", history.reason),
+            ),
+            (Kind::Switchover, Outcome::Failed) => {
+                (What::SwitchoverFailed, format!("the switchover failed: {}", history.reason))
+            }
             (Kind::Demotion | Kind::Repair, Outcome::Done | Outcome::Running) => (
                 What::Repaired { addr: history.old_master.clone() },
                 format!("{}: done after {took:.1} ms", history.reason),

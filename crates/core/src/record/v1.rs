@@ -81,6 +81,46 @@ pub struct Known {
     /// What the history said last of this replica: that it is in this trouble, or in none.
     #[serde(default)]
     pub trouble: Option<Trouble>,
+    /// A rule on its promotion that was set on request. It counts before one of the configuration.
+    #[serde(default)]
+    pub rule: Option<GivenRule>,
+}
+
+/// What somebody wants of the promotion of one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// It is not promoted.
+    Never,
+    /// It comes before others that are as advanced as it is.
+    Prefer,
+    /// It comes behind them.
+    PreferNot,
+}
+
+impl Rule {
+    /// The name as it is written in requests and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Prefer => "prefer",
+            Self::PreferNot => "prefer_not",
+        }
+    }
+
+    /// By its name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        [Self::Never, Self::Prefer, Self::PreferNot].into_iter().find(|rule| rule.name() == name)
+    }
+}
+
+/// A rule that was set on request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenRule {
+    /// Which.
+    pub rule: Rule,
+    /// From when on it counts no more, by the leader's clock.
+    pub expires_at: Option<Time>,
 }
 
 /// What may be wrong with a replica.
@@ -129,6 +169,12 @@ pub struct Saga {
     /// The process that was elected. One that restarted since may have lost its data and is not promoted.
     #[serde(default)]
     pub target_run_id: Option<Box<str>>,
+    /// When a switchover must have got to its demotion.
+    #[serde(default)]
+    pub deadline: Option<Time>,
+    /// Somebody wants it although the master may live.
+    #[serde(default)]
+    pub forced: bool,
     /// Candidates of this failover that were given up, in order.
     pub attempts: Vec<Attempt>,
     /// Its entry of history, growing.
@@ -151,8 +197,12 @@ pub struct Attempt {
 /// How far a saga is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
-    /// It was decided; the command is sent, or will be.
+    /// It was decided; the command is sent, or will be. In a switchover: no role is changed yet, writes may be paused.
     Decided,
+    /// Of a switchover: the old master is being demoted, or was, and the candidate promoted.
+    Demoting,
+    /// Of a switchover: the candidate did not become master, and the old master is made one again.
+    Undoing,
     /// The candidate was seen to be master; the other replicas are being repointed.
     Promoted,
 }
@@ -163,6 +213,10 @@ pub enum Phase {
 pub enum Kind {
     /// A dead master was replaced.
     Failover,
+    /// A dead or doubtful master was replaced because somebody asked for it.
+    ManualFailover,
+    /// A healthy master was replaced because somebody asked for it.
+    Switchover,
     /// An instance that returned as a master was made a replica.
     Demotion,
     /// A replica was pointed at the recorded master.
@@ -195,7 +249,7 @@ pub enum Outcome {
 pub struct HistoryEntry {
     /// Unique for ever.
     pub id: String,
-    /// Failover, demotion or repair.
+    /// Which of these it is.
     pub kind: Kind,
     /// The epoch of the last decision in it.
     pub epoch: u64,

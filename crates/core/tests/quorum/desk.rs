@@ -86,6 +86,7 @@ pub(crate) fn facts(asked_at: Time, port: u16, role: Role) -> Facts {
         offset: 100,
         priority: 100,
         ping_period_secs: Some(10),
+        can_pause_writes: true,
     }
 }
 

@@ -42,15 +42,15 @@ impl Bench {
 }
 
 /// A group in step, watched by the program, written to and asked about each millisecond.
-struct Stage {
-    group: Group,
-    daemon: Daemon,
-    writer: Writer,
+pub(crate) struct Stage {
+    pub(crate) group: Group,
+    pub(crate) daemon: Daemon,
+    pub(crate) writer: Writer,
     told: Told,
 }
 
 impl Stage {
-    fn set(bench: &Bench, settings: &[&str], run: usize) -> Self {
+    pub(crate) fn set(bench: &Bench, settings: &[&str], run: usize) -> Self {
         let group = Group::start(bench.kind, 2);
         let master = group.master.addr();
         let masters = format!("-masters={master}");

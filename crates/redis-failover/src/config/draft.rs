@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use failover_core::addr::Addr;
-use failover_core::policy::Policy;
+use failover_core::policy::{InstancePolicy, Policy};
 use secrecy::SecretString;
 
 use super::settings::{Fault, Set};
@@ -34,6 +34,8 @@ pub(crate) struct GivenGroup {
     pub(crate) master: Addr,
     pub(crate) replicas: Vec<Addr>,
     pub(crate) given: Vec<Given>,
+    /// What is set of single instances.
+    pub(crate) instances: BTreeMap<Addr, InstancePolicy>,
 }
 
 /// A config file, taken apart.
@@ -203,6 +205,9 @@ impl GivenGroup {
             }
             .map_err(|fault| fault.of(given.setting.name, &given.origin))?;
             origins.insert(given.setting.key, given.origin);
+        }
+        if !self.instances.is_empty() {
+            own_policy.get_or_insert_with(|| policy.clone()).instances = self.instances;
         }
         if let Some(policy) = &mut own_policy {
             policy.max_loading_time = policy.max_down_time;

@@ -10,6 +10,8 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use failover_core::addr::Addr;
+use failover_core::policy::InstancePolicy;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -134,6 +136,7 @@ impl<'a> Reader<'a> {
         };
         let mut origins = BTreeMap::new();
         let (mut name, mut master, mut replicas, mut given) = (None, None, Vec::new(), Vec::new());
+        let mut instances = BTreeMap::new();
         for entry in self.entries(table) {
             let at = entry.value_at.clone();
             let key = entry.key.clone();
@@ -152,6 +155,20 @@ impl<'a> Reader<'a> {
                     replicas = self.value(entry.value).addrs().map_err(fail)?;
                     origins.insert("replicas", entry.value_at);
                 }
+                "instance" => {
+                    let DeValue::Array(tables) = entry.value else {
+                        return Err(entry
+                            .key_at
+                            .error("an instance is written [[group.instance]]"));
+                    };
+                    for table in tables {
+                        let origin = self.origin(table.span().start);
+                        let (addr, rules) = self.instance(table)?;
+                        if instances.insert(addr.clone(), rules).is_some() {
+                            return Err(origin.error(format!("{addr} is given twice")));
+                        }
+                    }
+                }
                 key => match Setting::of_key(key).filter(|setting| setting.is_per_group()) {
                     Some(setting) => given.push(Given {
                         setting,
@@ -165,7 +182,33 @@ impl<'a> Reader<'a> {
         let Some(master) = master else {
             return Err(origin.error("this group has no master"));
         };
-        Ok(GivenGroup { origin, origins, name, master, replicas, given })
+        Ok(GivenGroup { origin, origins, name, master, replicas, given, instances })
+    }
+
+    /// What is set of one instance.
+    fn instance(&self, table: Spanned<DeValue<'a>>) -> Result<(Addr, InstancePolicy), ConfigError> {
+        let origin = self.origin(table.span().start);
+        let DeValue::Table(table) = table.into_inner() else {
+            return Err(origin.error("an instance is written [[group.instance]]"));
+        };
+        let (mut addr, mut set) = (None, InstancePolicy::default());
+        for entry in self.entries(table) {
+            let (at, key) = (entry.value_at, entry.key);
+            let value = self.value(entry.value);
+            let fail = |fault: Fault| fault.of(&key, &at);
+            match key.as_str() {
+                "addr" => addr = Some(value.addr().map_err(fail)?),
+                "priority" => set.priority = Some(value.priority().map_err(fail)?),
+                "location" => set.location = Some(value.text().map_err(fail)?.to_owned()),
+                "rule" => set.rule = Some(value.rule().map_err(fail)?),
+                unknown => {
+                    let what = format!("unknown key \"{unknown}\" in [[group.instance]]");
+                    return Err(entry.key_at.error(what));
+                }
+            }
+        }
+        let addr = addr.ok_or_else(|| origin.error("this instance has no addr"))?;
+        Ok((addr, set))
     }
 
     fn value(&self, value: DeValue<'a>) -> Value {

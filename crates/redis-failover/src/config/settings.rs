@@ -6,7 +6,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use failover_core::addr::Addr;
-use failover_core::policy::{OnFailedFailover, Policy};
+use failover_core::policy::{AcrossLocations, OnFailedFailover, Policy};
+use failover_core::record::Rule;
 use secrecy::SecretString;
 
 use super::draft::{Late, Login, Password};
@@ -130,6 +131,15 @@ pub(crate) static SECTIONS: &[(&str, &[Setting])] = &[
             Set::Policy(|policy, value| store(&mut policy.on_failed_failover, value.choice(&[
                 ("halt", OnFailedFailover::Halt), ("retry", OnFailedFailover::Retry),
             ])))),
+        Setting::new("failover_across_locations", "CHOICE",
+            "allow, deny, or last: promote elsewhere after equals [default: allow]",
+            Set::Policy(|policy, value| store(&mut policy.across_locations, value.choice(&[
+                ("allow", AcrossLocations::Allow), ("deny", AcrossLocations::Deny),
+                ("last", AcrossLocations::Last),
+            ])))),
+        Setting::new("cooldown", "S",
+            "how long after a failover a silent master is not replaced [default: 30]",
+            Set::Policy(|policy, value| store(&mut policy.cooldown, value.seconds()))),
         Setting::new("before_failover_timeout_ms", "MS",
             "how long all before-failover handlers may take [default: 1000]",
             Set::Policy(|policy, value| {
@@ -328,6 +338,18 @@ impl Value {
                 Err(self.expected("true or false, without quotes"))
             }
         }
+    }
+
+    /// A rule on the promotion of an instance.
+    pub(crate) fn rule(&self) -> Result<Rule, Fault> {
+        let rules = [Rule::Never, Rule::Prefer, Rule::PreferNot];
+        self.choice(&rules.map(|rule| (rule.name(), rule)))
+    }
+
+    /// A priority as servers have it.
+    pub(crate) fn priority(&self) -> Result<u32, Fault> {
+        let number = self.whole()?;
+        u32::try_from(number).map_err(|_| Fault::new(format!("{number} is too large")))
     }
 
     fn path(&self) -> Result<Option<PathBuf>, Fault> {

@@ -2,7 +2,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use failover_core::policy::OnFailedFailover;
+use failover_core::policy::{AcrossLocations, InstancePolicy, OnFailedFailover};
+use failover_core::record::Rule;
 
 use super::*;
 use crate::cli::{Parsed, load};
@@ -117,6 +118,8 @@ fn every_flag_is_read_in_every_form() {
         ("max_lag_bytes", "77"),
         ("failover_timeout", "9"),
         ("on_failed_failover", "retry"),
+        ("failover_across_locations", "deny"),
+        ("cooldown", "12.5"),
         ("before_failover_timeout_ms", "50"),
         ("broker", "none"),
         ("node_addr", "127.0.0.1:12000"),
@@ -397,8 +400,8 @@ fn mistakes_in_the_file_have_a_position() {
             "f.toml:3:13: replicas: \"b\" is not an address",
         ),
         (
-            "[[group]]\nmaster = 'a:1'\ncooldown = 1",
-            "f.toml:3:1: unknown key \"cooldown\" in [[group]]",
+            "[[group]]\nmaster = 'a:1'\ncooldowns = 1",
+            "f.toml:3:1: unknown key \"cooldowns\" in [[group]]",
         ),
         (
             "[[group]]\nmaster = 'a:1'\naddr = ':1'",
@@ -949,4 +952,23 @@ fn the_most_groups_are_read_and_one_more_is_refused() {
         error,
         "f.toml:1:11: masters and groups are 20001, but one node guards at most 20000"
     );
+}
+
+#[test]
+fn instances_of_a_group_have_priorities_locations_and_rules() {
+    let config = file_ok(
+        "[[group]]\nmaster = 'a:1'\nfailover_across_locations = 'last'\n\
+         [[group.instance]]\naddr = 'b:1'\npriority = 10\nlocation = 'east'\nrule = 'prefer_not'\n\
+         [[group.instance]]\naddr = 'c:1'\nrule = 'never'",
+    );
+    let policy = config.groups[0].policy.clone().expect("it has its own");
+    assert_eq!(policy.across_locations, AcrossLocations::Last);
+    let set = |addr: &str| policy.instances[&addr.parse().expect("an address")].clone();
+    let expected = InstancePolicy {
+        priority: Some(10),
+        location: Some("east".to_owned()),
+        rule: Some(Rule::PreferNot),
+    };
+    assert_eq!(set("b:1"), expected);
+    assert_eq!(set("c:1"), InstancePolicy { rule: Some(Rule::Never), ..Default::default() });
 }

@@ -84,7 +84,7 @@ fn halt(group: &GroupView) -> Option<String> {
             group.name,
             group.status_reason.as_deref().unwrap_or("it was paused")
         )),
-        StatusView::Active | StatusView::FailingOver => None,
+        StatusView::Active | StatusView::FailingOver | StatusView::SwitchingOver => None,
     }
 }
 

@@ -1,4 +1,5 @@
-//! What operators ask of groups: to be left alone for a while, to be acted on again, and to forget.
+//! What operators ask of groups: to be left alone for a while, to be acted on again, to forget, and
+//! whom to promote.
 //!
 //! The loop refuses what contradicts what is so; here only what was sent is read. Fields that are not known are left for
 //! later versions.
@@ -10,6 +11,7 @@ use axum::http::Response;
 use failover_core::addr::Addr;
 use failover_core::event;
 use failover_core::node::GroupName;
+use failover_core::record::{GivenRule, Rule};
 
 use super::groups::{changed, find, list, named};
 use super::reply::Problem;
@@ -54,6 +56,36 @@ pub(super) async fn forget(
 ) -> Result<Response<Body>, Problem> {
     let (name, addr) = instance(&context, which)?;
     context.ask(event::Request::Forget { group: name.clone(), addr }).await?;
+    changed(&context, &name)
+}
+
+/// Sets a rule on the promotion of an instance.
+pub(super) async fn set_rule(
+    State(context): State<Context>,
+    which: Result<Path<(String, String)>, PathRejection>,
+    request: Request,
+) -> Result<Response<Body>, Problem> {
+    let (name, addr) = instance(&context, which)?;
+    let object = body::object(request.into_body(), &context.limits).await?;
+    let rule = body::text(&object, "rule")?.unwrap_or_default();
+    let rule = Rule::by_name(&rule).ok_or_else(|| {
+        Problem::bad_request(format!(
+            "rule is {rule:?}, and must be never, prefer or prefer_not; nothing was changed"
+        ))
+    })?;
+    let expires_at = body::moment(&object, "expires_at", context.shown.now())?;
+    let rule = Some(GivenRule { rule, expires_at });
+    context.ask(event::Request::Rule { group: name.clone(), addr, rule }).await?;
+    changed(&context, &name)
+}
+
+/// Takes such a rule away; that there was none is what was wished.
+pub(super) async fn end_rule(
+    State(context): State<Context>,
+    which: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response<Body>, Problem> {
+    let (name, addr) = instance(&context, which)?;
+    context.ask(event::Request::Rule { group: name.clone(), addr, rule: None }).await?;
     changed(&context, &name)
 }
 

@@ -25,8 +25,10 @@ pub(super) enum Code {
     MethodNotAllowed,
     /// No such group.
     UnknownGroup,
-    /// The group has no such instance.
+    /// No such instance in the group.
     UnknownInstance,
+    /// The group is halted.
+    Halted,
     /// It contradicts what is so.
     Refused,
     /// Something else is being done.
@@ -48,6 +50,7 @@ impl Code {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::UnknownGroup => "unknown_group",
             Self::UnknownInstance => "unknown_instance",
+            Self::Halted => "halted",
             Self::Refused => "refused",
             Self::Busy => "busy",
             Self::NoLeader => "no_leader",
@@ -62,7 +65,7 @@ impl Code {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotFound | Self::UnknownGroup | Self::UnknownInstance => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Refused | Self::Busy => StatusCode::CONFLICT,
+            Self::Refused | Self::Busy | Self::Halted => StatusCode::CONFLICT,
             Self::NoLeader | Self::NoQuorum => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownOutcome => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -74,6 +77,7 @@ impl From<RefusalCode> for Code {
         match code {
             RefusalCode::UnknownGroup => Self::UnknownGroup,
             RefusalCode::UnknownInstance => Self::UnknownInstance,
+            RefusalCode::Halted => Self::Halted,
             RefusalCode::Refused => Self::Refused,
             RefusalCode::Busy => Self::Busy,
             RefusalCode::NoLeader => Self::NoLeader,

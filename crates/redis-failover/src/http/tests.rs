@@ -157,6 +157,7 @@ fn commit(shown: &Shown, request: &event::Request) {
         }
     };
     match request {
+        event::Request::Switchover { .. } | event::Request::Failover { .. } => {}
         event::Request::Add(specs) => add(specs),
         event::Request::Replace(specs) => {
             for gone in shown.groups() {
@@ -179,7 +180,8 @@ fn commit(shown: &Shown, request: &event::Request) {
         // What becomes of these is the loop's; tests/pause.rs asks the whole program.
         event::Request::Pause { .. }
         | event::Request::ResumeAll
-        | event::Request::Forget { .. } => {}
+        | event::Request::Forget { .. }
+        | event::Request::Rule { .. } => {}
     }
 }
 

@@ -24,6 +24,15 @@ pub(super) const WARM: Duration = Duration::from_millis(200);
 /// Replies to probes that came in between.
 pub(super) type Answered = Vec<Taken>;
 
+/// The fault point before a command is written; those without one have a name that is never armed.
+pub(super) fn fault_before(command: &Command) -> &'static str {
+    match command {
+        Command::Promote { .. } => "before-promote-send",
+        Command::Follow { .. } => "before-repoint",
+        Command::Pause { .. } | Command::Unpause | Command::Demote { .. } => "",
+    }
+}
+
 /// Writes the command and reads what became of it. The caller keeps the deadline, and has asked whether this node is
 /// allowed to; where a second write is needed, that is asked again.
 pub(super) async fn carry_out(
@@ -50,7 +59,17 @@ pub(super) async fn carry_out(
     let mut talk = Talk { connection, clock, allowed, answered };
     let done = match command {
         Command::Promote { .. } => talk.promote(&known).await,
+        Command::Pause { .. } | Command::Unpause if !known.write_pause => {
+            return CommandResult::Refused(format!(
+                "{} {} cannot pause writes alone",
+                server.flavor.name(),
+                server.version
+            ));
+        }
+        Command::Pause { ms } => talk.pause(&known.pause_writes(*ms)).await,
+        Command::Unpause => talk.change(&known.resume_writes()).await,
         Command::Follow { master_run_id: Some(run_id), .. }
+        | Command::Demote { master_run_id: Some(run_id), .. }
             if server.run_id.as_ref() == Some(run_id) =>
         {
             return CommandResult::Refused(
@@ -58,6 +77,7 @@ pub(super) async fn carry_out(
                     .to_owned(),
             );
         }
+        Command::Demote { master, .. } => talk.change(&known.follow(master)).await,
         Command::Follow { master, .. } => talk.follow(&known, &known.follow(master)).await,
     };
     match done {
@@ -98,6 +118,22 @@ impl Talk<'_> {
             self.connection.rewrite().await?;
         }
         Ok(Ok((facts, Vec::new())))
+    }
+
+    /// Changes one thing and nothing beside it, and reads what the server is then, all in one write.
+    async fn change(&mut self, change: &[Bytes]) -> Done {
+        let asked_at = self.clock.now();
+        let replies = self.exchange(&[change.to_vec(), words(&["INFO", "replication"])]).await?;
+        if let Some(refusal) = refusal(&replies[0]) {
+            return Ok(Err(refusal));
+        }
+        Ok(Ok((self.facts(&replies[1], asked_at)?, Vec::new())))
+    }
+
+    async fn pause(&mut self, pause: &[Bytes]) -> Done {
+        let done = self.change(pause).await?;
+        fault::point("switchover-paused").await.map_err(Broken::Garbage)?;
+        Ok(done)
     }
 
     async fn follow(&mut self, known: &Words, follow: &[Bytes]) -> Done {

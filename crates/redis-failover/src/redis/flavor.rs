@@ -49,6 +49,8 @@ pub(crate) struct Words {
     pub(crate) client_kill_types: &'static [&'static str],
     /// `CONFIG REWRITE` makes a change outlast a restart.
     pub(crate) config_rewrite: bool,
+    /// `CLIENT PAUSE … WRITE` holds back writes alone, and `CLIENT UNPAUSE` lets them go on.
+    pub(crate) write_pause: bool,
     /// Only `ROLE` tells a full copy on its way from an established link.
     pub(crate) role_settles_link: bool,
 }
@@ -58,6 +60,7 @@ const ALL_REDIS: Words = Words {
     multi: true,
     client_kill_types: &["normal", "pubsub"],
     config_rewrite: true,
+    write_pause: true,
     role_settles_link: false,
 };
 
@@ -67,6 +70,7 @@ const LEDISDB: Words = Words {
     client_kill_types: &[],
     // It has the command, but roles are no part of what it writes.
     config_rewrite: false,
+    write_pause: false,
     role_settles_link: true,
 };
 
@@ -93,11 +97,25 @@ impl Words {
         command(&[self.replicaof, master.host(), &master.port().to_string()])
     }
 
+    /// Holds back all writes for at most so long.
+    #[must_use]
+    pub(crate) fn pause_writes(&self, ms: u64) -> Vec<Bytes> {
+        command(&["CLIENT", "PAUSE", &ms.to_string(), "WRITE"])
+    }
+
+    /// Lets writes go on.
+    #[must_use]
+    pub(crate) fn resume_writes(&self) -> Vec<Bytes> {
+        command(&["CLIENT", "UNPAUSE"])
+    }
+
     fn of_redis(version: Version) -> Self {
         let mut words = ALL_REDIS;
         if version < Version::new(5, 0, 0) {
             words.replicaof = "SLAVEOF";
         }
+        // `CLIENT PAUSE` of older servers has no `WRITE` and stops everybody, this program as well.
+        words.write_pause = version >= Version::new(6, 2, 0);
         if version < Version::new(2, 8, 12) {
             words.client_kill_types = &[];
         }

@@ -196,6 +196,7 @@ pub(crate) fn replication(
     Ok(Facts {
         // Not of this section: the connection asks for it once.
         ping_period_secs: None,
+        can_pause_writes: server.words().write_pause,
         asked_at,
         flavor: server.flavor,
         version: server.version.clone(),

@@ -17,7 +17,7 @@ use failover_core::time::Time;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
-use super::command::{Answered, WARM, carry_out};
+use super::command::{Answered, WARM, carry_out, fault_before};
 use super::connection::{Broken, Connection, Login, Taken};
 use super::dial::{ConnectError, connect};
 use crate::broker::Broker;
@@ -316,8 +316,7 @@ impl Task {
             self.main = None;
             return CommandResult::Refused(format!("{why}; the command was not sent"));
         }
-        let promotes = matches!(order.command, Command::Promote { .. });
-        let point = if promotes { "before-promote-send" } else { "before-repoint" };
+        let point = fault_before(&order.command);
         if let Err(why) = fault::point(point).await {
             return CommandResult::Refused(why);
         }
@@ -339,7 +338,7 @@ impl Task {
         };
         *written = true;
         let result = carry_out(main, &order.command, &self.clock, &allowed, answered).await;
-        if promotes {
+        if point != "before-repoint" {
             return result;
         }
         match fault::point("after-first-repoint").await {

@@ -33,21 +33,39 @@ impl DecidedFirst {
 fn decided(entry: &GroupEntry, addr: &Addr, command: &Command) -> bool {
     let Some(saga) = &entry.saga else { return false };
     match (saga.history.kind, saga.phase, command) {
-        (Kind::Failover, Phase::Decided, Command::Promote { .. }) => saga.target == *addr,
-        (Kind::Failover, Phase::Promoted, Command::Follow { master, .. }) => {
-            *master == entry.master && addr != master
+        (Kind::Failover | Kind::ManualFailover, Phase::Decided, Command::Promote { .. })
+        | (Kind::Switchover, Phase::Demoting, Command::Promote { .. }) => saga.target == *addr,
+        (
+            Kind::Failover | Kind::ManualFailover | Kind::Switchover,
+            Phase::Promoted,
+            Command::Follow { master, .. },
+        ) => *master == entry.master && addr != master,
+        (Kind::Switchover, Phase::Demoting, Command::Demote { master, .. }) => {
+            *master == saga.target && *addr == entry.master
+        }
+        (Kind::Switchover, Phase::Undoing, Command::Promote { .. }) => *addr == entry.master,
+        (Kind::Switchover, _, Command::Pause { .. } | Command::Unpause) => {
+            *addr == saga.history.old_master
         }
         (
             Kind::Demotion | Kind::Repair | Kind::Adoption | Kind::ReplicaEvent,
             _,
             Command::Follow { master, .. },
         ) => saga.target == *addr && *master == entry.master && addr != master,
-        (Kind::Failover, Phase::Decided, Command::Follow { .. })
-        | (Kind::Failover, Phase::Promoted, Command::Promote { .. })
-        | (
-            Kind::Demotion | Kind::Repair | Kind::Adoption | Kind::ReplicaEvent,
+        (
+            Kind::Failover
+            | Kind::ManualFailover
+            | Kind::Switchover
+            | Kind::Demotion
+            | Kind::Repair
+            | Kind::Adoption
+            | Kind::ReplicaEvent,
             _,
-            Command::Promote { .. },
+            Command::Promote { .. }
+            | Command::Follow { .. }
+            | Command::Demote { .. }
+            | Command::Pause { .. }
+            | Command::Unpause,
         ) => false,
     }
 }

@@ -106,6 +106,7 @@ impl Server {
             offset: self.offset,
             priority: self.priority,
             ping_period_secs: None,
+            can_pause_writes: true,
         }
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::instance::ReplicationId;
-use crate::record::Known;
+use crate::policy::{AcrossLocations, InstancePolicy};
+use crate::record::{GivenRule, Known, Rule};
 use crate::sample::{addr, at, id, master, replica, reply};
 
 const DOWN: Link = Link::Down { since_secs: Some(1) };
@@ -209,4 +210,82 @@ fn the_history_that_the_dead_master_last_reported_is_the_newest_also_before_it_i
     });
     case.replica(3, |facts| facts.offset = 50);
     assert_eq!(case.chosen(), Some(3), "it followed the master after its restart");
+}
+
+impl Case {
+    fn rule(&mut self, port: u16, rule: Rule, expires_at: Option<Time>) {
+        let known = self.entry.instances.get_mut(&addr(port)).expect("it is known");
+        known.rule = Some(GivenRule { rule, expires_at });
+    }
+
+    fn set(&mut self, port: u16, set: InstancePolicy) {
+        self.policy.instances.insert(addr(port), set);
+    }
+}
+
+#[test]
+fn a_rule_refuses_or_orders_equals_and_counts_before_the_priority() {
+    let mut case = Case::new();
+    case.replica(2, |facts| facts.priority = 1).replica(3, |_| ());
+    case.rule(3, Rule::Prefer, None);
+    assert_eq!(case.chosen(), Some(3));
+    case.rule(3, Rule::PreferNot, None);
+    assert_eq!(case.chosen(), Some(2));
+    case.rule(2, Rule::Never, None);
+    assert_eq!(case.chosen(), Some(3), "the last one is better than none");
+    assert!(case.refusal(2).contains("rule set on request"), "{}", case.refusal(2));
+    case.rule(3, Rule::Never, None);
+    assert_eq!(case.chosen(), None);
+}
+
+#[test]
+fn a_preferred_one_that_is_behind_is_not_promoted() {
+    let mut case = Case::new();
+    case.replica(2, |facts| facts.offset = 90).replica(3, |_| ());
+    case.rule(2, Rule::Prefer, None);
+    assert_eq!(case.chosen(), Some(3));
+    assert!(case.elect().note.expect("a sentence").contains("preferred"));
+}
+
+#[test]
+fn a_rule_of_the_configuration_counts_until_one_is_set_and_after_that_expired() {
+    let mut case = Case::new();
+    case.replica(2, |_| ()).replica(3, |facts| facts.priority = 200);
+    case.set(2, InstancePolicy { rule: Some(Rule::Never), ..InstancePolicy::default() });
+    assert_eq!(case.chosen(), Some(3));
+    assert!(case.refusal(2).contains("rule of the configuration"), "{}", case.refusal(2));
+    case.rule(2, Rule::Prefer, Some(at(12)));
+    assert_eq!(case.chosen(), Some(2));
+    case.rule(2, Rule::Prefer, Some(at(11)));
+    assert_eq!(case.chosen(), Some(3));
+}
+
+#[test]
+fn a_priority_of_the_configuration_is_the_one_that_counts() {
+    let mut case = Case::new();
+    case.replica(2, |facts| facts.priority = 0).replica(3, |_| ());
+    assert_eq!(case.chosen(), Some(3));
+    case.set(2, InstancePolicy { priority: Some(10), ..InstancePolicy::default() });
+    assert_eq!(case.chosen(), Some(2));
+    assert_eq!(case.elect().ranking[0].priority, Some(10));
+    case.set(2, InstancePolicy { priority: Some(0), ..InstancePolicy::default() });
+    assert!(case.refusal(2).contains("priority 0"));
+}
+
+#[test]
+fn another_location_is_refused_or_comes_last_when_both_are_known() {
+    let at_place =
+        |place: &str| InstancePolicy { location: Some(place.to_owned()), ..Default::default() };
+    let mut case = Case::new();
+    case.replica(2, |facts| facts.priority = 1).replica(3, |_| ());
+    case.set(1, at_place("east"));
+    case.set(2, at_place("west"));
+    assert_eq!(case.chosen(), Some(2));
+    case.policy.across_locations = AcrossLocations::Last;
+    assert_eq!(case.chosen(), Some(3), "nobody knows that it stands elsewhere");
+    case.policy.across_locations = AcrossLocations::Deny;
+    assert_eq!(case.chosen(), Some(3));
+    assert!(case.refusal(2).contains("stands at west"), "{}", case.refusal(2));
+    case.policy.instances.remove(&addr(1));
+    assert_eq!(case.chosen(), Some(2));
 }

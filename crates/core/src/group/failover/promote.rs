@@ -3,11 +3,12 @@
 use crate::action::Command;
 use crate::addr::Addr;
 use crate::event::{CommandId, CommandResult};
+use crate::group::switchover::writable_until_ms;
 use crate::group::{Context, Group, Hold, Veto, Work};
 use crate::instance::Facts;
 use crate::node::Token;
 use crate::policy::{LINEAGE_MAX, OnFailedFailover};
-use crate::record::{Attempt, GroupEntry, Outcome, Phase, Saga, Status};
+use crate::record::{Attempt, GroupEntry, Kind, Outcome, Phase, Saga, Status};
 use crate::time::{Time, millis};
 use crate::watch::Watch;
 
@@ -130,17 +131,26 @@ impl Group {
     }
 
     /// The process behind an address, as it was last read here or by the node that reaches it.
-    pub(super) fn run_id_of(&self, now: Time, addr: &Addr) -> Option<Box<str>> {
+    pub(in crate::group) fn run_id_of(&self, now: Time, addr: &Addr) -> Option<Box<str>> {
         self.facts_of(now, addr).and_then(|facts| facts.run_id.clone())
     }
 
     /// Whether the first promotion of a decision may be sent. It is decided that the master is dead, but what is decided
     /// may be old: the commit took long, another leader decided it, or this node stood still. So it must be dead now.
     fn master_is_still_dead(&mut self, ctx: &Context<'_>, token: Token) -> bool {
+        let saga = self.entry.saga.as_ref();
+        if saga.is_some_and(|saga| saga.forced) {
+            return true;
+        }
+        let manual = saga.is_some_and(|saga| saga.history.kind == Kind::ManualFailover);
         let Some((_, sign, _)) = self.death(ctx.now) else {
             self.undo_when_master_answers(ctx, token);
             return false;
         };
+        if manual {
+            // Whoever asked for it answers for the other voters.
+            return true;
+        }
         let agreement = self.agreement(ctx, token, sign);
         let Some(missing) = agreement.missing else {
             self.veto = None;
@@ -228,7 +238,13 @@ impl Group {
     }
 
     /// The candidate was seen to be master: record it.
-    fn promoted(&mut self, ctx: &Context<'_>, token: Token, target: &Addr, facts: &Facts) {
+    pub(in crate::group) fn promoted(
+        &mut self,
+        ctx: &Context<'_>,
+        token: Token,
+        target: &Addr,
+        facts: &Facts,
+    ) {
         let elected = self.entry.saga.as_ref().and_then(|saga| saga.target_run_id.clone());
         if elected.is_some() && elected != facts.run_id {
             let why = "it restarted after it was elected, and may have lost its data".to_owned();
@@ -239,7 +255,7 @@ impl Group {
         let Some(mut saga) = self.saga_so_far() else { return };
         saga.phase = Phase::Promoted;
         saga.history.new_master = Some(target.clone());
-        saga.history.write_gap_ms = Some(millis(self.saga_age(ctx.now)));
+        saga.history.write_gap_ms = Some(millis(self.saga_age(ctx.now)) - writable_until_ms(&saga));
         let mut entry =
             GroupEntry { master: target.clone(), saga: Some(saga), ..self.entry.clone() };
         for id in [&facts.second_replication_id, &facts.replication_id].into_iter().flatten() {

@@ -71,7 +71,7 @@ impl Repointing {
 
 impl Group {
     /// Points the other replicas at the new master, `parallel_syncs` at a time, and verifies each.
-    pub(super) fn drive_repointing(&mut self, ctx: &Context<'_>, token: Token) {
+    pub(in crate::group) fn drive_repointing(&mut self, ctx: &Context<'_>, token: Token) {
         let down =
             self.watches.get(&self.entry.master).is_some_and(|watch| watch.state() == State::Down);
         if down && self.reached_by(ctx.now, &self.entry.master).is_none() {
@@ -111,6 +111,13 @@ impl Group {
                 .map(|(addr, _)| addr.clone())
                 .rev()
                 .collect();
+            // The last is the first to go: an old master that was switched from, because its clients still believe in
+            // it; then whoever answers, since the others may keep everybody waiting.
+            let mut waiting: Vec<Addr> = waiting;
+            waiting.sort_by_key(|addr| {
+                let serves = self.watches.get(addr).is_some_and(Watch::serves);
+                (Some(addr) == self.switched_from(), serves)
+            });
             self.work = Work::Repointing(Repointing {
                 since: ctx.now,
                 waiting,
@@ -235,6 +242,10 @@ impl Group {
                 work.again_at = ctx.now;
                 self.warn(ctx.now, &addr, &warnings);
                 self.mark(ctx, "repointed", Some(&addr), None);
+                if self.switched_from().is_some_and(|old| *old == addr) {
+                    // They were cut off by the same command.
+                    self.mark(ctx, "clients_cut", Some(&addr), None);
+                }
                 let sentence =
                     format!("{addr} was told to follow the new master {}", self.entry.master);
                 self.publish(ctx.now, What::Repointed { addr }, sentence);
@@ -276,7 +287,7 @@ impl Group {
         }
         self.propose(
             token,
-            format!("the failover of {} is finished", self.name),
+            format!("the change of master of {} is finished", self.name),
             entry,
             Some(history),
         );

@@ -155,6 +155,8 @@ async fn resume_shows_the_group_after_the_commit() {
 async fn refusals_of_the_loop_have_their_status() {
     for (code, status, name) in [
         (RefusalCode::UnknownGroup, 404, "unknown_group"),
+        (RefusalCode::UnknownInstance, 404, "unknown_instance"),
+        (RefusalCode::Halted, 409, "halted"),
         (RefusalCode::Refused, 409, "refused"),
         (RefusalCode::Busy, 409, "busy"),
         (RefusalCode::NoLeader, 503, "no_leader"),

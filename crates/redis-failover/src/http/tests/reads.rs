@@ -261,6 +261,7 @@ async fn what_is_not_served_is_said_in_json() {
         ("/v1/groups/cache", &["POST", "PUT", "DELETE"], "GET,HEAD"),
         ("/v1/groups/cache/resume", &["GET", "PUT", "DELETE"], "POST"),
         ("/v1/groups/cache/pause", &["GET", "PUT", "DELETE"], "POST"),
+        ("/v1/groups/cache/rules/127.0.0.1:1", &["GET", "POST"], "PUT,DELETE"),
         ("/v1/pause", &["GET", "DELETE"], "POST"),
         ("/v1/resume", &["GET", "DELETE"], "POST"),
         ("/v1/groups/cache/replicas/127.0.0.1:1", &["GET", "PUT", "POST"], "DELETE"),

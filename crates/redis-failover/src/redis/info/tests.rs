@@ -99,6 +99,7 @@ fn a_master_names_its_replicas() {
         facts,
         Ok(Facts {
             ping_period_secs: None,
+            can_pause_writes: true,
             asked_at: ASKED_AT,
             flavor: Flavor::Redis,
             version: "7.0.15".into(),
