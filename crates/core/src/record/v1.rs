@@ -29,6 +29,9 @@ pub struct GroupEntry {
     pub master_run_id: Option<Box<str>>,
     /// Whether the program may act on the group.
     pub status: Status,
+    /// When changes that were made by hand were undone last, oldest first, by the leader's clock.
+    #[serde(default)]
+    pub drifts_undone: Vec<Time>,
     /// What is being changed right now.
     pub saga: Option<Saga>,
     /// Counts the entries of history.
@@ -47,6 +50,7 @@ impl GroupEntry {
             lineage: Vec::new(),
             master_run_id: None,
             status: Status::Active,
+            drifts_undone: Vec::new(),
             saga: None,
             history_next: 1,
         }

@@ -2,6 +2,7 @@
 //! and what failovers of a moment ago hold back.
 
 mod desk;
+mod drift;
 mod emptied;
 
 use desk::*;

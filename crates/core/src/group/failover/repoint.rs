@@ -109,9 +109,11 @@ impl Group {
                 .iter()
                 .filter(|(addr, watch)| **addr != self.entry.master && watch.state() != State::Down)
                 .filter(|(_, watch)| watch.last_reply().is_some())
-                // One that was never seen attached may be somebody else's master.
+                // One that was never seen attached may be somebody else's master, and so may one that was given the
+                // address of another.
                 .filter(|(addr, _)| {
                     self.entry.instances.get(*addr).is_some_and(|known| known.attached)
+                        && !self.is_stranger(ctx, addr)
                 })
                 .map(|(addr, _)| addr.clone())
                 .rev()
@@ -201,7 +203,7 @@ impl Group {
         let master = &self.entry.master;
         let is_master =
             |watch: &Watch| watch.serves() && watch.facts().is_some_and(Facts::is_master);
-        let Work::Repointing(work) = &mut self.work else { return };
+        let Work::Repointing(work) = &self.work else { return };
         if !self.watches.get(master).is_some_and(is_master) {
             return;
         }
@@ -215,8 +217,10 @@ impl Group {
                     known.attached && (watch.returned() || known.abandoned.is_some())
                 })
             })
+            .filter(|(addr, _)| !self.is_stranger(ctx, addr))
             .map(|(addr, _)| addr.clone())
             .collect();
+        let Work::Repointing(work) = &mut self.work else { return };
         work.waiting.retain(|addr| !returned.contains(addr));
         for addr in returned {
             self.repoint(ctx, token, addr);
