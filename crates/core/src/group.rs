@@ -36,6 +36,7 @@ mod rules;
 mod switchover;
 mod tell;
 mod wanted;
+mod window;
 
 pub use diagnose::Diagnosis;
 use failover::Hold;
@@ -44,6 +45,7 @@ use restart::Restarted;
 use switchover::Switching;
 use wanted::Wanted;
 pub(crate) use wanted::Wish;
+use window::Window;
 
 /// What the fleet knows and a group needs when something happens.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +103,8 @@ pub struct Group {
     wanted: Option<Wanted>,
     /// Instances that were seen to follow the recorded master, and were not away since.
     settled: BTreeSet<Addr>,
+    /// What instances that returned as masters take beside the recorded one.
+    windows: BTreeMap<Addr, Window>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
     repairs: BTreeMap<Addr, (Time, u32)>,
     /// The recorded master runs as another process than the recorded one.
@@ -194,6 +198,7 @@ impl Group {
             switching: None,
             wanted: None,
             settled: BTreeSet::new(),
+            windows: BTreeMap::new(),
             repairs: BTreeMap::new(),
             restarted: None,
             stranger: false,
@@ -367,6 +372,7 @@ impl Group {
         self.again.take_if(|(until, _)| *until <= ctx.now);
         self.note_settled();
         self.look_into_restart(ctx.now);
+        self.note_windows();
         self.tell_suspicion(ctx);
         self.idle_because = None;
         self.wanted_in_the_way(ctx);

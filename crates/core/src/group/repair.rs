@@ -4,6 +4,7 @@
 //! repaired unless the recorded master answers as a master.
 
 use super::identity::{follows_recorded, same_process};
+use super::window::clients_cut;
 use super::{Context, Group, Work};
 use crate::addr::Addr;
 use crate::event::CommandResult;
@@ -24,8 +25,8 @@ impl Group {
             return Some(why);
         }
         let master = self.watches.get(&self.entry.master)?;
-        let master_facts = master.facts().filter(|facts| facts.is_master() && master.serves())?;
-        let master_read_at = master_facts.asked_at;
+        let master_facts = master.facts().filter(|facts| facts.is_master())?;
+        let (master_serves, master_read_at) = (master.serves(), master_facts.asked_at);
         let mut because = None;
         let mut chosen: Option<(Addr, Kind, String)> = None;
         for (addr, watch) in self.watches.iter().filter(|(addr, _)| **addr != self.entry.master) {
@@ -39,13 +40,22 @@ impl Group {
                         because = Some(format!(
                             "the last repair of {addr} failed, the next one waits: {why}"
                         ));
-                    } else if chosen.is_none() {
+                    } else if chosen.as_ref().is_none_or(|(_, before, _)| {
+                        // Every moment of a second master costs writes, a straggler only waits.
+                        kind == Kind::Demotion && *before != Kind::Demotion
+                    }) {
                         chosen = Some((addr.clone(), kind, why));
                     }
                 }
             }
         }
         let Some((addr, kind, why)) = chosen else { return because };
+        if !master_serves {
+            return Some(format!(
+                "{why}; nobody is told to follow {} before it answers",
+                self.entry.master
+            ));
+        }
         // The master must have answered as one after the instance was seen; an older word may be from before a switch.
         let seen_at = self.watches.get(&addr).map(Watch::standing_since)?;
         if master_read_at < seen_at {
@@ -161,21 +171,17 @@ impl Group {
         kind: Kind,
         why: String,
     ) {
-        let started_at = self
-            .watches
-            .get(addr)
-            .map(|watch| watch.since().max(self.diagnosed_at))
-            .unwrap_or(ctx.now)
-            .min(ctx.now);
-        let name = match kind {
-            Kind::Demotion => "returned",
-            Kind::Repair
-            | Kind::Failover
-            | Kind::ManualFailover
-            | Kind::Switchover
-            | Kind::Adoption
-            | Kind::ReplicaEvent => "first_sign",
+        let watch = self.watches.get(addr);
+        let window = self.windows.get(addr).filter(|_| kind == Kind::Demotion);
+        let (name, started_at, note) = match window {
+            Some(window) => ("returned", window.seen_at(), Some(window.beginning())),
+            None if kind == Kind::Demotion => ("returned", ctx.now, None),
+            None => {
+                let since = watch.map_or(ctx.now, |watch| watch.since().max(self.diagnosed_at));
+                ("first_sign", since, None)
+            }
         };
+        let started_at = started_at.min(ctx.now);
         let history = HistoryEntry {
             id: format!("{}-{}", self.name, self.entry.history_next),
             kind,
@@ -195,7 +201,7 @@ impl Group {
                 addr: Some(addr.clone()),
                 at_ms: 0.0,
                 node: ctx.me.clone(),
-                note: None,
+                note,
             }],
             ranking: Vec::new(),
         };
@@ -231,7 +237,7 @@ impl Group {
         }
         match &self.work {
             Work::Repairing { unknown_at: Some(since), .. } if self.follows(&target, *since) => {
-                self.end_repair(ctx, token, &target, Ok(()));
+                self.end_repair(ctx, token, &target, Ok(Followed { facts: None, cut: false }));
             }
             Work::Repairing { deadline, .. } if ctx.now < *deadline => {}
             Work::Repairing { unknown_at, .. } => {
@@ -280,13 +286,14 @@ impl Group {
     /// The command of a repair ended.
     pub(super) fn repair_ended(&mut self, ctx: &Context<'_>, token: Token, result: CommandResult) {
         let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
+        let cut = clients_cut(&result);
         let end = match result {
             CommandResult::Done { facts, warnings } => {
                 self.warn(ctx.now, &target, &warnings);
                 if facts.is_master() {
                     Err("it is a master still after it was told to follow".to_owned())
                 } else {
-                    Ok(())
+                    Ok(Followed { facts: Some(facts), cut })
                 }
             }
             CommandResult::NotSent(why) => {
@@ -324,16 +331,29 @@ impl Group {
         ctx: &Context<'_>,
         token: Token,
         target: &Addr,
-        end: Result<(), String>,
+        end: Result<Followed, String>,
     ) {
-        let (step, outcome, note) = match &end {
-            Ok(()) => ("demoted", Outcome::Done, None),
-            Err(why) => ("failed", Outcome::Failed, Some(why.clone())),
-        };
         let kind = self.entry.saga.as_ref().map(|saga| saga.history.kind);
-        let step = if kind == Some(Kind::Repair) && end.is_ok() { "repointed" } else { step };
-        self.mark(ctx, step, Some(target), note);
+        let (outcome, window) = match &end {
+            Ok(followed) => {
+                let window = self.close_window(ctx.now, target, followed.facts.as_deref());
+                let step = if kind == Some(Kind::Repair) { "repointed" } else { "demoted" };
+                self.mark(ctx, step, Some(target), window.as_ref().map(|(note, _)| note.clone()));
+                if followed.cut {
+                    self.mark(ctx, "clients_cut", Some(target), None);
+                }
+                (Outcome::Done, window)
+            }
+            Err(why) => {
+                self.mark(ctx, "failed", Some(target), Some(why.clone()));
+                (Outcome::Failed, None)
+            }
+        };
         let Some((mut entry, mut history)) = self.close_saga(ctx.now, outcome) else { return };
+        if let Some((note, bytes)) = window {
+            history.reason = format!("{}; {note}", history.reason);
+            history.bytes_possibly_lost = bytes;
+        }
         if end.is_ok() {
             self.repairs.remove(target);
         } else {
@@ -358,6 +378,14 @@ impl Group {
         }
         self.propose(token, format!("repair in {} ended", self.name), entry, Some(history));
     }
+}
+
+/// An instance was made to follow the recorded master.
+struct Followed {
+    /// What it reported right after; `None` when that was read later only.
+    facts: Option<Box<Facts>>,
+    /// Its clients were cut off with it.
+    cut: bool,
 }
 
 /// What is wrong with one instance.

@@ -113,6 +113,11 @@ impl Options {
         self
     }
 
+    /// Nothing differs from the plain server.
+    pub fn is_plain(&self) -> bool {
+        self.directives.is_empty() && self.args.is_empty()
+    }
+
     pub fn read_only_config(mut self) -> Self {
         self.config_file = ConfigFile::ReadOnly;
         self
