@@ -3,58 +3,26 @@
 
 mod common;
 
-use std::io::Read as _;
-use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use common::netns::Host;
 use common::scenario::{
-    assert_no_other_failover, failovers, guard, holds, holds_for, on_each_kind, step_names,
-    times_told, wait_for_diagnosis, wait_for_entry, wait_for_failover, wait_until_follows,
+    assert_demoted, assert_no_other_failover, demotions, failovers, guard, holds, holds_for,
+    on_each_kind, times_told, wait_for_demotion, wait_for_diagnosis, wait_for_failover,
+    wait_until_follows,
 };
 use common::together::start_guard;
+use common::witness::Idler;
 use common::{
-    Cluster, Daemon, Group, Network, Options, PATIENCE, Server, ServerKind, Writer, now, wait_until,
+    Cluster, Daemon, Group, Network, Options, PATIENCE, ServerKind, Writer, now, wait_until,
 };
 
 /// Ten times what is promised from the first connection to the demotion.
 const TENURE_MAX: Duration = Duration::from_millis(500);
 /// Longer than `max_down_time` 1 and whatever follows from it.
 const LONGER_THAN_DOWN: Duration = Duration::from_millis(1500);
-
-/// Keeps its data over `kill -9`.
-fn durable() -> Options {
-    Options::new().set("appendonly", "yes").set("appendfsync", "always")
-}
-
-/// A client that says nothing and waits to be cut off.
-struct Client(TcpStream);
-
-impl Client {
-    fn of(server: &Server) -> Self {
-        let stream = TcpStream::connect(server.addr()).expect("the server listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket can wait");
-        // The server knows it when it has answered.
-        let mut client = Self(stream);
-        std::io::Write::write_all(&mut client.0, b"PING\r\n").expect("a few bytes fit");
-        let mut answer = [0; 7];
-        client.0.read_exact(&mut answer).expect("an answer");
-        assert_eq!(&answer, b"+PONG\r\n");
-        client
-    }
-
-    #[track_caller]
-    fn wait_until_cut(mut self) {
-        let read = self.0.read(&mut [0; 1]);
-        let cut = match &read {
-            Ok(bytes) => *bytes == 0,
-            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
-        };
-        assert!(cut, "{read:?}");
-    }
-}
 
 /// The master dies and is replaced; gives the new one's address.
 #[track_caller]
@@ -63,26 +31,6 @@ fn replaced(group: &mut Group, daemon: &Daemon) -> String {
     group.master.kill9();
     let entry = wait_for_failover(daemon, &name);
     entry["new_master"].as_str().expect("there is one").to_owned()
-}
-
-#[track_caller]
-fn demotion(daemon: &Daemon, name: &str) -> Value {
-    wait_for_entry(daemon, name, ("demotion", name, "done"))
-}
-
-fn demotions(daemon: &Daemon, name: &str) -> usize {
-    daemon.history(name).iter().filter(|entry| entry["kind"] == "demotion").count()
-}
-
-/// A demotion that did what it should, and says how long and how much the returned master took.
-#[track_caller]
-fn assert_told(entry: &Value, new: &str) {
-    assert_eq!(entry["new_master"], new, "{entry:#}");
-    assert_eq!(step_names(entry), ["returned", "committed", "demoted", "clients_cut"], "{entry:#}");
-    let window = entry["steps"][2]["note"].as_str().expect("the window is told");
-    assert!(window.contains("it took writes for"), "{entry:#}");
-    assert!(entry["reason"].as_str().is_some_and(|reason| reason.contains(window)), "{entry:#}");
-    assert!(entry["finished_at"].is_string(), "{entry:#}");
 }
 
 /// The longest that a restarted master can have taken writes, by the history.
@@ -106,8 +54,8 @@ fn one_that_is_restarted_follows_at_once_and_the_history_says_what_it_took() {
         let tenure = wait_until("it refuses writes", PATIENCE, || writer.tenure(&name, started_at));
         assert!(tenure.length() < TENURE_MAX, "{tenure:?}");
         writer.stop();
-        let entry = demotion(&daemon, &name);
-        assert_told(&entry, &new);
+        let entry = wait_for_demotion(&daemon, &name);
+        assert_demoted(&entry, &new);
         if let Some(last) = writer.acknowledged_after(&name, started_at).last() {
             let took = last.answered_at - tenure.began_at;
             assert!(took <= told_at_most(&entry), "{took:?} in {entry:#}");
@@ -128,13 +76,13 @@ fn clients_that_found_it_before_the_program_did_are_cut_off() {
         daemon.freeze();
         let started_at = now();
         group.master.restart();
-        let client = Client::of(&group.master);
+        let client = Idler::of(&group.master);
         group.master.cmd(&["SET", "late", "1"]);
         let took = started_at.elapsed();
         daemon.thaw();
         client.wait_until_cut();
-        let entry = demotion(&daemon, &name);
-        assert_told(&entry, &new);
+        let entry = wait_for_demotion(&daemon, &name);
+        assert_demoted(&entry, &new);
         assert!(told_at_most(&entry) >= took, "{took:?} in {entry:#}");
         wait_until_follows(&daemon, &name, &group.master, &group.replicas[0]);
         assert_eq!(group.master.cmd(&["GET", "late"]), "(nil)");
@@ -147,7 +95,7 @@ fn one_that_was_stopped_follows_when_it_wakes_and_its_clients_are_cut_off() {
         let mut group = Group::start(kind, 2);
         let name = group.master.addr();
         let daemon = guard(&group, &["-max_down_time=1"]);
-        let client = Client::of(&group.master);
+        let client = Idler::of(&group.master);
         group.master.stop();
         let entry = wait_for_failover(&daemon, &name);
         let new = entry["new_master"].as_str().expect("there is one").to_owned();
@@ -157,8 +105,8 @@ fn one_that_was_stopped_follows_when_it_wakes_and_its_clients_are_cut_off() {
         let tenure = wait_until("it refuses writes", PATIENCE, || writer.tenure(&name, woken_at));
         assert!(tenure.length() < TENURE_MAX, "{tenure:?}");
         writer.stop();
-        let entry = demotion(&daemon, &name);
-        assert_told(&entry, &new);
+        let entry = wait_for_demotion(&daemon, &name);
+        assert_demoted(&entry, &new);
         let beginning = entry["steps"][0]["note"].as_str().expect("how it came back");
         assert!(beginning.contains("silent"), "{entry:#}");
         let written = writer.acknowledged_after(&name, woken_at).len();
@@ -177,14 +125,14 @@ fn one_that_was_demoted_comes_back_as_a_replica_from_then_on() {
         let daemon = guard(&group, &[]);
         let new = replaced(&mut group, &daemon);
         group.master.restart();
-        demotion(&daemon, &name);
+        wait_for_demotion(&daemon, &name);
         for _ in 0..2 {
             group.master.kill9();
             group.master.restart();
             assert_eq!(group.master.role(), "slave", "its file says whom to follow");
             wait_until_follows(&daemon, &name, &group.master, group.server(&new));
         }
-        assert_eq!(demotions(&daemon, &name), 1);
+        assert_eq!(demotions(&daemon, &name).len(), 1);
         assert_no_other_failover(&daemon, &name, &new);
     });
 }
@@ -199,7 +147,7 @@ fn one_that_cannot_write_its_file_is_demoted_each_time() {
         for times in 1..=2 {
             group.master.restart();
             wait_until("it is demoted", PATIENCE, || {
-                (demotions(&daemon, &name) == times).then_some(())
+                (demotions(&daemon, &name).len() == times).then_some(())
             });
             wait_until_follows(&daemon, &name, &group.master, group.server(&new));
             group.master.kill9();
@@ -210,7 +158,7 @@ fn one_that_cannot_write_its_file_is_demoted_each_time() {
 
 /// A died, B was promoted and wrote something, and B died too. A is back with what it had.
 fn without_the_recorded_master(kind: ServerKind, other: &Options) -> (Group, Daemon, String) {
-    let mut group = Group::start_each(kind, &durable(), std::slice::from_ref(other));
+    let mut group = Group::start_each(kind, &Options::durable(), std::slice::from_ref(other));
     let name = group.master.addr();
     let daemon = guard(&group, &["-max_down_time=1"]);
     group.master.cmd(&["SET", "kept", "1"]);
@@ -236,7 +184,7 @@ fn assert_untouched(group: &Group, daemon: &Daemon, name: &str) {
     });
     assert_eq!(group.master.role(), "master");
     assert_eq!(group.master.cmd(&["GET", "kept"]), "1");
-    assert_eq!(demotions(daemon, name), 0);
+    assert!(demotions(daemon, name).is_empty());
 }
 
 #[test]
@@ -265,12 +213,12 @@ fn while_the_recorded_master_is_gone_it_is_left_alone_until_somebody_decides() {
 #[test]
 fn it_follows_the_recorded_master_when_that_one_is_back_with_its_data() {
     on_each_kind(|kind| {
-        let (mut group, daemon, name) = without_the_recorded_master(kind, &durable());
+        let (mut group, daemon, name) = without_the_recorded_master(kind, &Options::durable());
         wait_for_diagnosis(&daemon, &name, "NoEligibleReplica");
         assert_untouched(&group, &daemon, &name);
         group.replicas[0].restart();
         wait_until_follows(&daemon, &name, &group.master, &group.replicas[0]);
-        assert_told(&demotion(&daemon, &name), &group.replicas[0].addr());
+        assert_demoted(&wait_for_demotion(&daemon, &name), &group.replicas[0].addr());
         wait_until("it has what the recorded master has", PATIENCE, || {
             (group.master.try_cmd(&["GET", "newer"]).as_deref() == Ok("1")).then_some(())
         });
@@ -304,7 +252,7 @@ fn while_the_recorded_master_hangs_it_is_left_alone() {
         // For a moment, in which the recorded one is not down, and for longer.
         for (max_down_time, for_long) in [("-max_down_time=10", false), ("-max_down_time=1", true)]
         {
-            let mut group = Group::start_with(kind, 1, &durable());
+            let mut group = Group::start_with(kind, 1, &Options::durable());
             let name = group.master.addr();
             let daemon = guard(&group, &[max_down_time]);
             group.master.cmd(&["SET", "kept", "1"]);
@@ -323,7 +271,7 @@ fn while_the_recorded_master_hangs_it_is_left_alone() {
             assert_untouched(&group, &daemon, &name);
             group.replicas[0].cont();
             wait_until_follows(&daemon, &name, &group.master, &group.replicas[0]);
-            demotion(&daemon, &name);
+            wait_for_demotion(&daemon, &name);
             assert_eq!(group.replicas[0].cmd(&["GET", "kept"]), "1");
             assert_no_other_failover(&daemon, &name, &new);
         }
@@ -341,7 +289,7 @@ fn one_that_was_cut_off_follows_when_it_is_reached_again() {
     let new = group.replicas[0].addr();
     let cluster = start_guard(Cluster::plan_on(std::slice::from_ref(node)), &group, &[]);
     let mut writer = Writer::start(&group);
-    let client = Client::of(&group.master);
+    let client = Idler::of(&group.master);
     let cut_at = now();
     network.split(&[old], &[node, replica]);
     cluster.wait_masters(&[&new], PATIENCE);
@@ -350,8 +298,8 @@ fn one_that_was_cut_off_follows_when_it_is_reached_again() {
     let joined_at = now();
     client.wait_until_cut();
     let daemon = cluster.node(0);
-    let entry = demotion(daemon, &name);
-    assert_told(&entry, &new);
+    let entry = wait_for_demotion(daemon, &name);
+    assert_demoted(&entry, &new);
     wait_until("it refuses writes", PATIENCE, || writer.tenure(&name, joined_at));
     writer.stop();
     let written = writer.acknowledged_after(&name, cut_at).len();

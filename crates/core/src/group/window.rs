@@ -4,7 +4,7 @@
 use super::Group;
 use crate::addr::Addr;
 use crate::event::CommandResult;
-use crate::instance::{Facts, Flavor};
+use crate::instance::{Facts, Flavor, ReplicationId};
 use crate::time::{Time, millis};
 use crate::watch::Watch;
 
@@ -12,6 +12,8 @@ use crate::watch::Watch;
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     run_id: Option<Box<str>>,
+    /// The history that it writes. One that is read on another has begun to take over what it is to follow.
+    history: Option<ReplicationId>,
     seen_at: Time,
     /// The latest moment before at which it certainly served nobody, or was heard last.
     earliest: Option<Time>,
@@ -48,6 +50,7 @@ impl Window {
         };
         Self {
             run_id: facts.run_id.clone(),
+            history: facts.replication_id.clone(),
             seen_at,
             earliest,
             offset: offset.unwrap_or(facts.offset).min(facts.offset),
@@ -143,7 +146,9 @@ impl Group {
         after: Option<&Facts>,
     ) -> Option<(String, Option<u64>)> {
         let window = self.windows.remove(addr)?;
-        let same = |facts: &&Facts| facts.run_id == window.run_id;
+        let same = |facts: &&Facts| {
+            facts.run_id == window.run_id && facts.replication_id == window.history
+        };
         let bytes = after.filter(same).and_then(|facts| window.bytes(facts.offset));
         Some((window.end(now, bytes), bytes))
     }

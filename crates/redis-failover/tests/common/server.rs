@@ -75,6 +75,11 @@ impl Options {
         Self::default()
     }
 
+    /// Keeps every acknowledged write over `kill -9`.
+    pub fn durable() -> Self {
+        Self::new().set("appendonly", "yes").set("appendfsync", "always")
+    }
+
     /// A directive of the config file, such as `set("replica-priority", "0")`.
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.directives.push((name.to_owned(), value.to_owned()));

@@ -3,7 +3,7 @@
 //! They talk over plain sockets and not through a client library, so that a measured millisecond
 //! is the server's, and an end of connection or a time-out shows as what it is.
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -269,6 +269,31 @@ fn exchange(connection: &mut BufReader<TcpStream>, args: &[&str]) -> io::Result<
     match line.strip_suffix("\r\n") {
         Some(line) => Ok(line.to_owned()),
         None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended")),
+    }
+}
+
+/// A client that says nothing and waits to be cut off.
+#[derive(Debug)]
+pub struct Idler(BufReader<TcpStream>);
+
+impl Idler {
+    /// Returns when the server knows it.
+    pub fn of(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.addr()).expect("the server listens");
+        stream.set_read_timeout(Some(super::PATIENCE)).expect("a socket can wait");
+        let mut connection = BufReader::new(stream);
+        assert_eq!(exchange(&mut connection, &["PING"]).expect("an answer"), "+PONG");
+        Self(connection)
+    }
+
+    #[track_caller]
+    pub fn wait_until_cut(mut self) {
+        let read = self.0.get_mut().read(&mut [0; 1]);
+        let cut = match &read {
+            Ok(bytes) => *bytes == 0,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        };
+        assert!(cut, "{read:?}");
     }
 }
 
