@@ -38,6 +38,7 @@ mod rules;
 mod switchover;
 mod tell;
 mod wanted;
+mod window;
 
 pub use diagnose::Diagnosis;
 use failover::Hold;
@@ -46,6 +47,7 @@ use restart::Restarted;
 use switchover::Switching;
 use wanted::Wanted;
 pub(crate) use wanted::Wish;
+use window::Window;
 
 /// What the fleet knows and a group needs when something happens.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +105,8 @@ pub struct Group {
     wanted: Option<Wanted>,
     /// Instances that were seen to follow the recorded master, and were not away since, with the name they have for it.
     settled: BTreeMap<Addr, Addr>,
+    /// What instances that returned as masters take beside the recorded one.
+    windows: BTreeMap<Addr, Window>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
     repairs: BTreeMap<Addr, (Time, u32)>,
     /// Since when the role of an instance, changed by hand, is not what it should be.
@@ -200,6 +204,7 @@ impl Group {
             switching: None,
             wanted: None,
             settled: BTreeMap::new(),
+            windows: BTreeMap::new(),
             repairs: BTreeMap::new(),
             drifts: BTreeMap::new(),
             copying: None,
@@ -375,6 +380,7 @@ impl Group {
         self.again.take_if(|(until, _)| *until <= ctx.now);
         self.note_settled();
         self.look_into_restart(ctx);
+        self.note_windows();
         self.tell_suspicion(ctx);
         self.idle_because = None;
         self.wanted_in_the_way(ctx);

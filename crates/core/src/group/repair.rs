@@ -4,6 +4,7 @@
 //! repaired unless the recorded master answers as a master.
 
 use super::identity::{follows_recorded, same_process};
+use super::window::clients_cut;
 use super::{Context, Group, Work};
 use crate::action::Command;
 use crate::addr::Addr;
@@ -25,8 +26,8 @@ impl Group {
             return Some(why);
         }
         let master = self.watches.get(&self.entry.master)?;
-        let master_facts = master.facts().filter(|facts| facts.is_master() && master.serves())?;
-        let master_read_at = master_facts.asked_at;
+        let master_facts = master.facts().filter(|facts| facts.is_master())?;
+        let (master_serves, master_read_at) = (master.serves(), master_facts.asked_at);
         let wrongs: Vec<(Addr, Wrong)> = self
             .watches
             .iter()
@@ -68,6 +69,12 @@ impl Group {
             }
         }
         let Some((addr, kind, why, drift)) = chosen else { return because };
+        if !master_serves {
+            return Some(format!(
+                "{why}; nobody is told to follow {} before it answers",
+                self.entry.master
+            ));
+        }
         // The master must have answered as one after the instance was seen; an older word may be from before a switch.
         let seen_at = self.watches.get(&addr).map(Watch::standing_since)?;
         if master_read_at < seen_at {
@@ -220,21 +227,17 @@ impl Group {
     ) {
         // To make the recorded master one again is a promotion like any other.
         let epoch = self.entry.epoch + u64::from(*addr == self.entry.master);
-        let started_at = self
-            .watches
-            .get(addr)
-            .map(|watch| watch.since().max(self.diagnosed_at))
-            .unwrap_or(ctx.now)
-            .min(ctx.now);
-        let name = match kind {
-            Kind::Demotion => "returned",
-            Kind::Repair
-            | Kind::Failover
-            | Kind::ManualFailover
-            | Kind::Switchover
-            | Kind::Adoption
-            | Kind::ReplicaEvent => "first_sign",
+        let watch = self.watches.get(addr);
+        let window = self.windows.get(addr).filter(|_| kind == Kind::Demotion);
+        let (name, started_at, note) = match window {
+            Some(window) => ("returned", window.seen_at(), Some(window.beginning())),
+            None if kind == Kind::Demotion => ("returned", ctx.now, None),
+            None => {
+                let since = watch.map_or(ctx.now, |watch| watch.since().max(self.diagnosed_at));
+                ("first_sign", since, None)
+            }
         };
+        let started_at = started_at.min(ctx.now);
         let history = HistoryEntry {
             id: format!("{}-{}", self.name, self.entry.history_next),
             kind,
@@ -254,7 +257,7 @@ impl Group {
                 addr: Some(addr.clone()),
                 at_ms: 0.0,
                 node: ctx.me.clone(),
-                note: None,
+                note,
             }],
             ranking: Vec::new(),
         };
@@ -297,7 +300,7 @@ impl Group {
             Work::Repairing { unknown_at: Some(since), .. }
                 if self.is_repaired(&target, *since) =>
             {
-                self.end_repair(ctx, token, &target, Ok(()));
+                self.end_repair(ctx, token, &target, Ok(Repaired { facts: None, cut: false }));
             }
             Work::Repairing { deadline, .. } if ctx.now < *deadline => {}
             Work::Repairing { unknown_at, .. } => {
@@ -329,7 +332,12 @@ impl Group {
                         self.command(ctx.now, token, &master, Command::Promote { run_id })
                     }
                     (Some(true), true) => {
-                        self.end_repair(ctx, token, &target, Ok(()));
+                        self.end_repair(
+                            ctx,
+                            token,
+                            &target,
+                            Ok(Repaired { facts: None, cut: false }),
+                        );
                         return;
                     }
                     (Some(false), false) => {
@@ -353,6 +361,7 @@ impl Group {
     /// The command of a repair ended.
     pub(super) fn repair_ended(&mut self, ctx: &Context<'_>, token: Token, result: CommandResult) {
         let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
+        let cut = clients_cut(&result);
         let end = match result {
             CommandResult::Done { facts, warnings } => {
                 self.warn(ctx.now, &target, &warnings);
@@ -363,7 +372,7 @@ impl Group {
                     (false, true) => {
                         Err("it is a replica still after it was made a master again".to_owned())
                     }
-                    (true, true) | (false, false) => Ok(()),
+                    (true, true) | (false, false) => Ok(Repaired { facts: Some(facts), cut }),
                 }
             }
             CommandResult::NotSent(why) => {
@@ -410,24 +419,36 @@ impl Group {
         ctx: &Context<'_>,
         token: Token,
         target: &Addr,
-        end: Result<(), String>,
+        end: Result<Repaired, String>,
     ) {
-        let (step, outcome, note) = match &end {
-            Ok(()) => ("demoted", Outcome::Done, None),
-            Err(why) => ("failed", Outcome::Failed, Some(why.clone())),
-        };
         let kind = self.entry.saga.as_ref().map(|saga| saga.history.kind);
-        let repaired = kind == Some(Kind::Repair) && end.is_ok();
-        let step = match (repaired, *target == self.entry.master) {
-            (true, true) => "promoted",
-            (true, false) => "repointed",
-            (false, _) => step,
+        let (outcome, window) = match &end {
+            Ok(followed) => {
+                let window = self.close_window(ctx.now, target, followed.facts.as_deref());
+                let step = match kind == Some(Kind::Repair) {
+                    true if *target == self.entry.master => "promoted",
+                    true => "repointed",
+                    false => "demoted",
+                };
+                if kind == Some(Kind::Repair) {
+                    self.copying = Some((target.clone(), ctx.now));
+                }
+                self.mark(ctx, step, Some(target), window.as_ref().map(|(note, _)| note.clone()));
+                if followed.cut {
+                    self.mark(ctx, "clients_cut", Some(target), None);
+                }
+                (Outcome::Done, window)
+            }
+            Err(why) => {
+                self.mark(ctx, "failed", Some(target), Some(why.clone()));
+                (Outcome::Failed, None)
+            }
         };
-        if repaired {
-            self.copying = Some((target.clone(), ctx.now));
-        }
-        self.mark(ctx, step, Some(target), note);
         let Some((mut entry, mut history)) = self.close_saga(ctx.now, outcome) else { return };
+        if let Some((note, bytes)) = window {
+            history.reason = format!("{}; {note}", history.reason);
+            history.bytes_possibly_lost = bytes;
+        }
         if end.is_ok() {
             self.repairs.remove(target);
         } else {
@@ -457,6 +478,14 @@ impl Group {
 fn pointed_away(addr: &Addr, of: &Addr) -> Wrong {
     let why = format!("{addr} was pointed at {of} by hand, which is not of this group");
     Wrong::Drift(Kind::Repair, why)
+}
+
+/// An instance was made what it should be.
+struct Repaired {
+    /// What it reported right after; `None` when that was read later only.
+    facts: Option<Box<Facts>>,
+    /// Its clients were cut off with it.
+    cut: bool,
 }
 
 /// What is wrong with one instance.

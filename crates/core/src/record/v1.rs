@@ -279,7 +279,8 @@ pub struct HistoryEntry {
     pub leader: NodeId,
     /// From the first sign to the verified promotion.
     pub write_gap_ms: Option<f64>,
-    /// How far the promoted replica was behind the last known offset of the master, a lower bound.
+    /// How far the promoted replica was behind the last known offset of the master, a lower bound; of a demotion, what was
+    /// written to the instance while it was a second master.
     pub bytes_possibly_lost: Option<u64>,
     /// Each step with its time.
     pub steps: Vec<Step>,

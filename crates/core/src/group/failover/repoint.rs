@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::addr::Addr;
 use crate::event::{CommandId, CommandResult};
+use crate::group::window::{Window, clients_cut};
 use crate::group::{Context, Group, Work};
 use crate::instance::Facts;
 use crate::node::Token;
@@ -223,6 +224,8 @@ impl Group {
         let Work::Repointing(work) = &mut self.work else { return };
         work.waiting.retain(|addr| !returned.contains(addr));
         for addr in returned {
+            let note = self.windows.get(&addr).map(Window::beginning);
+            self.mark(ctx, "returned", Some(&addr), note);
             self.repoint(ctx, token, addr);
         }
     }
@@ -246,12 +249,18 @@ impl Group {
         let Some(addr) = work.sent_to(id).cloned() else { return };
         let Some(active) = work.active.get_mut(&addr) else { return };
         active.sent = None;
+        let cut = clients_cut(&result);
         match result {
-            CommandResult::Done { warnings, .. } => {
+            CommandResult::Done { facts, warnings } => {
                 work.again_at = ctx.now;
                 self.warn(ctx.now, &addr, &warnings);
+                let window = self.close_window(ctx.now, &addr, Some(&*facts));
+                let demoted = window.is_some();
+                if let Some((note, _)) = window {
+                    self.mark(ctx, "demoted", Some(&addr), Some(note));
+                }
                 self.mark(ctx, "repointed", Some(&addr), None);
-                if self.switched_from().is_some_and(|old| *old == addr) {
+                if cut && (demoted || self.switched_from().is_some_and(|old| *old == addr)) {
                     // They were cut off by the same command.
                     self.mark(ctx, "clients_cut", Some(&addr), None);
                 }
