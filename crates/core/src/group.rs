@@ -31,6 +31,7 @@ mod picture;
 mod quorum;
 mod repair;
 mod replicas;
+mod restart;
 mod rules;
 mod switchover;
 mod tell;
@@ -39,6 +40,7 @@ mod wanted;
 pub use diagnose::Diagnosis;
 use failover::Hold;
 use quorum::Peers;
+use restart::Restarted;
 use switchover::Switching;
 use wanted::Wanted;
 pub(crate) use wanted::Wish;
@@ -101,6 +103,8 @@ pub struct Group {
     settled: BTreeSet<Addr>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
     repairs: BTreeMap<Addr, (Time, u32)>,
+    /// The recorded master runs as another process than the recorded one.
+    restarted: Option<Restarted>,
     /// The master names a replica that another group owns, perhaps not for long.
     stranger: bool,
     /// When this node learned of the last failovers, by epoch.
@@ -191,6 +195,7 @@ impl Group {
             wanted: None,
             settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
+            restarted: None,
             stranger: false,
             failovers: BTreeMap::new(),
             replica_events: BTreeMap::new(),
@@ -242,6 +247,7 @@ impl Group {
             && self.links_up()
             && self.entry.saga.is_none()
             && !self.stranger
+            && self.restarted.is_none()
             && self.wanted.is_none()
             && self.diagnosis == Diagnosis::Healthy;
         if changed || !quiet {
@@ -351,7 +357,8 @@ impl Group {
             }
             Work::Repointing(work) => work.timeout(&self.policy),
         };
-        [hold, again, work, self.wake, self.request_timeout()].into_iter().flatten().min()
+        let restart = self.restart_timeout();
+        [hold, again, work, restart, self.wake, self.request_timeout()].into_iter().flatten().min()
     }
 
     /// The one decision table.
@@ -359,6 +366,7 @@ impl Group {
         self.hold.take_if(|hold| hold.until <= ctx.now);
         self.again.take_if(|(until, _)| *until <= ctx.now);
         self.note_settled();
+        self.look_into_restart(ctx.now);
         self.tell_suspicion(ctx);
         self.idle_because = None;
         self.wanted_in_the_way(ctx);
@@ -463,10 +471,11 @@ impl Group {
             let down = match death {
                 Death::Refusing => sign + policy.crash_down_time,
                 Death::Hung | Death::Unreachable | Death::Loading => sign + policy.max_down_time,
+                Death::Emptied => sign,
             };
             return Some((death, sign, down.min(now)));
         }
-        let since = watch.loading_since()?;
+        let Some(since) = watch.loading_since() else { return self.emptied() };
         let down = since + policy.max_loading_time;
         (now >= down).then_some((Death::Loading, since, down))
     }
@@ -482,6 +491,7 @@ impl Group {
             peers: &self.peers,
             veto: self.veto.as_ref(),
             flapping: self.flapping(ctx.now),
+            restarted: self.restarted.as_ref(),
         };
         let (diagnosis, reason) = diagnose::diagnose(&picture);
         if diagnosis != self.diagnosis {

@@ -63,6 +63,10 @@ pub struct Facts {
     /// Whether it can hold back all writes for a while and go on serving everything else.
     #[serde(default)]
     pub can_pause_writes: bool,
+    /// How many keys it holds in all its databases; `None` in a reading that did not ask for it, and where it does not
+    /// say. It is asked on every new connection, and now and then.
+    #[serde(default)]
+    pub keys: Option<u64>,
 }
 
 /// The role that an instance reports.
@@ -124,5 +128,27 @@ impl Facts {
     /// Whether it is a replica with an established link.
     pub fn link_up(&self) -> bool {
         self.link_last_io_secs().is_some()
+    }
+
+    /// Whether two readings differ in nothing but ages, offsets and counts.
+    pub fn same_standing(&self, other: &Self) -> bool {
+        self.role.same_standing(&other.role)
+            && self.run_id == other.run_id
+            && self.replication_id == other.replication_id
+            && self.priority == other.priority
+            && self.flavor == other.flavor
+    }
+}
+
+impl Role {
+    fn same_standing(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Master { replicas: a }, Self::Master { replicas: b }) => a == b,
+            (
+                Self::Replica { master: a, link: link_a },
+                Self::Replica { master: b, link: link_b },
+            ) => a == b && std::mem::discriminant(link_a) == std::mem::discriminant(link_b),
+            (Self::Master { .. } | Self::Replica { .. }, _) => false,
+        }
     }
 }

@@ -109,6 +109,9 @@ pub struct Policy {
     pub link_timeout: Duration,
     /// The pause until a failed repair is tried again.
     pub repair_interval: Duration,
+    /// How long a master that restarted with no data at all is not followed for the sake of instances that do not answer
+    /// and may have it.
+    pub empty_wait: Duration,
     /// After three failovers within this time every dead master is waited for `max_down_time`.
     pub flapping_window: Duration,
 }
@@ -146,6 +149,7 @@ impl Default for Policy {
             stall_limit: Duration::from_millis(50),
             link_timeout: Duration::from_secs(60),
             repair_interval: Duration::from_secs(5),
+            empty_wait: Duration::from_secs(60),
             flapping_window: Duration::from_secs(60),
         }
     }

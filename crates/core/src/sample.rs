@@ -31,6 +31,7 @@ pub(crate) fn master(asked_at: Time) -> Facts {
         priority: 100,
         ping_period_secs: None,
         can_pause_writes: true,
+        keys: None,
     }
 }
 

@@ -181,4 +181,6 @@ pub enum Death {
     Unreachable,
     /// It restarted and reads its data for too long.
     Loading,
+    /// It restarted without its data, which others still have: whoever follows it loses theirs too.
+    Emptied,
 }

@@ -36,6 +36,12 @@ pub struct Watch {
     returned: bool,
     /// When it was first read in the role that it has now, without a gap since.
     standing_since: Time,
+    /// When the process that it is now was first read.
+    process_since: Time,
+    /// How many keys it held, and when it was asked.
+    keys: Option<(u64, Time)>,
+    /// How many keys the process before it held when they were counted last.
+    keys_before: Option<u64>,
     /// The latest moment at which it provably had news from its master.
     heard_master: Option<Time>,
     /// Since when it answers without trouble.
@@ -97,6 +103,9 @@ impl Watch {
             loading: None,
             returned: true,
             standing_since: now,
+            process_since: now,
+            keys: None,
+            keys_before: None,
             heard_master: None,
             answers_since: now,
             unanswered: VecDeque::new(),
@@ -163,6 +172,21 @@ impl Watch {
     /// When it was first read in the role that it has now, without a gap since.
     pub fn standing_since(&self) -> Time {
         self.standing_since
+    }
+
+    /// When the process that it is now was first read.
+    pub fn process_since(&self) -> Time {
+        self.process_since
+    }
+
+    /// How many keys it held when it was asked at `since` or later.
+    pub fn keys_since(&self, since: Time) -> Option<u64> {
+        self.keys.filter(|(_, asked_at)| *asked_at >= since).map(|(keys, _)| keys)
+    }
+
+    /// How many keys the process before it held when they were counted last.
+    pub fn keys_before(&self) -> Option<u64> {
+        self.keys_before
     }
 
     /// The latest moment at which it provably had news from its master.
@@ -279,6 +303,16 @@ impl Watch {
         let asked = self.unanswered.iter().any(|(_, asked_at)| *asked_at >= since);
         if !asked && self.trouble.is_none() {
             self.next_probe = self.next_probe.min(at);
+        }
+    }
+
+    /// Asks it at once, on a new connection, where it also says how many keys it holds; unless it was asked at `since` or
+    /// later.
+    pub fn ask_keys(&mut self, now: Time, since: Time) {
+        let asked = self.unanswered.iter().any(|(_, asked_at)| *asked_at >= since);
+        if !asked && self.trouble.is_none() {
+            self.next_probe = now;
+            self.next_fresh = true;
         }
     }
 
@@ -440,7 +474,16 @@ impl Watch {
             self.returned = false;
         }
         self.hear_master(&facts);
-        let changed = self.facts.as_ref().is_none_or(|before| !same_standing(before, &facts));
+        let before = self.facts.as_ref();
+        if before.is_none_or(|before| before.run_id != facts.run_id) {
+            self.process_since = facts.asked_at;
+            self.keys_before = self.keys.take().map(|(keys, _)| keys);
+        }
+        // While it reads its data it holds a part of it.
+        if let Some(keys) = facts.keys.filter(|_| self.how != How::Loading) {
+            self.keys = Some((keys, facts.asked_at));
+        }
+        let changed = self.facts.as_ref().is_none_or(|before| !before.same_standing(&facts));
         if changed {
             self.standing_since = now;
         }
@@ -534,29 +577,6 @@ fn down_at(trouble: &Trouble, policy: &Policy) -> Option<Time> {
         }
         None => silent,
     }
-}
-
-/// Whether two readings differ in nothing but ages and offsets.
-fn same_standing(a: &Facts, b: &Facts) -> bool {
-    use crate::instance::{Link, Role};
-    let same_role = match (&a.role, &b.role) {
-        (Role::Master { replicas: a }, Role::Master { replicas: b }) => a == b,
-        (Role::Replica { master: a, link: link_a }, Role::Replica { master: b, link: link_b }) => {
-            a == b
-                && match (link_a, link_b) {
-                    (Link::Up { .. }, Link::Up { .. })
-                    | (Link::Down { .. }, Link::Down { .. })
-                    | (Link::Syncing, Link::Syncing) => true,
-                    (Link::Up { .. } | Link::Down { .. } | Link::Syncing, _) => false,
-                }
-        }
-        (Role::Master { .. } | Role::Replica { .. }, _) => false,
-    };
-    same_role
-        && a.run_id == b.run_id
-        && a.replication_id == b.replication_id
-        && a.priority == b.priority
-        && a.flavor == b.flavor
 }
 
 #[cfg(test)]

@@ -117,6 +117,7 @@ impl Desk {
                     priority: 100,
                     ping_period_secs: None,
                     can_pause_writes: true,
+                    keys: None,
                 })),
                 socket: Some(addr.clone()),
             },

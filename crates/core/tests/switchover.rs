@@ -210,6 +210,7 @@ impl Desk {
             priority: 100,
             ping_period_secs: Some(10),
             can_pause_writes: server.can_pause,
+            keys: None,
         }
     }
 

@@ -27,7 +27,7 @@ fn a_seed_is_the_whole_run() {
 /// What is found in the first seeds when the driver makes this mistake.
 fn found(wrong: Wrong) -> Vec<&'static str> {
     let options = Options { wrong: Some(wrong), ..short() };
-    let outcomes: Vec<Outcome> = (0..20).map(|seed| run(seed, &options)).collect();
+    let outcomes: Vec<Outcome> = (0..100).map(|seed| run(seed, &options)).collect();
     let mut found: Vec<&str> = outcomes
         .into_iter()
         .filter_map(|outcome| outcome.violation)

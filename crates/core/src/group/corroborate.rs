@@ -56,7 +56,8 @@ pub(crate) struct Hearing<'a> {
 /// Hears the replicas.
 ///
 /// *Refusing*: every reachable replica says that its link is down. *Hung*, *loading*: no word is needed, a replica's link
-/// to a silent master stays up for a minute; they are only asked for their offsets. *Unreachable*, and a refusal that a
+/// to a silent master stays up for a minute; they are only asked for their offsets. *Emptied*: nor is it, the master said
+/// so itself. *Unreachable*, and a refusal that a
 /// replica contradicts for long: a replica with its link up has a veto while it has news of the master, and an idle
 /// master needs its ping period to give any.
 pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
@@ -78,7 +79,7 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
                 .link_last_io_secs()
                 .map(|secs| facts.asked_at - Duration::from_secs(secs.saturating_add(1)));
             match death {
-                Death::Hung | Death::Loading => {}
+                Death::Hung | Death::Loading | Death::Emptied => {}
                 Death::Refusing if now < sign + policy.max_down_time => {
                     ask.push(Question { addr: addr.clone(), at: now, since: down });
                 }
@@ -118,7 +119,7 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
             since: facts.asked_at + Duration::from_micros(1),
         };
         match death {
-            Death::Hung | Death::Loading => {}
+            Death::Hung | Death::Loading | Death::Emptied => {}
             Death::Refusing if now < sign + policy.max_down_time => {
                 let pause = if waited_long {
                     policy.reconnect_interval_max

@@ -7,6 +7,7 @@ use crate::group::Veto;
 use crate::group::elect::{Contest, ago, judge};
 use crate::group::identity::{follows_recorded, same_process};
 use crate::group::quorum::Peers;
+use crate::group::restart::{Restarted, keys_in_words};
 use crate::instance::{Link, Role};
 use crate::policy::Policy;
 use crate::record::{GroupEntry, Phase};
@@ -31,6 +32,8 @@ pub enum Diagnosis {
     MasterUnreachableFromHere,
     /// The master reads its data from disk.
     MasterLoading,
+    /// The master restarted without its data, which others have, or may have.
+    MasterRestartedEmpty,
     /// A script blocks the master, or it takes no more clients.
     MasterBusy,
     /// The master refuses writes because it cannot save.
@@ -65,6 +68,7 @@ impl Diagnosis {
             Death::Hung => Self::MasterHung,
             Death::Unreachable => Self::MasterUnreachable,
             Death::Loading => Self::MasterLoading,
+            Death::Emptied => Self::MasterRestartedEmpty,
         }
     }
 
@@ -78,6 +82,7 @@ impl Diagnosis {
             Self::MasterUnreachable => "MasterUnreachable",
             Self::MasterUnreachableFromHere => "MasterUnreachableFromHere",
             Self::MasterLoading => "MasterLoading",
+            Self::MasterRestartedEmpty => "MasterRestartedEmpty",
             Self::MasterBusy => "MasterBusy",
             Self::MasterMisconfigured => "MasterMisconfigured",
             Self::AuthenticationFailed => "AuthenticationFailed",
@@ -103,6 +108,7 @@ impl Diagnosis {
             | Self::MasterHung
             | Self::MasterUnreachable
             | Self::MasterUnreachableFromHere
+            | Self::MasterRestartedEmpty
             | Self::WholeGroupUnreachable
             | Self::QuorumLost
             | Self::Flapping
@@ -154,6 +160,8 @@ pub(crate) struct Picture<'a> {
     pub(crate) veto: Option<&'a Veto>,
     /// Until when there were too many failovers.
     pub(crate) flapping: Option<Time>,
+    /// The recorded master runs as another process than the recorded one.
+    pub(crate) restarted: Option<&'a Restarted>,
 }
 
 impl<'a> Picture<'a> {
@@ -178,6 +186,7 @@ impl<'a> Picture<'a> {
                 .and_then(Watch::trouble_since)
                 .unwrap_or(self.now),
             read_after: None,
+            emptied: self.restarted == Some(&Restarted::Emptied),
             now: self.now,
         }
     }
@@ -273,6 +282,11 @@ pub(crate) fn death_in_words(master: &Addr, death: Death, watch: &Watch, now: Ti
         Death::Loading => {
             format!("the master {master} restarted and is loading its data since {since}")
         }
+        Death::Emptied => format!(
+            "the master {master} restarted {} ago without its data: it holds {}, and others of the group hold more",
+            ago(now, watch.process_since()),
+            keys_in_words(watch)
+        ),
     }
 }
 
@@ -327,6 +341,20 @@ fn dead(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
 fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
     let Picture { entry, policy, now, .. } = *picture;
     let master = &entry.master;
+    match picture.restarted {
+        Some(Restarted::Emptied) => {
+            let words = death_in_words(master, Death::Emptied, watch, now);
+            let words = match picture.veto {
+                Some(veto) => format!("{words}, but {}", veto.why),
+                None => words,
+            };
+            return (Diagnosis::MasterRestartedEmpty, words);
+        }
+        Some(Restarted::Waiting { why, .. } | Restarted::Held(why)) => {
+            return (Diagnosis::MasterRestartedEmpty, why.clone());
+        }
+        Some(Restarted::Asking { .. } | Restarted::Kept) | None => {}
+    }
     let follows = watch.facts().and_then(|facts| Some((facts.asked_at, facts.follows()?)));
     if let Some((_, of)) = follows.filter(|(asked_at, _)| *asked_at >= picture.master_since) {
         return (

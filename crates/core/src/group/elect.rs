@@ -26,6 +26,9 @@ pub(crate) struct Contest<'a> {
     pub(crate) tried: &'a [Attempt],
     /// When the master died; now, when it lives and the question is who could replace it.
     pub(crate) dead_since: Time,
+    /// The recorded master lost its data: whoever has data of the group is better than it, also one whose copy of what the
+    /// master has now is on its way.
+    pub(crate) emptied: bool,
     /// Only what was asked at or after this counts as an offset; candidates that did not answer since are out.
     pub(crate) read_after: Option<Time>,
     pub(crate) now: Time,
@@ -91,7 +94,7 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
         )),
         _ => None,
     };
-    let known = last_known_offset(contest);
+    let known = last_known_offset(contest).filter(|_| !contest.emptied);
     let mut ranking: Vec<RankedCandidate> = (1..)
         .zip(&eligible)
         .map(|(rank, (addr, facts))| RankedCandidate {
@@ -135,6 +138,10 @@ pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts,
         return Err("is the recorded master under another address".to_owned());
     }
     judge_rules(contest, addr, facts)?;
+    if contest.emptied {
+        judge_rescuer(contest, addr, facts)?;
+        return Ok(facts);
+    }
     // The link first: while it copies its master's data, a replica reports a history of its own making.
     judge_link(policy, dead_since, now, facts)?;
     judge_history(contest, facts)?;
@@ -209,6 +216,21 @@ pub(crate) fn judge_heir(contest: &Contest<'_>, facts: &Facts) -> Result<(), Str
     judge_history(contest, facts)
 }
 
+/// Whether it can take over from a master that lost its data. How its link is says nothing here: until a full copy has
+/// arrived a replica keeps its data, and with it the name of its history.
+fn judge_rescuer(contest: &Contest<'_>, addr: &Addr, facts: &Facts) -> Result<(), String> {
+    let ours = |id: &ReplicationId| contest.entry.lineage.contains(id);
+    let known = facts.replication_id.as_ref().is_some_and(ours)
+        || facts.second_replication_id.as_ref().is_some_and(ours);
+    if !known {
+        return Err("is on a history that was never the group's".to_owned());
+    }
+    if contest.watches.get(addr).and_then(|watch| watch.keys_since(Time::ZERO)) == Some(0) {
+        return Err("holds no keys either".to_owned());
+    }
+    Ok(())
+}
+
 /// Its data must be of this group's history; the replication id decides, the address only where there is none.
 fn judge_history(contest: &Contest<'_>, facts: &Facts) -> Result<(), String> {
     let entry = contest.entry;
@@ -265,7 +287,7 @@ fn lineage<'a>(contest: &Contest<'a>) -> Vec<&'a ReplicationId> {
         .filter(|facts| facts.is_master())
         .and_then(|facts| facts.replication_id.as_ref())
         // One that the record knows as an older one was read before the record went on.
-        .filter(|id| !contest.entry.lineage.contains(id));
+        .filter(|id| !contest.emptied && !contest.entry.lineage.contains(id));
     own.into_iter().chain(&contest.entry.lineage).collect()
 }
 

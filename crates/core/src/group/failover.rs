@@ -195,6 +195,7 @@ impl Group {
             tried,
             dead_since: sign,
             read_after,
+            emptied: self.is_emptied(),
             now,
         })
     }

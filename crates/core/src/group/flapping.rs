@@ -67,6 +67,10 @@ impl Group {
 
     /// Until when, and why, a dead master is not replaced yet for the sake of what was done before.
     pub(super) fn held_back(&self, now: Time, death: Death, sign: Time) -> Option<(Time, String)> {
+        if death == Death::Emptied {
+            // Its replicas are wiped within a second: there is nothing left to wait for.
+            return None;
+        }
         let patient = sign + self.policy.max_down_time;
         if now < patient
             && let Some(why) = self.flapping_in_words(now)
@@ -74,7 +78,7 @@ impl Group {
             return Some((patient, why));
         }
         match death {
-            Death::Refusing | Death::Loading => None,
+            Death::Refusing | Death::Loading | Death::Emptied => None,
             Death::Hung | Death::Unreachable => {
                 let last = self.failovers.values().max()?;
                 let until = *last + self.policy.cooldown;

@@ -90,7 +90,9 @@ impl Group {
         if entry == self.entry {
             return false;
         }
-        self.propose(token, format!("what was learned of {}", self.name), entry, None);
+        let history = self.lost_for_good(ctx);
+        entry.history_next += u64::from(history.is_some());
+        self.propose(token, format!("what was learned of {}", self.name), entry, history);
         true
     }
 
@@ -104,8 +106,13 @@ impl Group {
         };
         let Role::Master { replicas } = &facts.role else { return false };
         entry.flavor = Some(facts.flavor);
+        // The history of one that may have lost its data is not the group's before that is settled.
+        if self.restart_in_doubt().is_none() {
+            entry.master_run_id.clone_from(&facts.run_id);
+        }
         if let Some(id) = &facts.replication_id
             && entry.lineage.first() != Some(id)
+            && self.restart_in_doubt().is_none()
         {
             entry.lineage.retain(|known| known != id);
             entry.lineage.insert(0, id.clone());
@@ -149,7 +156,9 @@ impl Group {
         for (addr, surely, history) in settled {
             // A master that restarted begins another history when its first replica comes, and may die before it is
             // read again: whoever has its link up has its master's history. The newest is what the master says.
-            if let Some(id) = history.filter(|id| !entry.lineage.contains(id)) {
+            if let Some(id) = history
+                .filter(|id| !entry.lineage.contains(id) && self.restart_in_doubt().is_none())
+            {
                 entry.lineage.insert(entry.lineage.len().min(1), id);
                 entry.lineage.truncate(LINEAGE_MAX);
             }

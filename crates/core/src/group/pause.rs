@@ -171,6 +171,7 @@ impl Group {
             tried: &[],
             dead_since: now,
             read_after: None,
+            emptied: false,
             now,
         };
         let fits = taken_over || judge_heir(&contest, heir).is_ok();
@@ -188,6 +189,7 @@ impl Group {
             known.abandoned = None;
         }
         let facts = self.watches.get(master).and_then(Watch::facts);
+        entry.master_run_id = facts.and_then(|facts| facts.run_id.clone());
         if let Some(id) = facts.and_then(|facts| facts.replication_id.clone()) {
             entry.lineage.retain(|known| *known != id);
             entry.lineage.insert(0, id);

@@ -158,6 +158,7 @@ impl Group {
                 tried: &[],
                 dead_since,
                 read_after: None,
+                emptied: self.is_emptied(),
                 now,
             },
             addr,

@@ -20,6 +20,9 @@ const PAUSE_DOUBLINGS_MAX: u32 = 6;
 impl Group {
     /// Repairs one instance, if one needs it; the sentence says why one that looks wrong is left alone.
     pub(super) fn consider_repair(&mut self, ctx: &Context<'_>, token: Token) -> Option<String> {
+        if let Some(why) = self.restart_in_doubt() {
+            return Some(why);
+        }
         let master = self.watches.get(&self.entry.master)?;
         let master_facts = master.facts().filter(|facts| facts.is_master() && master.serves())?;
         let master_read_at = master_facts.asked_at;
@@ -218,6 +221,12 @@ impl Group {
         if self.death(ctx.now).is_some() {
             // A dead master comes first; nobody is pointed at it.
             self.end_repair(ctx, token, &target, Err("the recorded master died".to_owned()));
+            return;
+        }
+        if !matches!(self.work, Work::Repairing { .. })
+            && let Some(why) = self.restart_in_doubt()
+        {
+            self.end_repair(ctx, token, &target, Err(why));
             return;
         }
         match &self.work {

@@ -24,6 +24,9 @@ pub struct GroupEntry {
     pub instances: BTreeMap<Addr, Known>,
     /// The histories of writes that the group's masters had, newest first.
     pub lineage: Vec<ReplicationId>,
+    /// The process that is the master. Another one behind its address has restarted, and may have lost its data.
+    #[serde(default)]
+    pub master_run_id: Option<Box<str>>,
     /// Whether the program may act on the group.
     pub status: Status,
     /// What is being changed right now.
@@ -42,6 +45,7 @@ impl GroupEntry {
             epoch: 0,
             flavor: None,
             lineage: Vec::new(),
+            master_run_id: None,
             status: Status::Active,
             saga: None,
             history_next: 1,

@@ -36,6 +36,8 @@ pub(crate) struct Desk {
     pub(crate) fleet: Fleet,
     pub(crate) now: Time,
     pub(crate) servers: BTreeMap<u16, Server>,
+    /// The master's process is another one than at the start, and has no data.
+    pub(crate) emptied: bool,
     /// Proposals are committed at once unless this is set; then they wait in `proposed`.
     pub(crate) slow: bool,
     pub(crate) proposed: Vec<(ProposalId, Vec<Change>)>,
@@ -87,6 +89,7 @@ pub(crate) fn facts(asked_at: Time, port: u16, role: Role) -> Facts {
         priority: 100,
         ping_period_secs: Some(10),
         can_pause_writes: true,
+        keys: Some(10),
     }
 }
 
@@ -102,6 +105,7 @@ impl Desk {
                 (REPLICA, replica(up())),
                 (OTHER, replica(up())),
             ]),
+            emptied: false,
             slow: false,
             proposed: Vec::new(),
             asked: Vec::new(),
@@ -171,11 +175,15 @@ impl Desk {
         let outcome = match self.servers[&port].clone() {
             Server::Silent => return,
             Server::Refuses => Probed::Refused,
-            Server::Is(role) => Probed::Replied {
-                health: Health::Fine,
-                facts: Some(Box::new(facts(self.now, port, role))),
-                socket: None,
-            },
+            Server::Is(role) => {
+                let mut facts = facts(self.now, port, role);
+                if self.emptied && port == MASTER {
+                    facts.run_id = Some("again".into());
+                    facts.replication_id = Some(ReplicationId("new".into()));
+                    facts.keys = Some(0);
+                }
+                Probed::Replied { health: Health::Fine, facts: Some(Box::new(facts)), socket: None }
+            }
         };
         self.fleet.handle(self.now, Event::Probed { addr, seq, outcome });
     }

@@ -175,3 +175,28 @@ fn a_replica_that_only_another_node_reaches_can_veto() {
     assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]));
     assert_eq!(desk.diagnosis(), "MasterUnreachableFromHere");
 }
+
+#[test]
+fn a_master_that_restarted_empty_needs_the_voters_too_and_a_follower_says_so_of_it() {
+    let restarted = |desk: &mut Desk| {
+        desk.emptied = true;
+        for port in [REPLICA, OTHER] {
+            desk.servers.insert(port, replica(down()));
+        }
+        desk.handle(Event::Ended { addr: addr(MASTER) });
+        desk.pass(20);
+    };
+    let mut desk = Desk::new();
+    restarted(&mut desk);
+    assert_eq!(desk.commands, [], "one voter of three is not enough");
+    assert_eq!(desk.diagnosis(), "MasterRestartedEmpty");
+    desk.testify("b", 1, desk.now, Some(Death::Emptied));
+    desk.pass(20);
+    assert!(matches!(desk.commands[..], [(_, Command::Promote { .. }, _, _), ..]));
+
+    let mut desk = Desk::new();
+    desk.handle(Event::Leadership(Leadership::Follower { leader: node("b") }));
+    restarted(&mut desk);
+    let testimony = desk.fleet.testify(desk.now, &group()).expect("it guards the group");
+    assert_eq!(testimony.dead, Some(Death::Emptied));
+}

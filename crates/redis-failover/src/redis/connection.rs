@@ -23,6 +23,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_BYTES: usize = 4 * 1024;
 /// A write of a few hundred bytes that takes longer is not going to end.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a server is asked how many keys it holds; also on every new connection.
+const KEYS_INTERVAL: Duration = Duration::from_secs(30);
 /// Most replies that may be outstanding on one connection.
 const EXPECTED_MAX: usize = 64;
 
@@ -51,6 +53,7 @@ enum Expect {
     Name,
     Server,
     PingPeriod,
+    Keys,
     Ping,
     Replication { seq: ProbeSeq, asked_at: Time },
     Role,
@@ -79,6 +82,9 @@ pub(super) struct Connection {
     expected: VecDeque<Expect>,
     server: Option<ServerInfo>,
     ping_period_secs: Option<u32>,
+    keys_asked_at: Option<Time>,
+    /// How many keys it holds, until the next facts carry it.
+    keys: Option<u64>,
     last_reply: Option<Time>,
     login_error: Option<String>,
     /// The answer to `PING` of the probe that is being answered.
@@ -101,6 +107,8 @@ impl Connection {
             expected: VecDeque::new(),
             server: None,
             ping_period_secs: None,
+            keys_asked_at: None,
+            keys: None,
             last_reply: None,
             login_error: None,
             health: None,
@@ -163,6 +171,11 @@ impl Connection {
             // Its name differs between versions. Where it may not be read, the policy has the servers' default.
             encode_command(out, &["CONFIG", "GET", "repl-ping-*-period"]);
             self.expected.push_back(Expect::PingPeriod);
+        }
+        if self.keys_asked_at.is_none_or(|at| asked_at.since(at) >= KEYS_INTERVAL) {
+            self.keys_asked_at = Some(asked_at);
+            encode_command(out, &["INFO", "keyspace"]);
+            self.expected.push_back(Expect::Keys);
         }
         encode_command(out, &["PING"]);
         self.expected.push_back(Expect::Ping);
@@ -267,6 +280,10 @@ impl Connection {
                 }
                 Ok(Taken::Nothing)
             }
+            Expect::Keys => {
+                self.keys = frame.text().and_then(info::keys);
+                Ok(Taken::Nothing)
+            }
             Expect::Ping => {
                 self.health = Some(self.health_of(&frame));
                 Ok(Taken::Nothing)
@@ -353,6 +370,7 @@ impl Connection {
                 let mut facts = info::replication(text, server, asked_at)
                     .map_err(|error| Broken::Garbage(error.to_string()))?;
                 facts.ping_period_secs = self.ping_period_secs;
+                facts.keys = self.keys.take();
                 Some(Box::new(facts))
             }
             (None, Some(_)) => None,

@@ -1,7 +1,7 @@
 //! What servers say of themselves in `INFO`, read into facts.
 //!
-//! Two sections are asked for: `server` once a connection, for the flavor, version and run id, and `replication` with
-//! every probe. A text that leaves open who the server is or whom it follows is an error; anything less is read as the
+//! Three sections are asked for: `server` once a connection, for the flavor, version and run id, `replication` with every
+//! probe, and `keyspace` now and then. A text that leaves open who the server is or whom it follows is an error; anything less is read as the
 //! safe side of what it may mean. Verdicts about what was read are not here.
 
 use std::collections::BTreeSet;
@@ -197,6 +197,7 @@ pub(crate) fn replication(
         // Not of this section: the connection asks for it once.
         ping_period_secs: None,
         can_pause_writes: server.words().write_pause,
+        keys: None,
         asked_at,
         flavor: server.flavor,
         version: server.version.clone(),
@@ -210,6 +211,21 @@ pub(crate) fn replication(
             .and_then(|text| text.parse().ok())
             .unwrap_or(PRIORITY_DEFAULT),
     })
+}
+
+/// Reads the answer to `INFO keyspace`: how many keys there are in all databases; `None` when it is no such answer.
+pub(crate) fn keys(text: &[u8]) -> Option<u64> {
+    if !text.starts_with(b"# Keyspace") {
+        return None;
+    }
+    let mut sum: u64 = 0;
+    for (key, value) in fields(text) {
+        if key.starts_with("db") {
+            let count = value.split(',').find_map(|part| part.strip_prefix("keys="))?;
+            sum = sum.saturating_add(count.parse().ok()?);
+        }
+    }
+    Some(sum)
 }
 
 fn redis_role(text: &[u8], fields: &Fields<'_>, is_master: bool) -> Result<Role, InfoError> {

@@ -102,6 +102,9 @@ impl BestPromoted {
             .collect();
         let has: BTreeSet<Value> =
             truth.servers[chosen].data().iter().map(|kept| kept.value).collect();
+        // What a master took after it had lost everything else is a little, and goes for the sake of the rest.
+        let kept = truth.servers[chosen].data().len();
+        let emptied = truth.lost_its_data(master);
         for (other, server) in truth.servers.iter().enumerate() {
             let given_up = tried.iter().any(|attempt| attempt.addr == truth.addrs[other]);
             if other == chosen || other == master || given_up || !self.known(server, truth.now) {
@@ -113,7 +116,7 @@ impl BestPromoted {
                 .filter(|kept| kept.at + NEWS < truth.now)
                 .filter(|kept| lost_with.contains(&kept.value) && !has.contains(&kept.value))
                 .count();
-            if more > 0 {
+            if more > 0 && !(emptied && server.data().len() <= kept) {
                 return Err(format!(
                     "{candidate} was elected, but {} could take over too and has {more} acknowledged writes more",
                     truth.addrs[other]

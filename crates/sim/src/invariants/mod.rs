@@ -84,6 +84,13 @@ impl Truth<'_> {
     pub(crate) fn index(&self, addr: &Addr) -> Option<usize> {
         self.addrs.iter().position(|known| known == addr)
     }
+
+    /// Whether a master has so much less than another server that it must have restarted without its data.
+    pub(crate) fn lost_its_data(&self, master: usize) -> bool {
+        let held = |server: &Server| server.data().len();
+        let most = self.servers.iter().map(held).max().unwrap_or_default();
+        held(&self.servers[master]) < most.div_ceil(2)
+    }
 }
 
 /// The invariants that are checked at every step.

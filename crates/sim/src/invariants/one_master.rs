@@ -29,13 +29,16 @@ impl OneMaster {
             let server = &truth.servers[index];
             server.part() == Part::Master && server.running() == Running::Up
         };
+        // One that restarted without its data is as good as dead, and nobody is made to follow it.
+        let emptied = truth.lost_its_data(recorded);
         if let Seen::Vetted { candidate } = seen
             && serves(recorded)
+            && !emptied
             && truth.now.since(truth.servers[recorded].running_since()) > WELL_AFTER
         {
             return Err(format!("{candidate} was elected, but {} serves", entry.master));
         }
-        let acted_on = serves(recorded) && entry.status == Status::Active;
+        let acted_on = serves(recorded) && !emptied && entry.status == Status::Active;
         for (index, since) in self.beside.iter_mut().enumerate() {
             if !acted_on || index == recorded || !serves(index) {
                 *since = None;

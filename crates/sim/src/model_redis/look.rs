@@ -107,6 +107,7 @@ impl Server {
             priority: self.priority,
             ping_period_secs: None,
             can_pause_writes: true,
+            keys: u64::try_from(self.data.len()).ok(),
         }
     }
 }

@@ -57,6 +57,7 @@ impl Case {
             peers: &self.peers,
             tried: &self.tried,
             dead_since: at(5),
+            emptied: false,
             read_after: Some(at(6)),
             now: at(11),
         })

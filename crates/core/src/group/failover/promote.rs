@@ -263,6 +263,7 @@ impl Group {
             entry.lineage.insert(0, id.clone());
         }
         entry.lineage.truncate(LINEAGE_MAX);
+        entry.master_run_id.clone_from(&facts.run_id);
         if let Some(known) = entry.instances.get_mut(target) {
             known.attached = true;
             known.abandoned = None;
@@ -326,9 +327,11 @@ impl Group {
     /// A recorded master that came back while its candidates failed is a verified one: nobody else is promoted, and who
     /// was promoted beside it is demoted.
     fn recorded_serves(&self) -> bool {
-        self.watches
-            .get(&self.entry.master)
-            .is_some_and(|watch| watch.serves() && watch.facts().is_some_and(Facts::is_master))
+        !self.is_emptied()
+            && self
+                .watches
+                .get(&self.entry.master)
+                .is_some_and(|watch| watch.serves() && watch.facts().is_some_and(Facts::is_master))
     }
 
     /// Every candidate was tried: the group is halted when anything may have been changed.

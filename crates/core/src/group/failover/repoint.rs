@@ -82,6 +82,11 @@ impl Group {
             );
             return;
         }
+        if let Some(why) = self.restart_in_doubt() {
+            // Whoever is pointed at it now loses what it has.
+            self.finish_failover(ctx, token, Some(&why));
+            return;
+        }
         if !matches!(self.work, Work::Repointing(_)) {
             let master = self.entry.master.clone();
             let read = self.facts_of(ctx.now, &master);

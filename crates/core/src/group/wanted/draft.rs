@@ -37,6 +37,9 @@ impl Group {
                 "{old} does not answer as a master now: a switchover needs a healthy one, a failover does not"
             ));
         };
+        if let Some(why) = self.restart_in_doubt() {
+            return refused(why);
+        }
         let election = elect(&self.contest(ctx, None));
         let linked = |addr: &Addr| {
             let facts =
@@ -173,6 +176,7 @@ impl Group {
             tried: &[],
             dead_since: sign,
             read_after,
+            emptied: self.is_emptied(),
             now: ctx.now,
         }
     }

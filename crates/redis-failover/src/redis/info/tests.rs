@@ -100,6 +100,7 @@ fn a_master_names_its_replicas() {
         Ok(Facts {
             ping_period_secs: None,
             can_pause_writes: true,
+            keys: None,
             asked_at: ASKED_AT,
             flavor: Flavor::Redis,
             version: "7.0.15".into(),
@@ -116,6 +117,18 @@ fn a_master_names_its_replicas() {
     let valkey = redis(fixture!("valkey-8.0-master")).expect("facts");
     assert_eq!(replicas(&valkey), ["127.0.0.1:23112", "127.0.0.1:23113"]);
     assert_eq!(valkey.offset, 106);
+}
+
+#[test]
+fn the_keys_of_all_databases_are_counted() {
+    let text =
+        b"# Keyspace\r\ndb0:keys=3,expires=1,avg_ttl=5\r\ndb12:keys=40,expires=0,avg_ttl=0\r\n";
+    assert_eq!(keys(text), Some(43));
+    assert_eq!(keys(b"# Keyspace\r\n"), Some(0));
+    for other in [&b"# Replication\r\nrole:master\r\n"[..], b"# Keyspace\r\ndb0:keys=many\r\n", b""]
+    {
+        assert_eq!(keys(other), None);
+    }
 }
 
 #[test]

@@ -1,0 +1,254 @@
+//! A recorded master that restarted within its down time: whether it has its data still, before anyone follows it.
+//!
+//! Replicas come back to their master by themselves and take over what it has: within a second of its start, or six, they
+//! are as empty as it is. Whoever still has the data is promoted before that. Offsets alone prove nothing here: a master
+//! that read an append-only file has all its data, a new history, and counts from zero.
+
+use super::elect::{Contest, judge};
+use super::identity::same_process;
+use super::{Context, Group};
+use crate::addr::Addr;
+use crate::instance::Facts;
+use crate::record::{HistoryEntry, Kind, Outcome, Step};
+use crate::time::Time;
+use crate::watch::{Death, Watch};
+
+/// What is known of a recorded master that runs as another process than the recorded one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Restarted {
+    /// It and the others are being asked what they hold.
+    Asking {
+        /// Who does not answer until then has nothing to say.
+        until: Time,
+    },
+    /// It holds nothing, and who may have its data does not answer.
+    Waiting {
+        /// For so long.
+        until: Time,
+        /// What is known, a sentence.
+        why: String,
+    },
+    /// Somebody has more than it has, and cannot be promoted: a sentence.
+    Held(String),
+    /// Somebody who can be promoted has more than it has.
+    Emptied,
+    /// It has what the others have, or nobody has more: it goes on.
+    Kept,
+}
+
+impl Restarted {
+    /// Why nobody is pointed at it for now; `None` when it goes on.
+    pub(super) fn in_words(&self, master: &Addr) -> Option<String> {
+        match self {
+            Self::Asking { .. } => {
+                Some(format!("{master} restarted, and is asked whether it has its data still"))
+            }
+            Self::Waiting { why, .. } | Self::Held(why) => Some(why.clone()),
+            Self::Emptied => Some(format!("{master} restarted without its data")),
+            Self::Kept => None,
+        }
+    }
+}
+
+/// A master that restarted with less than this part of the keys that one of its replicas holds lost its data: clients may
+/// have written a little by the time it is looked at, and a replica may still hold what its master let expire.
+const EMPTY_SHARE: u64 = 2;
+/// With less than this part of them it has nothing that would be missed, also beside data of an unknown history.
+const NOTHING_SHARE: u64 = 100;
+
+/// Who has to be asked for what it holds.
+type Ask = Vec<Addr>;
+
+impl Group {
+    /// Finds out whether a recorded master that restarted has its data; on every node, since the voters have to agree.
+    pub(super) fn look_into_restart(&mut self, now: Time) {
+        let (restarted, ask) = self.judge_restart(now);
+        for addr in ask {
+            if let Some(watch) = self.watches.get_mut(&addr) {
+                watch.ask_keys(now, now - self.policy.corroboration_timeout);
+            }
+        }
+        self.changed |= restarted != self.restarted;
+        self.restarted = restarted;
+    }
+
+    /// Whether the recorded master restarted without its data, which somebody has who can be promoted.
+    pub(super) fn is_emptied(&self) -> bool {
+        self.restarted == Some(Restarted::Emptied)
+    }
+
+    /// Why nobody is pointed at the recorded master although it answers as one.
+    pub(super) fn restart_in_doubt(&self) -> Option<String> {
+        self.restarted.as_ref()?.in_words(&self.entry.master)
+    }
+
+    /// As a death, with the first sign of it.
+    pub(super) fn emptied(&self) -> Option<(Death, Time, Time)> {
+        let watch = self.watches.get(&self.entry.master).filter(|_| self.is_emptied())?;
+        Some((Death::Emptied, watch.process_since(), watch.process_since()))
+    }
+
+    /// When what is concluded of a restart changes with time alone.
+    pub(super) fn restart_timeout(&self) -> Option<Time> {
+        match self.restarted {
+            Some(Restarted::Asking { until } | Restarted::Waiting { until, .. }) => Some(until),
+            Some(Restarted::Held(_) | Restarted::Emptied | Restarted::Kept) | None => None,
+        }
+    }
+
+    fn judge_restart(&self, now: Time) -> (Option<Restarted>, Ask) {
+        let none = (None, Ask::new());
+        let master = &self.entry.master;
+        let watch = self.watches.get(master).filter(|watch| watch.serves());
+        let (Some(recorded), Some(watch)) = (&self.entry.master_run_id, watch) else { return none };
+        let Some(facts) = watch.facts().filter(|facts| facts.is_master()) else { return none };
+        if facts.run_id.as_ref().is_none_or(|run_id| run_id == recorded) {
+            return none;
+        }
+        let since = watch.process_since();
+        let until = since + self.policy.corroboration_timeout;
+        let asking = now < until;
+        let mut ask = Ask::new();
+        let keys = watch.keys_since(since);
+        if keys.is_none() && asking {
+            ask.push(master.clone());
+        }
+        let mut absent = Vec::new();
+        let mut held = None;
+        for (addr, other) in self.watches.iter().filter(|(addr, _)| *addr != master) {
+            if !self.entry.instances.get(addr).is_some_and(|known| known.attached) {
+                continue;
+            }
+            let Some(theirs) = other.facts().filter(|_| other.serves()) else {
+                absent.push(addr.to_string());
+                continue;
+            };
+            if same_process(facts, theirs) || is_copy(facts, theirs) {
+                continue;
+            }
+            let count = other.keys_since(since).filter(|_| theirs.asked_at >= since);
+            if count.is_none() && asking {
+                ask.push(addr.clone());
+                continue;
+            }
+            // One that does not say how much it holds is known by its offset alone.
+            let more_than = |share: u64| match (keys, count) {
+                (Some(keys), Some(count)) => count > 0 && (keys == 0 || count / share > keys),
+                (None, _) | (_, None) => false,
+            };
+            if !self.is_ahead(facts, theirs) && !more_than(EMPTY_SHARE) {
+                continue;
+            }
+            match judge(&self.rescue(now), addr) {
+                Ok(_) => return (Some(Restarted::Emptied), Ask::new()),
+                Err(why) if more_than(NOTHING_SHARE) => {
+                    held.get_or_insert(format!(
+                        "{master} restarted with less data than {addr} holds, which is not promoted because it {why}; \
+                         a failover with force promotes it all the same, and forgetting it lets {master} go on"
+                    ));
+                }
+                Err(_) => {}
+            }
+        }
+        if !ask.is_empty() {
+            return (Some(Restarted::Asking { until }), ask);
+        }
+        if let Some(why) = held {
+            return (Some(Restarted::Held(why)), ask);
+        }
+        let patient = since + self.policy.empty_wait;
+        if keys == Some(0) && !absent.is_empty() && now < patient {
+            let why = format!(
+                "{master} restarted with no data, and {} may have it but does not answer; nobody is pointed at {master} \
+                 before {patient}",
+                absent.join(", ")
+            );
+            return (Some(Restarted::Waiting { until: patient, why }), ask);
+        }
+        (Some(Restarted::Kept), ask)
+    }
+
+    /// Whether an instance is further in the history that the restarted master went on with.
+    fn is_ahead(&self, master: &Facts, other: &Facts) -> bool {
+        let newest = self.entry.lineage.first();
+        newest.is_some()
+            && master.second_replication_id.as_ref() == newest
+            && other.replication_id.as_ref() == newest
+            && other.offset > master.offset
+    }
+
+    /// Who could take over from a master whose data is gone.
+    fn rescue(&self, now: Time) -> Contest<'_> {
+        Contest {
+            entry: &self.entry,
+            watches: &self.watches,
+            policy: &self.policy,
+            peers: &self.peers,
+            tried: &[],
+            dead_since: now,
+            read_after: None,
+            emptied: true,
+            now,
+        }
+    }
+
+    /// What the history says of a master that came back with nothing when nobody has more: it cannot be helped any more.
+    pub(super) fn lost_for_good(&self, ctx: &Context<'_>) -> Option<HistoryEntry> {
+        let master = &self.entry.master;
+        let watch = self.watches.get(master).filter(|_| self.restarted == Some(Restarted::Kept))?;
+        let held = watch.keys_before().filter(|keys| *keys > 0)?;
+        let since = watch.process_since();
+        if watch.keys_since(since) != Some(0) {
+            return None;
+        }
+        let others = self.watches.len() - 1;
+        let who = match others {
+            0 => "it has no replica".to_owned(),
+            _ => format!(
+                "none of the {others} other instances has more: whoever followed it was wiped by that"
+            ),
+        };
+        Some(HistoryEntry {
+            id: format!("{}-{}", self.name, self.entry.history_next),
+            kind: Kind::Failover,
+            epoch: self.entry.epoch,
+            old_master: master.clone(),
+            new_master: None,
+            cause: super::Diagnosis::MasterRestartedEmpty.name().to_owned(),
+            reason: format!(
+                "{master} restarted with no data, where {held} keys were counted last, and {who}; only a backup can bring \
+                 it back"
+            ),
+            outcome: Outcome::Failed,
+            started_at: since,
+            finished_at: Some(ctx.now),
+            leader: ctx.me.clone(),
+            write_gap_ms: None,
+            bytes_possibly_lost: None,
+            steps: vec![Step {
+                name: "first_sign".to_owned(),
+                addr: Some(master.clone()),
+                at_ms: 0.0,
+                node: ctx.me.clone(),
+                note: None,
+            }],
+            ranking: Vec::new(),
+        })
+    }
+}
+
+/// Whether an instance has taken over what the master has, and nothing else.
+fn is_copy(master: &Facts, other: &Facts) -> bool {
+    other.link_up()
+        && master.replication_id.is_some()
+        && other.replication_id == master.replication_id
+}
+
+/// How many keys an instance holds as far as it said, for sentences.
+pub(super) fn keys_in_words(watch: &Watch) -> String {
+    match watch.keys_since(watch.process_since()) {
+        Some(0) => "no keys".to_owned(),
+        Some(keys) => format!("{keys} keys"),
+        None => "an unknown number of keys".to_owned(),
+    }
+}

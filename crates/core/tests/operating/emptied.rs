@@ -1,0 +1,198 @@
+//! A master that restarts within its down time, with its data or without.
+
+use super::desk::*;
+
+/// A desk whose master restarted at once, as a supervisor would do it: without a refusal that anyone saw, under another
+/// run id, on another history. Its replicas have not found back to it yet.
+fn restarted(keys: u64, change: impl FnOnce(&mut Desk)) -> Desk {
+    let policy = Policy {
+        max_down_time: Duration::from_secs(1),
+        crash_down_time: Duration::from_secs(1),
+        ..Policy::default()
+    };
+    let mut desk = Desk::with(policy);
+    desk.commands.clear();
+    let master = desk.server(1);
+    master.keys = keys;
+    master.offset = 0;
+    master.life += 1;
+    master.history = "restarted".to_owned();
+    for port in [2, 3] {
+        desk.server(port).broken = true;
+    }
+    change(&mut desk);
+    desk.handle(Event::Ended { addr: addr(1) });
+    desk
+}
+
+#[test]
+fn the_most_advanced_replica_replaces_a_master_that_restarted_empty_before_it_is_wiped() {
+    let mut desk = restarted(0, |desk| desk.server(3).offset = 101);
+    desk.pass(20);
+    assert_eq!(desk.master(), 3);
+    assert_eq!(desk.commands.first().map(|(port, _)| *port), Some(3), "{:?}", desk.commands);
+    for port in [2, 3] {
+        desk.server(port).broken = false;
+    }
+    desk.pass(3000);
+    let [failover] = desk.of_kind(Kind::Failover)[..] else { panic!("one failover") };
+    assert_eq!(failover.cause, "MasterRestartedEmpty");
+    assert!(failover.reason.contains("restarted") && failover.reason.contains("no keys"));
+    assert_eq!(failover.bytes_possibly_lost, None, "it cannot be known");
+    assert_eq!((desk.servers[&1].follows, desk.servers[&2].follows), (Some(3), Some(3)));
+    assert!(desk.servers.values().all(|server| server.keys == 10));
+    assert_eq!(desk.view().diagnosis.name, "Healthy");
+}
+
+#[test]
+fn a_master_that_restarted_with_its_data_goes_on() {
+    // From an append-only file: the same keys, a new history, counted from zero.
+    let mut desk = restarted(10, |_| {});
+    desk.pass(20);
+    for port in [2, 3] {
+        desk.server(port).broken = false;
+    }
+    desk.pass(3000);
+    assert_eq!((desk.master(), desk.commands.len()), (1, 0));
+    assert_eq!(desk.view().diagnosis.name, "Healthy");
+    assert_eq!(desk.entry().master_run_id.as_deref(), Some("1-1"));
+
+    // Now that this is known of it, its next death is as any other.
+    desk.kill(1);
+    desk.pass(2000);
+    assert_eq!(desk.entry().epoch, 1);
+}
+
+#[test]
+fn a_master_that_went_back_to_an_old_snapshot_is_replaced_and_one_that_lacks_nothing_is_not() {
+    for (offset, master) in [(100, 1), (60, 2)] {
+        let mut desk = restarted(10, |desk| {
+            desk.server(1).second = Some("h0".to_owned());
+            desk.server(1).offset = offset;
+        });
+        desk.pass(20);
+        assert_eq!(desk.master(), master, "restarted at offset {offset}");
+    }
+}
+
+#[test]
+fn nobody_is_promoted_for_data_that_everybody_lost_and_the_history_says_so() {
+    let mut desk = restarted(0, |desk| {
+        for port in [2, 3] {
+            desk.server(port).broken = false;
+        }
+    });
+    desk.pass(3000);
+    assert_eq!((desk.master(), desk.commands.len()), (1, 0));
+    let [lost] = desk.of_kind(Kind::Failover)[..] else { panic!("one entry") };
+    assert_eq!((lost.outcome, lost.cause.as_str()), (Outcome::Failed, "MasterRestartedEmpty"));
+    assert!(lost.reason.contains("10 keys") && lost.reason.contains("backup"), "{}", lost.reason);
+    assert_eq!(desk.view().diagnosis.name, "Healthy", "there is nothing left to be done");
+}
+
+#[test]
+fn an_empty_master_is_not_followed_while_somebody_who_may_have_the_data_is_away() {
+    let mut desk = restarted(0, |desk| {
+        // Both were wiped or are gone: one is empty, the other does not answer.
+        desk.server(2).keys = 0;
+        desk.server(2).broken = false;
+        desk.server(3).mood = Mood::Refuses;
+    });
+    desk.handle(Event::Ended { addr: addr(3) });
+    desk.pass(3000);
+    assert_eq!((desk.master(), desk.commands.len()), (1, 0));
+    let view = desk.view();
+    assert_eq!(view.diagnosis.name, "MasterRestartedEmpty");
+    assert!(view.diagnosis.reason.contains("127.0.0.1:3 may have it"), "{}", view.diagnosis.reason);
+    desk.server(3).mood = Mood::Serves;
+    desk.pass(500);
+    assert_eq!(desk.master(), 3, "it came back with the data, and before it was wiped");
+}
+
+#[test]
+fn whoever_is_away_for_too_long_is_not_waited_for() {
+    let mut desk = restarted(0, |desk| {
+        desk.server(2).keys = 0;
+        desk.server(2).broken = false;
+        desk.server(3).mood = Mood::Refuses;
+    });
+    desk.handle(Event::Ended { addr: addr(3) });
+    desk.pass(62_000);
+    assert_eq!(desk.master(), 1);
+    assert_ne!(desk.view().diagnosis.name, "MasterRestartedEmpty");
+    assert_eq!(desk.entry().master_run_id.as_deref(), Some("1-1"));
+}
+
+#[test]
+fn an_old_master_with_data_is_not_demoted_to_one_that_came_back_empty() {
+    // 1 dies, 2 takes over, 2 dies with 3, 1 comes back with the data of then, and 2 with nothing.
+    let mut desk = Desk::new();
+    desk.kill(1);
+    desk.pass(1000);
+    assert_eq!(desk.master(), 2);
+    desk.kill(3);
+    desk.kill(2);
+    desk.pass(2000);
+    desk.commands.clear();
+    desk.server(1).life += 1;
+    desk.start(1);
+    assert_eq!(desk.commands, [], "its history lacks what 2 took: a person has to say so");
+    assert_eq!(desk.view().diagnosis.name, "NoEligibleReplica");
+    let empty = desk.server(2);
+    empty.life += 1;
+    empty.keys = 0;
+    empty.history = "new".to_owned();
+    empty.second = None;
+    desk.start(2);
+    assert_eq!(desk.master(), 1, "what 2 had is gone: the data of 1 is the best there is");
+    assert_eq!(desk.servers[&2].follows, Some(1));
+    assert_eq!(desk.servers[&2].keys, 10);
+}
+
+#[test]
+fn one_with_data_of_no_known_history_is_neither_promoted_nor_wiped() {
+    let mut desk = Desk::new();
+    desk.kill(1);
+    desk.pass(1000);
+    desk.kill(3);
+    desk.kill(2);
+    desk.pass(2000);
+    desk.commands.clear();
+    let old = desk.server(1);
+    old.life += 1;
+    old.history = "from an append-only file".to_owned();
+    desk.start(1);
+    let empty = desk.server(2);
+    empty.life += 1;
+    empty.keys = 0;
+    empty.history = "new".to_owned();
+    empty.second = None;
+    desk.start(2);
+    assert_eq!((desk.master(), desk.commands.len()), (2, 0));
+    let view = desk.view();
+    assert_eq!(view.diagnosis.name, "MasterRestartedEmpty");
+    assert!(view.diagnosis.reason.contains("force"), "{}", view.diagnosis.reason);
+    let to = Request::Failover { group: group(), to: Some(addr(1)), force: true, dry_run: false };
+    desk.handle(Event::Request { id: 9, request: to });
+    desk.pass(1000);
+    assert_eq!((desk.master(), desk.servers[&2].keys), (1, 10), "{:?}", desk.answers);
+}
+
+#[test]
+fn a_pause_is_kept_also_by_a_master_that_restarts_empty() {
+    let mut desk = Desk::new();
+    desk.pause(None);
+    let master = desk.server(1);
+    master.keys = 0;
+    master.life += 1;
+    master.history = "restarted".to_owned();
+    for port in [2, 3] {
+        desk.server(port).broken = true;
+    }
+    desk.handle(Event::Ended { addr: addr(1) });
+    desk.pass(3000);
+    assert_eq!((desk.master(), desk.commands.len()), (1, 0));
+    assert_eq!(desk.view().diagnosis.name, "MasterRestartedEmpty");
+    desk.resume();
+    assert_eq!(desk.master(), 2, "it was not too late");
+}
