@@ -23,6 +23,7 @@ pub mod diagnose;
 mod elect;
 mod emit;
 mod failover;
+mod fencing;
 mod flapping;
 mod identity;
 mod learn;
@@ -39,6 +40,7 @@ mod wanted;
 
 pub use diagnose::Diagnosis;
 use failover::Hold;
+use fencing::Fencing;
 use quorum::Peers;
 use restart::Restarted;
 use switchover::Switching;
@@ -99,6 +101,8 @@ pub struct Group {
     switching: Option<Box<Switching>>,
     /// A change of master that somebody waits for.
     wanted: Option<Wanted>,
+    /// What is on its way to keep old masters from taking writes.
+    fencing: Fencing,
     /// Instances that were seen to follow the recorded master, and were not away since.
     settled: BTreeSet<Addr>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
@@ -193,6 +197,7 @@ impl Group {
             read: None,
             switching: None,
             wanted: None,
+            fencing: Fencing::default(),
             settled: BTreeSet::new(),
             repairs: BTreeMap::new(),
             restarted: None,
@@ -358,7 +363,11 @@ impl Group {
             Work::Repointing(work) => work.timeout(&self.policy),
         };
         let restart = self.restart_timeout();
-        [hold, again, work, restart, self.wake, self.request_timeout()].into_iter().flatten().min()
+        let fencing = self.fencing.timeout();
+        [hold, again, work, restart, self.wake, self.request_timeout(), fencing]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The one decision table.
@@ -372,7 +381,7 @@ impl Group {
         self.wanted_in_the_way(ctx);
         self.wake = None;
         let because = self.decide(ctx);
-        if !self.roles_move() {
+        if !self.roles_move() && self.entry.leaving.is_none() {
             self.conclude(ctx);
         }
         let idle =
@@ -398,6 +407,9 @@ impl Group {
                 }
             });
         };
+        if self.again.is_none() && self.drive_leaving(ctx, token) {
+            return None;
+        }
         if let Status::Halted { reason, .. } = &self.entry.status {
             return Some(format!("the group is halted until it is resumed: {reason}"));
         }
@@ -454,6 +466,7 @@ impl Group {
                 }
                 if !self.learn(ctx, token) {
                     let because = self.consider_repair(ctx, token);
+                    self.consider_fencing(ctx, token);
                     self.note_replicas(ctx, token);
                     return because;
                 }
@@ -504,7 +517,10 @@ impl Group {
             };
             self.publish(ctx.now, what, format!("{}: {reason}", diagnosis.name()));
         }
-        self.reason = reason;
+        self.reason = match self.fencing_in_words() {
+            Some(fencing) => format!("{reason}; {fencing}"),
+            None => reason,
+        };
     }
 
     fn send_due_probes(&mut self, now: Time) {

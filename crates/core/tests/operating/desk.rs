@@ -211,6 +211,7 @@ impl Desk {
             priority: server.priority,
             ping_period_secs: Some(10),
             can_pause_writes: true,
+            fence: None,
             keys: Some(server.keys),
         }
     }
@@ -236,7 +237,7 @@ impl Desk {
             Command::Follow { master, .. } | Command::Demote { master, .. } => {
                 self.server(port).follows = Some(master.port());
             }
-            Command::Pause { .. } | Command::Unpause => {}
+            Command::Pause { .. } | Command::Unpause | Command::Fence { .. } => {}
         }
         CommandResult::Done { facts: Box::new(self.facts(port)), warnings: Vec::new() }
     }
