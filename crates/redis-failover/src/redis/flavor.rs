@@ -53,6 +53,8 @@ pub(crate) struct Words {
     pub(crate) write_pause: bool,
     /// Only `ROLE` tells a full copy on its way from an established link.
     pub(crate) role_settles_link: bool,
+    /// What a replica is called in the names of settings.
+    pub(crate) replica: &'static str,
 }
 
 const ALL_REDIS: Words = Words {
@@ -62,6 +64,7 @@ const ALL_REDIS: Words = Words {
     config_rewrite: true,
     write_pause: true,
     role_settles_link: false,
+    replica: "replica",
 };
 
 const LEDISDB: Words = Words {
@@ -72,6 +75,7 @@ const LEDISDB: Words = Words {
     config_rewrite: false,
     write_pause: false,
     role_settles_link: true,
+    replica: "slave",
 };
 
 impl Words {
@@ -113,6 +117,7 @@ impl Words {
         let mut words = ALL_REDIS;
         if version < Version::new(5, 0, 0) {
             words.replicaof = "SLAVEOF";
+            words.replica = "slave";
         }
         // `CLIENT PAUSE` of older servers has no `WRITE` and stops everybody, this program as well.
         words.write_pause = version >= Version::new(6, 2, 0);
