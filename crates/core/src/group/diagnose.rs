@@ -283,7 +283,8 @@ pub(crate) fn death_in_words(master: &Addr, death: Death, watch: &Watch, now: Ti
             format!("the master {master} restarted and is loading its data since {since}")
         }
         Death::Emptied => format!(
-            "the master {master} restarted {} ago without its data: it holds {}, and others of the group hold more",
+            "the master {master} restarted {} ago without its data or with older data: it holds {}, and others of the group \
+             have more",
             ago(now, watch.process_since()),
             keys_in_words(watch)
         ),

@@ -4,7 +4,9 @@
 //! repaired unless the recorded master answers as a master.
 
 use super::identity::{follows_recorded, same_process};
+use super::window::clients_cut;
 use super::{Context, Group, Work};
+use crate::action::Command;
 use crate::addr::Addr;
 use crate::event::CommandResult;
 use crate::instance::{Facts, Role};
@@ -24,28 +26,55 @@ impl Group {
             return Some(why);
         }
         let master = self.watches.get(&self.entry.master)?;
-        let master_facts = master.facts().filter(|facts| facts.is_master() && master.serves())?;
-        let master_read_at = master_facts.asked_at;
+        let master_facts = master.facts().filter(|facts| facts.is_master())?;
+        let (master_serves, master_read_at) = (master.serves(), master_facts.asked_at);
+        let wrongs: Vec<(Addr, Wrong)> = self
+            .watches
+            .iter()
+            .filter(|(addr, watch)| **addr != self.entry.master && watch.serves())
+            .filter_map(|(addr, watch)| {
+                Some((addr.clone(), self.wrong_with(ctx, addr, watch, watch.facts()?)))
+            })
+            .collect();
+        let drifts = |addr: &Addr| {
+            wrongs.iter().any(|(other, wrong)| other == addr && matches!(wrong, Wrong::Drift(..)))
+        };
+        self.drifts.retain(|addr, _| drifts(addr));
         let mut because = None;
-        let mut chosen: Option<(Addr, Kind, String)> = None;
-        for (addr, watch) in self.watches.iter().filter(|(addr, _)| **addr != self.entry.master) {
-            let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
-            match self.wrong_with(addr, watch, facts) {
-                Wrong::Nothing => {}
-                Wrong::LeaveAlone(why) => because = Some(why),
-                Wrong::Repair(kind, why) => {
-                    let paused = self.repairs.get(addr).is_some_and(|(until, _)| ctx.now < *until);
-                    if paused {
-                        because = Some(format!(
-                            "the last repair of {addr} failed, the next one waits: {why}"
-                        ));
-                    } else if chosen.is_none() {
-                        chosen = Some((addr.clone(), kind, why));
-                    }
+        let mut chosen: Option<(Addr, Kind, String, bool)> = None;
+        for (addr, wrong) in wrongs {
+            let drift = matches!(wrong, Wrong::Drift(..));
+            let wrong = match wrong {
+                Wrong::Drift(kind, why) => self.judge_drift(ctx.now, &addr, kind, why),
+                Wrong::Nothing | Wrong::LeaveAlone(_) | Wrong::Repair(..) => wrong,
+            };
+            let (kind, why) = match wrong {
+                Wrong::Nothing => continue,
+                Wrong::LeaveAlone(why) | Wrong::Drift(_, why) => {
+                    because = Some(why);
+                    continue;
                 }
+                Wrong::Repair(kind, why) => (kind, why),
+            };
+            if self.repairs.get(&addr).is_some_and(|(until, _)| ctx.now < *until) {
+                because =
+                    Some(format!("the last repair of {addr} failed, the next one waits: {why}"));
+            } else if let Some(other) =
+                self.is_copying(ctx.now, &addr).filter(|_| kind == Kind::Repair)
+            {
+                because = Some(format!("{why}; it waits until {other} has its copy"));
+            } else if chosen.is_none() || kind == Kind::Demotion {
+                // A second master takes writes that will be lost; a replica of the wrong one only lags.
+                chosen = Some((addr, kind, why, drift));
             }
         }
-        let Some((addr, kind, why)) = chosen else { return because };
+        let Some((addr, kind, why, drift)) = chosen else { return because };
+        if !master_serves {
+            return Some(format!(
+                "{why}; nobody is told to follow {} before it answers",
+                self.entry.master
+            ));
+        }
         // The master must have answered as one after the instance was seen; an older word may be from before a switch.
         let seen_at = self.watches.get(&addr).map(Watch::standing_since)?;
         if master_read_at < seen_at {
@@ -54,13 +83,22 @@ impl Group {
             }
             return Some(format!("{why}; the recorded master is asked first"));
         }
-        self.begin_repair(ctx, token, &addr, kind, why);
+        self.begin_repair(ctx, token, &addr, kind, why, drift);
         None
     }
 
-    fn wrong_with(&self, addr: &Addr, watch: &Watch, facts: &Facts) -> Wrong {
+    fn wrong_with(&self, ctx: &Context<'_>, addr: &Addr, watch: &Watch, facts: &Facts) -> Wrong {
         let master = &self.entry.master;
         let Some(known) = self.entry.instances.get(addr) else { return Wrong::Nothing };
+        // One that was here all the time was moved by hand; one that was not is another server at the same address.
+        if !self.settled.contains_key(addr)
+            && let Some(group) = self.stranger_of(ctx, facts)
+        {
+            return Wrong::LeaveAlone(format!(
+                "{addr} has the data of the group {group}: its address was given to another server, which is left alone; \
+                 forget it here"
+            ));
+        }
         match &facts.role {
             Role::Master { .. } if self.is_the_master_itself(facts) => Wrong::Nothing,
             Role::Master { .. } if known.abandoned.is_some() => Wrong::Repair(
@@ -72,13 +110,28 @@ impl Group {
             Role::Master { .. } if !known.attached => Wrong::LeaveAlone(format!(
                 "{addr} is a master that was never seen attached to this group"
             )),
+            Role::Master { .. } if watch.returned() && self.leads_strangers(facts) => {
+                Wrong::LeaveAlone(format!(
+                    "{addr} is a master of replicas that are not of this group: its address may have been given to another \
+                     server, which is left alone; forget it here"
+                ))
+            }
             Role::Master { .. } if watch.returned() => Wrong::Repair(
                 Kind::Demotion,
                 format!("{addr} returned as a master, while {master} is the recorded one"),
             ),
-            Role::Master { .. } => Wrong::LeaveAlone(format!(
-                "{addr} was made a master by hand; changes made by hand are reported, not undone"
-            )),
+            Role::Master { .. } => Wrong::Drift(
+                Kind::Demotion,
+                format!("{addr} was made a master by hand, while {master} is the recorded one"),
+            ),
+            // It may be another name of the master, unless it had one for it and was given this one, which leads nowhere.
+            Role::Replica { master: of, .. }
+                if !facts.link_up()
+                    && self.entry.instance_of(of).is_none()
+                    && self.settled.get(addr).is_some_and(|before| before != of) =>
+            {
+                pointed_away(addr, of)
+            }
             Role::Replica { .. } if follows_recorded(&self.entry, &self.watches, addr, facts) => {
                 Wrong::Nothing
             }
@@ -91,10 +144,17 @@ impl Group {
                                 "{addr} follows {of}, where the group's master was, and not {master}"
                             ),
                         )
+                    } else if self.settled.contains_key(addr) {
+                        Wrong::Drift(
+                            Kind::Repair,
+                            format!(
+                                "{addr} was pointed at {of} by hand, which is not of this group"
+                            ),
+                        )
                     } else {
                         Wrong::LeaveAlone(format!(
-                            "{addr} was pointed at {of}, which is not of this group; \
-                             changes made by hand are reported, not undone"
+                            "{addr} follows {of}, which is not of this group, and may be another server by now: forget it \
+                             here, or point it at {master}"
                         ))
                     };
                 };
@@ -106,7 +166,7 @@ impl Group {
                             .and_then(|of| self.entry.instance_of(of))
                             == Some(master)
                 });
-                if chained && (self.settled.contains(addr) || !known.attached) {
+                if chained && (self.settled.contains_key(addr) || !known.attached) {
                     Wrong::LeaveAlone(format!(
                         "{addr} follows {of}, itself a replica: a chain is reported, not changed"
                     ))
@@ -148,38 +208,40 @@ impl Group {
                 && facts.asked_at >= watch.answers_since()
                 && follows_recorded(&self.entry, &self.watches, addr, facts)
             {
-                self.settled.insert(addr.clone());
+                let of = facts.follows().unwrap_or(&self.entry.master);
+                if facts.link_up() || !self.settled.contains_key(addr) {
+                    self.settled.insert(addr.clone(), of.clone());
+                }
             }
         }
     }
 
-    fn begin_repair(
+    pub(super) fn begin_repair(
         &mut self,
         ctx: &Context<'_>,
         token: Token,
         addr: &Addr,
         kind: Kind,
         why: String,
+        drift: bool,
     ) {
-        let started_at = self
-            .watches
-            .get(addr)
-            .map(|watch| watch.since().max(self.diagnosed_at))
-            .unwrap_or(ctx.now)
-            .min(ctx.now);
-        let name = match kind {
-            Kind::Demotion => "returned",
-            Kind::Repair
-            | Kind::Failover
-            | Kind::ManualFailover
-            | Kind::Switchover
-            | Kind::Adoption
-            | Kind::ReplicaEvent => "first_sign",
+        // To make the recorded master one again is a promotion like any other.
+        let epoch = self.entry.epoch + u64::from(*addr == self.entry.master);
+        let watch = self.watches.get(addr);
+        let window = self.windows.get(addr).filter(|_| kind == Kind::Demotion);
+        let (name, started_at, note) = match window {
+            Some(window) => ("returned", window.seen_at(), Some(window.beginning())),
+            None if kind == Kind::Demotion => ("returned", ctx.now, None),
+            None => {
+                let since = watch.map_or(ctx.now, |watch| watch.since().max(self.diagnosed_at));
+                ("first_sign", since, None)
+            }
         };
+        let started_at = started_at.min(ctx.now);
         let history = HistoryEntry {
             id: format!("{}-{}", self.name, self.entry.history_next),
             kind,
-            epoch: self.entry.epoch,
+            epoch,
             old_master: addr.clone(),
             new_master: Some(self.entry.master.clone()),
             cause: self.diagnosis.name().to_owned(),
@@ -195,12 +257,17 @@ impl Group {
                 addr: Some(addr.clone()),
                 at_ms: 0.0,
                 node: ctx.me.clone(),
-                note: None,
+                note,
             }],
             ranking: Vec::new(),
         };
         let entry = GroupEntry {
+            epoch,
             history_next: self.entry.history_next + 1,
+            drifts_undone: match drift {
+                true => self.drifts_with(ctx.now),
+                false => self.entry.drifts_undone.clone(),
+            },
             saga: Some(Saga {
                 phase: Phase::Decided,
                 target: addr.clone(),
@@ -230,8 +297,10 @@ impl Group {
             return;
         }
         match &self.work {
-            Work::Repairing { unknown_at: Some(since), .. } if self.follows(&target, *since) => {
-                self.end_repair(ctx, token, &target, Ok(()));
+            Work::Repairing { unknown_at: Some(since), .. }
+                if self.is_repaired(&target, *since) =>
+            {
+                self.end_repair(ctx, token, &target, Ok(Repaired { facts: None, cut: false }));
             }
             Work::Repairing { deadline, .. } if ctx.now < *deadline => {}
             Work::Repairing { unknown_at, .. } => {
@@ -256,21 +325,33 @@ impl Group {
                 let watch = self.watches.get(&master).filter(|watch| watch.serves());
                 let facts = watch.and_then(Watch::facts);
                 let read = facts.filter(|facts| facts.asked_at >= self.led_since);
-                match read.map(Facts::is_master) {
-                    Some(true) => {}
-                    Some(false) => {
+                let id = match (read.map(Facts::is_master), target == master) {
+                    (Some(true), false) => self.command_follow(ctx.now, token, &target, master),
+                    (Some(false), true) => {
+                        let run_id = self.run_id_of(ctx.now, &master);
+                        self.command(ctx.now, token, &master, Command::Promote { run_id })
+                    }
+                    (Some(true), true) => {
+                        self.end_repair(
+                            ctx,
+                            token,
+                            &target,
+                            Ok(Repaired { facts: None, cut: false }),
+                        );
+                        return;
+                    }
+                    (Some(false), false) => {
                         let why = format!("the recorded master {master} reports to be a replica");
                         self.end_repair(ctx, token, &target, Err(why));
                         return;
                     }
-                    None => {
+                    (None, _) => {
                         if let Some(watch) = self.watches.get_mut(&master) {
                             watch.ask(ctx.now, self.led_since);
                         }
                         return;
                     }
-                }
-                let id = self.command_follow(ctx.now, token, &target, master);
+                };
                 let deadline = ctx.now + self.policy.command_timeout * 2;
                 self.work = Work::Repairing { id, deadline, unknown_at: None };
             }
@@ -280,13 +361,18 @@ impl Group {
     /// The command of a repair ended.
     pub(super) fn repair_ended(&mut self, ctx: &Context<'_>, token: Token, result: CommandResult) {
         let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
+        let cut = clients_cut(&result);
         let end = match result {
             CommandResult::Done { facts, warnings } => {
                 self.warn(ctx.now, &target, &warnings);
-                if facts.is_master() {
-                    Err("it is a master still after it was told to follow".to_owned())
-                } else {
-                    Ok(())
+                match (facts.is_master(), target == self.entry.master) {
+                    (true, false) => {
+                        Err("it is a master still after it was told to follow".to_owned())
+                    }
+                    (false, true) => {
+                        Err("it is a replica still after it was made a master again".to_owned())
+                    }
+                    (true, true) | (false, false) => Ok(Repaired { facts: Some(facts), cut }),
                 }
             }
             CommandResult::NotSent(why) => {
@@ -310,6 +396,15 @@ impl Group {
         self.end_repair(ctx, token, &target, end);
     }
 
+    /// Whether an instance was read since a moment, and is what it should be.
+    fn is_repaired(&self, addr: &Addr, since: Time) -> bool {
+        if *addr != self.entry.master {
+            return self.follows(addr, since);
+        }
+        let facts = self.watches.get(addr).and_then(Watch::facts);
+        facts.is_some_and(|facts| facts.asked_at >= since && facts.is_master())
+    }
+
     /// Whether an instance was read since a moment and follows the recorded master.
     pub(super) fn follows(&self, addr: &Addr, since: Time) -> bool {
         let facts = self.watches.get(addr).and_then(Watch::facts);
@@ -324,16 +419,36 @@ impl Group {
         ctx: &Context<'_>,
         token: Token,
         target: &Addr,
-        end: Result<(), String>,
+        end: Result<Repaired, String>,
     ) {
-        let (step, outcome, note) = match &end {
-            Ok(()) => ("demoted", Outcome::Done, None),
-            Err(why) => ("failed", Outcome::Failed, Some(why.clone())),
-        };
         let kind = self.entry.saga.as_ref().map(|saga| saga.history.kind);
-        let step = if kind == Some(Kind::Repair) && end.is_ok() { "repointed" } else { step };
-        self.mark(ctx, step, Some(target), note);
+        let (outcome, window) = match &end {
+            Ok(followed) => {
+                let window = self.close_window(ctx.now, target, followed.facts.as_deref());
+                let step = match kind == Some(Kind::Repair) {
+                    true if *target == self.entry.master => "promoted",
+                    true => "repointed",
+                    false => "demoted",
+                };
+                if kind == Some(Kind::Repair) {
+                    self.copying = Some((target.clone(), ctx.now));
+                }
+                self.mark(ctx, step, Some(target), window.as_ref().map(|(note, _)| note.clone()));
+                if followed.cut {
+                    self.mark(ctx, "clients_cut", Some(target), None);
+                }
+                (Outcome::Done, window)
+            }
+            Err(why) => {
+                self.mark(ctx, "failed", Some(target), Some(why.clone()));
+                (Outcome::Failed, None)
+            }
+        };
         let Some((mut entry, mut history)) = self.close_saga(ctx.now, outcome) else { return };
+        if let Some((note, bytes)) = window {
+            history.reason = format!("{}; {note}", history.reason);
+            history.bytes_possibly_lost = bytes;
+        }
         if end.is_ok() {
             self.repairs.remove(target);
         } else {
@@ -360,9 +475,24 @@ impl Group {
     }
 }
 
+fn pointed_away(addr: &Addr, of: &Addr) -> Wrong {
+    let why = format!("{addr} was pointed at {of} by hand, which is not of this group");
+    Wrong::Drift(Kind::Repair, why)
+}
+
+/// An instance was made what it should be.
+struct Repaired {
+    /// What it reported right after; `None` when that was read later only.
+    facts: Option<Box<Facts>>,
+    /// Its clients were cut off with it.
+    cut: bool,
+}
+
 /// What is wrong with one instance.
-enum Wrong {
+pub(super) enum Wrong {
     Nothing,
     LeaveAlone(String),
     Repair(Kind, String),
+    /// Changed by hand.
+    Drift(Kind, String),
 }
