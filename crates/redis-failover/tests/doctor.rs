@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use common::scenario::{guard, guard_by_file, guard_with, on_each_kind};
 use common::{
-    Cluster, Daemon, Group, Options, PATIENCE, Server, ServerKind, now, together, wait_until,
+    Cluster, Daemon, Group, Network, Options, PATIENCE, Server, ServerKind, now, together,
+    wait_until,
 };
 use serde_json::Value;
 
@@ -541,4 +542,51 @@ fn two_nodes_and_a_quorum_of_all_are_found() {
         found["message"].as_str().filter(|text| text.contains(cluster.id(0))).map(str::to_owned)
     });
     assert!(found.starts_with("1 of 3 nodes cannot be reached"), "{found}");
+}
+
+#[test]
+fn a_server_in_protected_mode_turns_other_machines_away() {
+    let Some(network) = Network::start(3) else { return };
+    let on = |number: usize| saved().on(network.host(number));
+    let group = Group::start_each(ServerKind::Redis, &on(0), &[on(1), on(2)]);
+    let name = group.master.addr();
+    let daemon = guard(&group, &[]);
+    let replica = &group.replicas[1];
+    // The connections that there are stay; the next one is turned away.
+    replica.cmd(&["CONFIG", "SET", "protected-mode", "yes"]);
+    let found = wait_for_finding(&daemon, &name, "protected_mode", Some(&replica.addr()));
+    assert_eq!(found["severity"], "error");
+    assert_has(&found, "fix", &["requirepass", "protected-mode no"]);
+    let found = findings(&daemon, &name);
+    assert!(!brief(&found).iter().any(|(code, ..)| code == "no_answer"), "{found:#?}");
+}
+
+#[test]
+fn a_chained_replica_is_found() {
+    let group = Group::start_with(ServerKind::Redis, 2, &saved());
+    let name = group.master.addr();
+    let daemon = guard(&group, &[]);
+    // So that nobody sets it right meanwhile.
+    assert_eq!(daemon.post(&format!("/v1/groups/{name}/pause"), "").status, 200);
+    let (middle, last) = (&group.replicas[0], &group.replicas[1]);
+    last.replica_of(middle);
+    let found = wait_for_finding(&daemon, &name, "chained_replica", Some(&last.addr()));
+    assert_has(&found, "message", &[&middle.addr()]);
+    assert_has(&found, "fix", &[&format!("REPLICAOF 127.0.0.1 {}", group.master.port())]);
+}
+
+#[test]
+fn servers_of_two_kinds_are_versions_apart() {
+    if ServerKind::all().len() < 2 {
+        return;
+    }
+    let mut group = Group::start_with(ServerKind::Redis, 1, &saved());
+    let master = format!("{} {}", group.master.ip(), group.master.port());
+    let newer = Server::start(ServerKind::Valkey, &saved().set("replicaof", &master));
+    newer.wait_for_link(&group.master);
+    group.replicas.push(newer);
+    let name = group.master.addr();
+    let daemon = guard(&group, &[]);
+    let found = wait_for_finding(&daemon, &name, "versions_apart", None);
+    assert_has(&found, "message", &["redis 7.", "valkey 8.", &group.replicas[1].addr()]);
 }

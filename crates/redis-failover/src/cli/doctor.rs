@@ -31,7 +31,7 @@ const ADDR_DEFAULT: &str = "127.0.0.1:11000";
 
 /// How long an answer may take; the node itself waits less for its turn and for its servers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest answer: a list of ten thousand groups takes a third of it.
+/// Longest answer. A list of ten thousand groups with a replica each takes about a third of it.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Groups that are asked about at the same time, as many as a node examines.
 const GROUPS_AT_ONCE_MAX: usize = 4;

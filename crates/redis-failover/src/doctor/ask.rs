@@ -238,10 +238,7 @@ fn question(words: &[&str]) -> Vec<String> {
 }
 
 fn silent() -> Mute {
-    Mute::Broken(format!(
-        "it accepted the connection and did not answer within {} ms",
-        FIRST_TIMEOUT.as_millis()
-    ))
+    Mute::Broken(format!("it gave no whole answer within {} ms", FIRST_TIMEOUT.as_millis()))
 }
 
 /// Why it told nothing, or no more.
