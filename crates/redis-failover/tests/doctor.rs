@@ -4,9 +4,12 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use common::child::{self, Owned};
+use common::ports::Port;
 use common::scenario::{guard, guard_by_file, guard_with, on_each_kind};
 use common::{
     Cluster, Daemon, Group, Network, Options, PATIENCE, Server, ServerKind, now, together,
@@ -325,6 +328,32 @@ fn another_monitor_is_found_by_its_subscription() {
         assert_eq!(found["severity"], "warning");
         assert_has(&found, "message", &["1 subscribed to __sentinel__:hello"]);
     });
+}
+
+#[test]
+fn a_real_sentinel_is_found_on_every_server_that_it_watches() {
+    let group = Group::start_with(ServerKind::Redis, 2, &saved());
+    let name = group.master.addr();
+    let daemon = guard(&group, &[]);
+    let (dir, port) = (common::temporary_dir(), Port::take());
+    let config = dir.path().join("sentinel.conf");
+    let text = format!(
+        "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor g 127.0.0.1 {} 1\n",
+        port.number(),
+        dir.path().display(),
+        group.master.port()
+    );
+    std::fs::write(&config, text).expect("the directory is ours");
+    let mut command = child::command("redis-server");
+    command.arg(&config).arg("--sentinel").stdout(Stdio::null());
+    let _sentinel = Owned::start(command).expect("Redis is installed");
+    wait_until("the Sentinel listens on every server", PATIENCE, || {
+        let found = wait_for_finding(&daemon, &name, "other_monitor", Some(&name));
+        found["message"].as_str()?.contains("3 of 3 instances").then_some(())
+    });
+    let ended = Daemon::run(&["doctor", "--addr", &url(&daemon), &name], &[]);
+    assert_eq!(ended.code(), 3);
+    assert!(ended.stdout.contains("Redis Sentinel watches this group too"), "{}", ended.stdout);
 }
 
 #[test]

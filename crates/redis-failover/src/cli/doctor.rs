@@ -155,10 +155,12 @@ impl Doctor {
         let (mut found, mut failed) = (Found::Nothing, Vec::new());
         let asked = names.iter().map(|name| self.report(name));
         let mut reports = futures_util::stream::iter(asked).buffered(GROUPS_AT_ONCE_MAX);
+        let mut gap = "";
         while let Some(report) = reports.next().await {
             match report {
                 Ok(report) => {
-                    say(&in_words(&report));
+                    say(&format!("{gap}{}", in_words(&report)));
+                    gap = "\n";
                     if report.findings.iter().any(|finding| finding.severity < Severity::Info) {
                         found = Found::Something;
                     }

@@ -121,10 +121,12 @@ pub(super) enum Right {
     CutClients,
     PauseWrites,
     ResumeWrites,
+    /// Only where the program fences by settings.
+    Configure,
 }
 
 impl Right {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Ping,
         Self::Info,
         Self::Follow,
@@ -134,6 +136,7 @@ impl Right {
         Self::CutClients,
         Self::PauseWrites,
         Self::ResumeWrites,
+        Self::Configure,
     ];
 
     /// A command that needs it, in the words of the server.
@@ -148,6 +151,7 @@ impl Right {
             Self::CutClients => vec!["CLIENT", "KILL", "TYPE", "normal"],
             Self::PauseWrites => vec!["CLIENT", "PAUSE", "1", "WRITE"],
             Self::ResumeWrites => vec!["CLIENT", "UNPAUSE"],
+            Self::Configure => vec!["CONFIG", "SET", "min-replicas-to-write", "0"],
         }
     }
 
@@ -163,6 +167,7 @@ impl Right {
             Self::CutClients => "+client|kill".to_owned(),
             Self::PauseWrites => "+client|pause".to_owned(),
             Self::ResumeWrites => "+client|unpause".to_owned(),
+            Self::Configure => "+config|set".to_owned(),
         }
     }
 }

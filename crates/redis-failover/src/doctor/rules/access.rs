@@ -190,23 +190,29 @@ fn loss(right: Right) -> (Severity, &'static str) {
         Right::PauseWrites | Right::ResumeWrites => {
             (Severity::Info, "a switchover demotes it without pausing writes first")
         }
+        Right::Configure => (
+            Severity::Error,
+            "it cannot be fenced, and goes on taking writes after it was replaced",
+        ),
     }
 }
 
 pub(super) fn missing_rights(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (addr, answers) in case.told() {
-        findings.extend(rights_at(addr, answers));
+        findings.extend(rights_at(addr, answers, case.group.fencing.mode != "none"));
     }
     findings
 }
 
-fn rights_at(addr: &Addr, answers: &Answers) -> Vec<Finding> {
+fn rights_at(addr: &Addr, answers: &Answers, fences: bool) -> Vec<Finding> {
     let words = answers.words();
     let lacking = |state: Allowed| -> BTreeMap<Severity, Vec<Right>> {
         let mut by_severity: BTreeMap<Severity, Vec<Right>> = BTreeMap::new();
-        for (right, _) in answers.rights.iter().filter(|(_, allowed)| **allowed == state) {
-            by_severity.entry(loss(*right).0).or_default().push(*right);
+        for (right, allowed) in &answers.rights {
+            if *allowed == state && (fences || *right != Right::Configure) {
+                by_severity.entry(loss(*right).0).or_default().push(*right);
+            }
         }
         by_severity
     };

@@ -484,6 +484,12 @@ fn rights_are_told_once_a_severity() {
             (Code::MissingCommand, Severity::Warning, at),
         ]
     );
+    let mut ward = Ward::healthy();
+    ward.answers(1).rights.insert(Right::Configure, Allowed::No);
+    assert_eq!(ward.codes(), [], "the program sets nothing");
+    ward.group.fencing.mode = "min-replicas";
+    let found = ward.assert_only(Code::MissingRights, Severity::Error, Some("10.0.0.2:1"));
+    assert!(found.fix.contains("ACL SETUSER USER +config|set"), "{}", found.fix);
 }
 
 #[test]
