@@ -183,6 +183,9 @@ fn what_goes_wrong_in_asking_is_a_sentence_and_a_status() {
         assert!(ended.stderr.contains(words), "{args:?}: {}", ended.stderr);
         assert_eq!(ended.stdout, "", "{args:?}");
     }
+    let ended = Daemon::run(&["doctor"], &[("REDIS_FAILOVER_ADDR", "11000")]);
+    assert_eq!(ended.code(), 2, "{}", ended.stderr);
+    assert!(ended.stderr.contains("environment variable REDIS_FAILOVER_ADDR"), "{}", ended.stderr);
     let ended = Daemon::run(&["doctor", "--help"], &[]);
     assert_eq!((ended.code(), ended.stderr.as_str()), (0, ""));
     assert!(ended.stdout.contains("Usage: redis-failover doctor"), "{}", ended.stdout);

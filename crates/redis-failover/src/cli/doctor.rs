@@ -37,7 +37,8 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const GROUPS_AT_ONCE_MAX: usize = 4;
 
 const AFTER_HELP: &str = "\
-Without GROUP, which is a name or the address of a master, all groups are examined.
+Without GROUP, which is a name or the address of a master, all groups are examined. A node says what it
+sees itself: where nodes stand apart, ask each of them.
 Exit status: 0 nothing but notes (info) was found, 1 the node could not be asked, 2 bad flag, 3 something
 was found.";
 
@@ -52,7 +53,9 @@ pub(super) fn command() -> Command {
             Arg::new(ADDR)
                 .long(ADDR)
                 .value_name("URL")
-                .help("HTTP address of a running node [default: http://127.0.0.1:11000]"),
+                .help(
+                    "HTTP address of a running node [default: what REDIS_FAILOVER_ADDR says, else http://127.0.0.1:11000]",
+                ),
         )
         .arg(Arg::new(GROUP).value_name("GROUP").help("the group to examine"))
 }

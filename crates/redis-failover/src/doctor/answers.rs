@@ -13,6 +13,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::redis::{Frame, ServerInfo, Version, Words, fields};
 
+/// How much of a setting is kept. The longest that a rule reads has about a hundred characters.
+const SETTING_CHARS_MAX: usize = 1000;
+
 /// What is asked with `CONFIG GET`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Parameter {
@@ -397,7 +400,9 @@ impl Answers {
         if parameter.is_password() {
             self.passwords.insert(parameter, SecretString::from(value));
         } else {
-            self.settings.insert(parameter, value);
+            // It is shown to people, whose terminals obey control characters.
+            let shown = value.chars().filter(|c| !c.is_control()).take(SETTING_CHARS_MAX);
+            self.settings.insert(parameter, shown.collect());
         }
     }
 

@@ -54,13 +54,15 @@ pub(super) fn none_eligible(case: &Case<'_>) -> Vec<Finding> {
     if replicas.is_empty() || replicas.iter().any(|replica| replica.eligible) {
         return Vec::new();
     }
+    let first = case.told().find(|(addr, _)| **addr == replicas[0].addr);
+    let word = first.map_or("replica", |(_, answers)| answers.words().replica);
     let (code, message, fix) = if replicas.iter().all(|replica| replica.priority == Some(0)) {
         (
             Code::AllPrioritiesZero,
             "every replica has priority 0, which is never promoted: when the master dies, nothing can take over".to_owned(),
             format!(
                 "{}, and CONFIG REWRITE, or write another priority in [[group.instance]]",
-                cli(&replicas[0].addr, "CONFIG SET replica-priority 100")
+                cli(&replicas[0].addr, &format!("CONFIG SET {word}-priority 100"))
             ),
         )
     } else if replicas.iter().all(|replica| is_barred(replica)) {
@@ -144,6 +146,8 @@ pub(super) fn chained(case: &Case<'_>) -> Vec<Finding> {
         if !follows_replica || case.is_master(source) || case.is_master(addr) {
             return None;
         }
+        let master = &case.group.master;
+        let follow = format!("{} {} {}", answers.words().replicaof, master.host(), master.port());
         Some(Finding::warning(
             Code::ChainedReplica,
             addr,
@@ -151,13 +155,7 @@ pub(super) fn chained(case: &Case<'_>) -> Vec<Finding> {
                 "{addr} follows {source}, which is a replica itself: it has what {source} has, only later, and stands still \
                  when {source} is down"
             ),
-            format!(
-                "{}, and CONFIG REWRITE",
-                cli(
-                    addr,
-                    &format!("REPLICAOF {} {}", case.group.master.host(), case.group.master.port())
-                )
-            ),
+            format!("{}, and CONFIG REWRITE", cli(addr, &follow)),
         ))
     })
 }

@@ -73,7 +73,7 @@ pub(super) fn buffer(case: &Case<'_>) -> Vec<Finding> {
                 size(limit as f64),
                 size(backlog as f64)
             ),
-            set(addr, &name, &format!("\"{} {} 0 0\"", answers.words().replica, backlog * 2)),
+            set(addr, &name, &format!("\"{} {} 0 0\"", answers.words().replica, backlog.saturating_mul(2))),
         ))
     })
 }
@@ -117,7 +117,7 @@ pub(super) fn timeout(case: &Case<'_>) -> Vec<Finding> {
                 "repl-timeout of {addr} is {timeout} s and {name} {period} s: when nobody writes, replicas lose their link \
                  again and again, and one without a link may be refused in a failover"
             ),
-            set(addr, "repl-timeout", &(period * 6).max(60).to_string()),
+            set(addr, "repl-timeout", &period.saturating_mul(6).max(60).to_string()),
         ))
     })
 }

@@ -535,3 +535,28 @@ fn old_servers_are_asked_in_their_words() {
     }
     assert_eq!(Right::Follow.grant(&old), "+slaveof");
 }
+
+#[test]
+fn nothing_that_a_server_says_breaks_a_rule_or_a_terminal() {
+    let most = u64::MAX.to_string();
+    for value in
+        ["", "-1", "no", "yes", most.as_str(), "1 2 3", "\u{1b}[2J\r\n", "slave", "slave 1"]
+    {
+        let mut ward = Ward::healthy();
+        for parameter in Parameter::ALL {
+            for number in 0..3 {
+                let pair = ["name", value].map(|text| Frame::Bulk(text.to_owned().into()));
+                ward.answers(number).read_setting(parameter, &Frame::Array(pair.into()));
+            }
+        }
+        ward.answers(0).server = Some(server("redis_version:2.8\r\n"));
+        ward.answers(0).growth = Some(Growth { bytes: u64::MAX, within: Duration::ZERO });
+        for field in ["used_memory", "connected_clients", "pubsub_channels"] {
+            ward.answers(0).info.insert(field.to_owned(), value.to_owned());
+        }
+        for finding in ward.findings() {
+            let shown = format!("{}{}", finding.message, finding.fix);
+            assert!(!shown.contains(char::is_control), "{finding:?}");
+        }
+    }
+}
