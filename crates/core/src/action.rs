@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::Addr;
 use crate::event::{Answer, CommandId, ProbeSeq, ProposalId, RequestId};
+use crate::instance::MinReplicas;
 use crate::node::{GroupName, NodeId, Token};
 use crate::notice::Notice;
 use crate::record::Change;
@@ -104,6 +105,8 @@ pub enum Command {
     Promote {
         /// Only if it is this process still; `None` where the flavor has no run ids.
         run_id: Option<Box<str>>,
+        /// What its writes depend on from then on; set before, in the same write.
+        fence: Option<MinReplicas>,
     },
     /// Become a replica of this master, drop the clients that believe otherwise, remember it.
     Follow {
@@ -125,5 +128,10 @@ pub enum Command {
         master: Addr,
         /// The process that is going to be the master.
         master_run_id: Option<Box<str>>,
+    },
+    /// Make its writes depend on its replicas like this, and remember it.
+    Fence {
+        /// How.
+        set: MinReplicas,
     },
 }

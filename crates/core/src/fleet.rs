@@ -187,8 +187,13 @@ impl Fleet {
 
     /// One group as it is shown; `None` when it is not guarded.
     pub fn view(&self, now: Time, name: &GroupName) -> Option<GroupView> {
-        let group = self.groups.get(name)?;
+        let group = self.guarded(name)?;
         Some(group.view(&self.context(now), self.record.history(name)))
+    }
+
+    /// A group, unless it leaves.
+    fn guarded(&self, name: &GroupName) -> Option<&Group> {
+        self.groups.get(name).filter(|group| group.entry().leaving.is_none())
     }
 
     /// The names of the groups behind this one, or of all.

@@ -25,6 +25,7 @@ mod drift;
 mod elect;
 mod emit;
 mod failover;
+mod fencing;
 mod flapping;
 mod identity;
 mod learn;
@@ -42,6 +43,7 @@ mod window;
 
 pub use diagnose::Diagnosis;
 use failover::Hold;
+use fencing::Fencing;
 use quorum::Peers;
 use restart::Restarted;
 use switchover::Switching;
@@ -103,6 +105,8 @@ pub struct Group {
     switching: Option<Box<Switching>>,
     /// A change of master that somebody waits for.
     wanted: Option<Wanted>,
+    /// What is on its way to keep old masters from taking writes.
+    fencing: Fencing,
     /// Instances that were seen to follow the recorded master, and were not away since, with the name they have for it.
     settled: BTreeMap<Addr, Addr>,
     /// What instances that returned as masters take beside the recorded one.
@@ -203,6 +207,7 @@ impl Group {
             read: None,
             switching: None,
             wanted: None,
+            fencing: Fencing::default(),
             settled: BTreeMap::new(),
             windows: BTreeMap::new(),
             repairs: BTreeMap::new(),
@@ -371,7 +376,11 @@ impl Group {
             Work::Repointing(work) => work.timeout(&self.policy),
         };
         let restart = self.restart_timeout();
-        [hold, again, work, restart, self.wake, self.request_timeout()].into_iter().flatten().min()
+        let fencing = self.fencing.timeout();
+        [hold, again, work, restart, self.wake, self.request_timeout(), fencing]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The one decision table.
@@ -386,7 +395,7 @@ impl Group {
         self.wanted_in_the_way(ctx);
         self.wake = None;
         let because = self.decide(ctx);
-        if !self.roles_move() {
+        if !self.roles_move() && self.entry.leaving.is_none() {
             self.conclude(ctx);
         }
         let idle =
@@ -412,6 +421,9 @@ impl Group {
                 }
             });
         };
+        if self.again.is_none() && self.drive_leaving(ctx, token) {
+            return None;
+        }
         if let Status::Halted { reason, .. } = &self.entry.status {
             return Some(format!("the group is halted until it is resumed: {reason}"));
         }
@@ -475,6 +487,7 @@ impl Group {
                 }
                 if !self.learn(ctx, token) {
                     let because = self.consider_repair(ctx, token);
+                    self.consider_fencing(ctx, token);
                     self.note_replicas(ctx, token);
                     return because;
                 }
@@ -525,7 +538,10 @@ impl Group {
             };
             self.publish(ctx.now, what, format!("{}: {reason}", diagnosis.name()));
         }
-        self.reason = reason;
+        self.reason = match self.fencing_in_words() {
+            Some(fencing) => format!("{reason}; {fencing}"),
+            None => reason,
+        };
     }
 
     fn send_due_probes(&mut self, now: Time) {
@@ -539,6 +555,11 @@ impl Group {
                 });
             }
         }
+    }
+
+    /// Has what is decided now decided anew at a moment.
+    fn wake_at(&mut self, at: Time) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
     fn hold(&mut self, until: Time, why: String) {

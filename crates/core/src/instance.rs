@@ -67,6 +67,35 @@ pub struct Facts {
     /// say. It is asked on every new connection, and now and then.
     #[serde(default)]
     pub keys: Option<u64>,
+    /// How its writes depend on its replicas; `None` where it knows no such thing or does not let us read it.
+    #[serde(default)]
+    pub fence: Option<Fence>,
+}
+
+/// How the writes of a server depend on its replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// What it is set to.
+    pub set: MinReplicas,
+    /// Replicas that are attached to it, have all of its data and acknowledged it a moment ago.
+    pub online: u32,
+}
+
+/// The setting of a server by which it refuses writes while too few replicas acknowledge them. A replica has it too, and
+/// heeds it once it is a master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MinReplicas {
+    /// Fewer replicas than this are too few (`min-replicas-to-write`); 0 is no limit.
+    pub to_write: u32,
+    /// One that was not heard for longer does not count (`min-replicas-max-lag`); 0 is no limit.
+    pub max_lag_secs: u32,
+}
+
+impl MinReplicas {
+    /// Whether it can make the server refuse a write.
+    pub const fn is_on(self) -> bool {
+        self.to_write > 0 && self.max_lag_secs > 0
+    }
 }
 
 /// The role that an instance reports.
@@ -137,6 +166,7 @@ impl Facts {
             && self.replication_id == other.replication_id
             && self.priority == other.priority
             && self.flavor == other.flavor
+            && self.fence == other.fence
     }
 }
 

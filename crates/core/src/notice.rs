@@ -150,6 +150,13 @@ pub enum What {
         /// Which.
         addr: Addr,
     },
+    /// How an instance's writes depend on its replicas was set.
+    Fenced {
+        /// Which.
+        addr: Addr,
+        /// So many replicas have to acknowledge; 0 is no fence.
+        to_write: u32,
+    },
     /// Something did not work that people should know of.
     Warned {
         /// The instance concerned.
@@ -174,6 +181,7 @@ impl What {
             | Self::SwitchoverDone { .. }
             | Self::Paused
             | Self::Resumed
+            | Self::Fenced { .. }
             | Self::Repaired { .. } => Weight::Info,
             Self::InstanceDown { .. }
             | Self::Diagnosed { healthy: false, .. }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Addr;
+use crate::instance::MinReplicas;
 use crate::record::Rule;
 
 /// What happens to a group after a failover failed that had changed something.
@@ -30,6 +31,27 @@ pub enum AcrossLocations {
     Deny,
     /// Behind those that are as advanced and stand where the master did.
     Last,
+}
+
+/// How an old master is kept from taking writes that nobody else will ever have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fencing {
+    /// It is not, until it is made a replica.
+    #[default]
+    None,
+    /// Every instance is set up to refuse writes while no replica acknowledges them.
+    MinReplicas,
+}
+
+impl Fencing {
+    /// The name as it is written in settings and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::MinReplicas => "min-replicas",
+        }
+    }
 }
 
 /// What the configuration says of one instance.
@@ -68,6 +90,8 @@ pub struct Policy {
     pub across_locations: AcrossLocations,
     /// What is set of single instances, by one of their addresses.
     pub instances: BTreeMap<Addr, InstancePolicy>,
+    /// How an old master is kept from taking writes.
+    pub fencing: Fencing,
     /// How long after a failover a master that is only silent is not replaced; one whose host refuses connections is.
     pub cooldown: Duration,
     /// How long a master that restarted may say LOADING until it counts as down, when a replica could take over.
@@ -114,6 +138,8 @@ pub struct Policy {
     /// How long a master that restarted with no data at all is not followed for the sake of instances that do not answer
     /// and may have it.
     pub empty_wait: Duration,
+    /// How long the settings of a removed group's servers may take to be put back.
+    pub removal_timeout: Duration,
     /// After three failovers within this time every dead master is waited for `max_down_time`.
     pub flapping_window: Duration,
 }
@@ -132,6 +158,7 @@ impl Default for Policy {
             before_failover_timeout: Duration::from_millis(1000),
             across_locations: AcrossLocations::Allow,
             instances: BTreeMap::new(),
+            fencing: Fencing::None,
             cooldown: Duration::from_secs(30),
             max_loading_time: Duration::from_secs(3),
             settled_replica_intervals: 2,
@@ -153,6 +180,7 @@ impl Default for Policy {
             drift_wait: Duration::from_secs(10),
             repair_interval: Duration::from_secs(5),
             empty_wait: Duration::from_secs(60),
+            removal_timeout: Duration::from_secs(10),
             flapping_window: Duration::from_secs(60),
         }
     }
@@ -170,6 +198,15 @@ pub const HISTORY_PER_GROUP_MAX: usize = 32;
 pub const REPLICA_EVENTS_PER_GROUP_MAX: usize = 32;
 /// Histories (`master_replid`) of a group that are remembered.
 pub const LINEAGE_MAX: usize = 4;
+/// How many replicas have to acknowledge a fenced master's writes. One: the old master is fenced as soon as the last of
+/// its replicas was promoted or repointed, and a healthy one goes on taking writes until it has lost all of them. Each
+/// more would fence one repointing earlier, and block a healthy master one lost replica earlier.
+pub const FENCE_REPLICAS: u32 = 1;
+/// The shortest time after which a replica that is silent does not count. Replicas acknowledge once a second and servers
+/// count in whole seconds, so that with 1 an acknowledgement that is 0.2 s late stops the writes of a healthy master.
+pub const FENCE_LAG_SECS_MIN: u32 = 2;
+/// From the third failure in a row on each pause is twice as long, up to 2^6 times `repair_interval`.
+const PAUSE_DOUBLINGS_MAX: u32 = 6;
 /// Steps recorded of one failover.
 pub const STEPS_MAX: usize = 256;
 
@@ -218,6 +255,33 @@ impl Policy {
             return Err("before_failover_timeout_ms must be at most 60000".to_owned());
         }
         Ok(())
+    }
+
+    /// What every instance of a fenced group is set to; `None` where groups are not fenced.
+    pub fn fence(&self) -> Option<MinReplicas> {
+        match self.fencing {
+            Fencing::None => None,
+            Fencing::MinReplicas => {
+                let secs = self.max_down_time.as_secs_f64().ceil();
+                // At most a day, see `validate`.
+                let secs =
+                    u32::try_from(Duration::from_secs_f64(secs).as_secs()).unwrap_or(u32::MAX);
+                let max_lag_secs = secs.max(FENCE_LAG_SECS_MIN);
+                Some(MinReplicas { to_write: FENCE_REPLICAS, max_lag_secs })
+            }
+        }
+    }
+
+    /// How long something that failed so often in a row is left alone. The first time it may have been a moment's
+    /// weakness.
+    pub fn pause_after(&self, failures: u32) -> Duration {
+        match failures {
+            0 | 1 => self.check_interval,
+            2.. => {
+                let doublings = (failures - 2).min(PAUSE_DOUBLINGS_MAX);
+                self.repair_interval * 2_u32.pow(doublings)
+            }
+        }
     }
 
     /// How many voters must agree, of `voters` in the committed membership.

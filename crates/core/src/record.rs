@@ -14,8 +14,8 @@ use crate::policy::{HISTORY_PER_GROUP_MAX, REPLICA_EVENTS_PER_GROUP_MAX};
 pub mod v1;
 
 pub use v1::{
-    Attempt, GivenRule, GroupEntry, HistoryEntry, Kind, Known, Outcome, Phase, RankedCandidate,
-    Rule, Saga, Status, Step, Trouble,
+    Attempt, Fenced, GivenRule, GroupEntry, HistoryEntry, Kept, Kind, Known, Outcome, Phase,
+    RankedCandidate, Rule, Saga, Status, Step, Trouble,
 };
 
 /// Counts the changes of one group's entry; 0 is "there is none".

@@ -32,6 +32,7 @@ pub(crate) fn master(asked_at: Time) -> Facts {
         ping_period_secs: None,
         can_pause_writes: true,
         keys: None,
+        fence: None,
     }
 }
 

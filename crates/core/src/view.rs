@@ -73,9 +73,9 @@ pub struct DiagnosisView {
 /// How late writes of an old master are prevented.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FencingView {
-    /// The mode; only `none` so far.
+    /// The mode: `none` or `min-replicas`.
     pub mode: &'static str,
-    /// The managed `min-replicas-to-write`.
+    /// The `min-replicas-to-write` of the master that is in force, when the program manages it.
     pub min_replicas: Option<u32>,
 }
 

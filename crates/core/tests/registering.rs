@@ -118,6 +118,7 @@ impl Desk {
                     ping_period_secs: None,
                     can_pause_writes: true,
                     keys: None,
+                    fence: None,
                 })),
                 socket: Some(addr.clone()),
             },

@@ -71,6 +71,7 @@ fn word(command: &Command) -> &'static str {
         Command::Pause { .. } => "pause",
         Command::Unpause => "unpause",
         Command::Demote { .. } => "demote",
+        Command::Fence { .. } => "fence",
     }
 }
 
@@ -182,7 +183,7 @@ impl Desk {
             Command::Follow { master, .. } | Command::Demote { master, .. } => {
                 server.of = Some(master.port());
             }
-            Command::Pause { .. } | Command::Unpause => {}
+            Command::Pause { .. } | Command::Unpause | Command::Fence { .. } => {}
         }
         if manner == Manner::ObeyUnheard {
             return CommandResult::Unknown("no reply".to_owned());
@@ -211,6 +212,7 @@ impl Desk {
             ping_period_secs: Some(10),
             can_pause_writes: server.can_pause,
             keys: None,
+            fence: None,
         }
     }
 

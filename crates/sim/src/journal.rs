@@ -103,6 +103,9 @@ pub(crate) fn action(action: &Action) -> String {
             Command::Demote { master, .. } => format!("-> {addr} command {id}: demote to {master}"),
             Command::Pause { ms } => format!("-> {addr} command {id}: pause writes for {ms} ms"),
             Command::Unpause => format!("-> {addr} command {id}: let writes go on"),
+            Command::Fence { set } => {
+                format!("-> {addr} command {id}: {} replicas have to acknowledge", set.to_write)
+            }
         },
         Action::Vet { old_master, candidate, .. } => {
             format!("-> vet: {candidate} instead of {old_master}")

@@ -341,6 +341,8 @@ impl Server {
             }
             // Nobody asks for a switchover in this world yet, so that nobody has to wait for a pause.
             Command::Pause { .. } | Command::Unpause => {}
+            // Nor is a group fenced here.
+            Command::Fence { .. } => {}
             Command::Follow { master, .. } | Command::Demote { master, .. } => {
                 let Some(of) = self.addrs.iter().position(|addr| addr == master) else { return };
                 if self.part == Part::Replica(of) || of == self.index {

@@ -231,7 +231,7 @@ impl Shell {
     fn write(&mut self, now: Time, server: usize, wishes: &mut Vec<Wish>) {
         let line = &mut self.lines[server];
         let (Some(busy), Some(main)) = (&mut line.busy, &line.main) else { return };
-        if let Command::Promote { run_id: Some(run_id) } = &busy.order.command
+        if let Command::Promote { run_id: Some(run_id), .. } = &busy.order.command
             && main.run_id.as_ref() != Some(run_id)
         {
             let why = "it restarted after it was elected; it was not promoted";

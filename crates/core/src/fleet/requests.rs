@@ -39,8 +39,8 @@ impl Fleet {
         };
         let changes = match &request {
             Request::Add(specs) => self.add(specs, &BTreeSet::new()),
-            Request::Replace(specs) => self.replace(specs),
-            Request::Remove(which) => self.remove(which),
+            Request::Replace(specs) => self.replace(now, specs),
+            Request::Remove(which) => self.remove(now, which),
             Request::Switchover { group, to, timeout, dry_run } => {
                 let wish = Wish::Switchover { timeout: *timeout };
                 return self.replace_master(now, id, group, (wish, to.clone(), *dry_run));
@@ -80,7 +80,7 @@ impl Fleet {
         name: &GroupName,
         (wish, to, dry_run): (Wish, Option<Addr>, bool),
     ) {
-        if self.groups.contains_key(name) {
+        if self.guarded(name).is_some() {
             self.with_group(now, name, |group, ctx| group.want(ctx, id, wish, to, dry_run));
         } else {
             let message = format!("there is no group named {name}");
@@ -139,7 +139,11 @@ impl Fleet {
         let mut changes: Vec<Change> = Vec::new();
         let mut taken: BTreeSet<Addr> = BTreeSet::new();
         for spec in specs {
-            if self.owner_of(&spec.master, going).is_some() || taken.contains(&spec.master) {
+            if let Some(owner) = self.owner_of(&spec.master, going) {
+                changes.extend(self.stays(&owner, &changes));
+                continue;
+            }
+            if taken.contains(&spec.master) {
                 continue;
             }
             let name = spec.name.clone().unwrap_or_else(|| GroupName::from(&spec.master));
@@ -178,7 +182,7 @@ impl Fleet {
         Ok(changes)
     }
 
-    fn replace(&self, specs: &[GroupSpec]) -> Result<Vec<Change>, Refusal> {
+    fn replace(&self, now: Time, specs: &[GroupSpec]) -> Result<Vec<Change>, Refusal> {
         let none = BTreeSet::new();
         let kept: BTreeSet<GroupName> = specs
             .iter()
@@ -192,7 +196,7 @@ impl Fleet {
             .filter(|name| !kept.contains(name))
             .cloned()
             .collect();
-        let mut changes = self.removals(&going)?;
+        let mut changes = self.removals(now, &going)?;
         // A name that goes and comes back in one request is a new group: its old entry is replaced.
         let added = self.add(specs, &going)?;
         changes.retain(|gone| !added.iter().any(|change| change.group == gone.group));
@@ -200,7 +204,7 @@ impl Fleet {
         Ok(changes)
     }
 
-    fn remove(&self, which: &[String]) -> Result<Vec<Change>, Refusal> {
+    fn remove(&self, now: Time, which: &[String]) -> Result<Vec<Change>, Refusal> {
         let mut going = BTreeSet::new();
         for text in which {
             if let Ok(name) = GroupName::new(text)
@@ -216,10 +220,19 @@ impl Fleet {
                 going.extend(owner.cloned());
             }
         }
-        self.removals(&going)
+        self.removals(now, &going)
     }
 
-    fn removals(&self, going: &BTreeSet<GroupName>) -> Result<Vec<Change>, Refusal> {
+    /// That a group that leaves is guarded again, unless that is among the changes already.
+    fn stays(&self, name: &GroupName, changes: &[Change]) -> Option<Change> {
+        let group = self.groups.get(name)?;
+        let entry = group.staying_entry()?;
+        let what = format!("{name} is guarded again, before its servers had their settings back");
+        let is_new = changes.iter().all(|change| change.group != *name);
+        is_new.then(|| changed(name, group, what, entry))
+    }
+
+    fn removals(&self, now: Time, going: &BTreeSet<GroupName>) -> Result<Vec<Change>, Refusal> {
         let busy = going
             .iter()
             .find(|name| self.record.entry(name).is_some_and(|entry| entry.saga.is_some()));
@@ -233,12 +246,18 @@ impl Fleet {
         }
         Ok(going
             .iter()
-            .map(|name| Change {
-                group: name.clone(),
-                expect: self.record.revision(name),
-                what: format!("{name} is not guarded any more"),
-                entry: None,
-                history: None,
+            .filter_map(|name| {
+                let group = self.groups.get(name);
+                if group.is_some_and(|group| group.entry().leaving.is_some()) {
+                    return None;
+                }
+                Some(Change {
+                    group: name.clone(),
+                    expect: self.record.revision(name),
+                    what: format!("{name} is not guarded any more"),
+                    entry: group.and_then(|group| group.leaving_entry(now)),
+                    history: None,
+                })
             })
             .collect())
     }
@@ -303,8 +322,10 @@ impl Fleet {
 
     /// The group of that name, or all.
     fn wanted(&self, name: Option<&GroupName>) -> Result<Vec<(&GroupName, &Group)>, Refusal> {
-        let Some(name) = name else { return Ok(self.groups.iter().collect()) };
-        let group = self.groups.get_key_value(name).ok_or_else(|| {
+        let guarded = self.groups.iter().filter(|(_, group)| group.entry().leaving.is_none());
+        let Some(name) = name else { return Ok(guarded.collect()) };
+        let mut guarded = guarded;
+        let group = guarded.find(|(known, _)| *known == name).ok_or_else(|| {
             (RefusalCode::UnknownGroup, format!("there is no group named {name}"))
         })?;
         Ok(vec![group])

@@ -1,5 +1,6 @@
 //! What the broker says: what was committed or not, and who leads.
 
+use super::fencing::Fencing;
 use super::{Context, Group, Work};
 use crate::action::Action;
 use crate::record::{GroupEntry, HistoryEntry, Revision};
@@ -93,6 +94,7 @@ impl Group {
         self.untouched = None;
         self.read = None;
         self.switching = None;
+        self.fencing = Fencing::default();
         self.wanted_deposed();
         self.led_since = ctx.now;
         self.ending = None;

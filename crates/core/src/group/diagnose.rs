@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::addr::Addr;
 use crate::group::Veto;
 use crate::group::elect::{Contest, ago, judge};
+use crate::group::fencing::not_durable;
 use crate::group::identity::{follows_recorded, same_process};
 use crate::group::quorum::Peers;
 use crate::group::restart::{Restarted, keys_in_words};
@@ -58,6 +59,8 @@ pub enum Diagnosis {
     QuorumLost,
     /// The master was replaced so often within a short time that every cause is waited for now.
     Flapping,
+    /// All is well until an instance restarts: it cannot write down how it is fenced.
+    FencingNotDurable,
 }
 
 impl Diagnosis {
@@ -95,6 +98,7 @@ impl Diagnosis {
             Self::WholeGroupUnreachable => "WholeGroupUnreachable",
             Self::QuorumLost => "QuorumLost",
             Self::Flapping => "Flapping",
+            Self::FencingNotDurable => "FencingNotDurable",
         }
     }
 }
@@ -115,6 +119,9 @@ impl Diagnosis {
             | Self::TwoMasters
             | Self::ReplicaOfWrongMaster => None,
             Self::NotYetSeen => Some("what has not been heard yet is not judged"),
+            Self::FencingNotDurable => Some(
+                "the fence holds until the restart; CONFIG REWRITE is tried again every few minutes",
+            ),
             Self::MasterLoading => {
                 Some("the master lives, and gets max_down_time to read its data")
             }
@@ -471,6 +478,9 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
             "{reason}, but its predecessors died one after the other; it is watched for that until {until}"
         );
         return (Diagnosis::Flapping, reason);
+    }
+    if let Some(not_durable) = not_durable(entry) {
+        return (Diagnosis::FencingNotDurable, format!("{reason}, but {not_durable}"));
     }
     (Diagnosis::Healthy, reason)
 }

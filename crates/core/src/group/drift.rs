@@ -89,10 +89,6 @@ impl Group {
         undone.skip(excess).collect()
     }
 
-    pub(super) fn wake_at(&mut self, at: Time) {
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
-    }
-
     /// The recorded master was made a replica by hand: whom it follows is adopted when that one is a master, and else it is
     /// made a master again. The sentence says why neither is done yet; `None` that it is a master.
     pub(super) fn consider_deposed(&mut self, ctx: &Context<'_>, token: Token) -> Option<String> {

@@ -23,7 +23,23 @@ impl Group {
         &mut self,
         token: Token,
         what: String,
-        entry: GroupEntry,
+        mut entry: GroupEntry,
+        history: Option<HistoryEntry>,
+    ) {
+        self.open_candidate(&mut entry);
+        self.propose_change(token, what, Some(entry), history);
+    }
+
+    /// Proposes that the group leaves the record.
+    pub(super) fn propose_end(&mut self, token: Token, what: String) {
+        self.propose_change(token, what, None, None);
+    }
+
+    fn propose_change(
+        &mut self,
+        token: Token,
+        what: String,
+        entry: Option<GroupEntry>,
         history: Option<HistoryEntry>,
     ) {
         let id = self.take_id();
@@ -35,7 +51,7 @@ impl Group {
                 group: self.name.clone(),
                 expect: self.revision,
                 what,
-                entry: Some(entry),
+                entry,
                 history,
             }],
         });

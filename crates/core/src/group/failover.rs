@@ -363,7 +363,7 @@ impl Group {
         {
             watch.read(ctx.now, Facts::clone(facts));
         }
-        if self.switching_ended(ctx, id, &result) {
+        if self.switching_ended(ctx, id, &result) || self.fence_ended(ctx, token, id, &result) {
             return;
         }
         match &self.work {
@@ -393,6 +393,9 @@ impl Group {
     /// Whom a command that is on its way was sent to.
     fn commanded_addr(&self, id: CommandId) -> Option<Addr> {
         if let Some(addr) = self.switching.as_ref().and_then(|switching| switching.sent_to(id)) {
+            return Some(addr.clone());
+        }
+        if let Some(addr) = self.fencing.sent_to(id) {
             return Some(addr.clone());
         }
         let target = || self.entry.saga.as_ref().map(|saga| saga.target.clone());

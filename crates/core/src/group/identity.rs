@@ -68,6 +68,7 @@ pub(crate) fn unite(entry: &mut GroupEntry, stays: &Addr, goes: &Addr) {
         known.attached |= twin.attached;
         known.listed |= twin.listed;
         known.abandoned = known.abandoned.max(twin.abandoned);
+        known.fenced = known.fenced.take().or(twin.fenced);
         known.aliases.extend(twin.aliases);
         known.aliases.insert(goes.clone());
     }

@@ -7,9 +7,7 @@ use crate::addr::Addr;
 use crate::instance::{Link, ReplicationId, Role};
 use crate::record::{HistoryEntry, Kind, Rule, Status};
 use crate::time::Time;
-use crate::view::{
-    DiagnosisView, FencingView, GroupView, InstanceView, NodeView, State, StatusView,
-};
+use crate::view::{DiagnosisView, GroupView, InstanceView, NodeView, State, StatusView};
 use crate::watch::Watch;
 
 impl Group {
@@ -52,7 +50,7 @@ impl Group {
                 .into_iter()
                 .map(|addr| self.instance_view(ctx, addr, (&history, most)))
                 .collect(),
-            fencing: FencingView { mode: "none", min_replicas: None },
+            fencing: self.fencing_view(),
             last_history_id: shown.first().map(|entry| entry.id.clone()),
             history: shown,
         }

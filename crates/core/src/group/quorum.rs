@@ -99,6 +99,25 @@ impl Peers {
         })
     }
 
+    /// Whether a node that was asked at `since` or later sees each of these instances down; `None` when it did not say, or
+    /// does not know one of them. That it sees one up counts before that.
+    pub(super) fn sees_down(
+        &self,
+        node: &NodeId,
+        instances: &[Addr],
+        since: Time,
+        now: Time,
+        policy: &Policy,
+    ) -> Option<bool> {
+        let heard = self.heard.get(node);
+        let heard = heard.filter(|heard| heard.asked_at >= since && heard.is_fresh(now, policy))?;
+        let state = |addr: &Addr| heard.sights.get(addr).map(|sight| sight.state);
+        if instances.iter().any(|addr| state(addr) == Some(State::Up)) {
+            return Some(false);
+        }
+        instances.iter().all(|addr| state(addr) == Some(State::Down)).then_some(true)
+    }
+
     /// When a node is to be asked next: at once, when it was not asked since the sign; after a pause, when it answered.
     fn due(&self, node: &NodeId, sign: Time, now: Time, policy: &Policy) -> Time {
         if let Some(asked) = self.asked.get(node) {

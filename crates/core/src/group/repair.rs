@@ -329,7 +329,9 @@ impl Group {
                     (Some(true), false) => self.command_follow(ctx.now, token, &target, master),
                     (Some(false), true) => {
                         let run_id = self.run_id_of(ctx.now, &master);
-                        self.command(ctx.now, token, &master, Command::Promote { run_id })
+                        let fence = self.promoted_fence(&master);
+                        let promote = Command::Promote { run_id, fence };
+                        self.command(ctx.now, token, &master, promote)
                     }
                     (Some(true), true) => {
                         self.end_repair(

@@ -150,8 +150,14 @@ impl Group {
             return Err((RefusalCode::Refused, why));
         }
         let mut entry = self.entry.clone();
-        entry.instances.remove(addr);
-        let reason = format!("{addr} was forgotten on request");
+        let fenced = entry.instances.remove(addr).and_then(|known| known.fenced);
+        let reason = match fenced {
+            None => format!("{addr} was forgotten on request"),
+            Some(fenced) => format!(
+                "{addr} was forgotten on request; its min-replicas-to-write stays {}, and was {} before the program set it",
+                fenced.set.to_write, fenced.former.to_write
+            ),
+        };
         let history = self.replica_event((now, me), &mut entry, addr, reason);
         Ok((entry, history))
     }

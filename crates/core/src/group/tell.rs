@@ -272,6 +272,10 @@ impl Group {
             (Kind::Switchover, Outcome::Failed) => {
                 (What::SwitchoverFailed, format!("the switchover failed: {}", history.reason))
             }
+            // A master's fence, which is done when it is decided.
+            (Kind::Repair, Outcome::Done) if history.steps.is_empty() => {
+                (What::Repaired { addr: history.old_master.clone() }, history.reason.clone())
+            }
             (Kind::Demotion | Kind::Repair, Outcome::Done | Outcome::Running) => (
                 What::Repaired { addr: history.old_master.clone() },
                 format!("{}: done after {took:.1} ms", history.reason),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Addr;
-use crate::instance::{Flavor, ReplicationId};
+use crate::instance::{Flavor, MinReplicas, ReplicationId};
 use crate::node::NodeId;
 use crate::time::Time;
 
@@ -36,6 +36,10 @@ pub struct GroupEntry {
     pub saga: Option<Saga>,
     /// Counts the entries of history.
     pub history_next: u64,
+    /// Set when somebody asked that the group is not guarded any more: since when. It is gone for everybody who asks, and
+    /// leaves the record when its servers have back what was changed of their settings.
+    #[serde(default)]
+    pub leaving: Option<Time>,
 }
 
 impl GroupEntry {
@@ -53,6 +57,7 @@ impl GroupEntry {
             drifts_undone: Vec::new(),
             saga: None,
             history_next: 1,
+            leaving: None,
         }
     }
 
@@ -92,6 +97,35 @@ pub struct Known {
     /// A rule on its promotion that was set on request. It counts before one of the configuration.
     #[serde(default)]
     pub rule: Option<GivenRule>,
+    /// What was changed of its settings so that it takes no writes without replicas.
+    #[serde(default)]
+    pub fenced: Option<Fenced>,
+}
+
+/// What was changed of an instance's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fenced {
+    /// What it was set to before, and is again when it is not fenced any more.
+    pub former: MinReplicas,
+    /// What it was decided to be set to.
+    pub set: MinReplicas,
+    /// Whether that outlasts its restart.
+    pub kept: Kept,
+}
+
+/// Whether a changed setting outlasts a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kept {
+    /// It was not heard yet.
+    Unknown,
+    /// The server wrote it into its configuration file.
+    Written,
+    /// It could not.
+    Lost {
+        /// What it said.
+        why: String,
+    },
 }
 
 /// What somebody wants of the promotion of one instance.

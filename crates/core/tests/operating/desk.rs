@@ -211,6 +211,7 @@ impl Desk {
             priority: server.priority,
             ping_period_secs: Some(10),
             can_pause_writes: true,
+            fence: None,
             keys: Some(server.keys),
         }
     }
@@ -239,7 +240,7 @@ impl Desk {
                 self.server(port).follows = Some(master.port());
                 takes_over = true;
             }
-            Command::Pause { .. } | Command::Unpause => {}
+            Command::Pause { .. } | Command::Unpause | Command::Fence { .. } => {}
         }
         let mut facts = self.facts(port);
         if takes_over {

@@ -7,7 +7,10 @@ fn told(desk: &Desk) -> Vec<(u16, Option<u16>)> {
     let follow = |(port, command): &(u16, Command)| match command {
         Command::Follow { master, .. } => Some((*port, Some(master.port()))),
         Command::Promote { .. } => Some((*port, None)),
-        Command::Demote { .. } | Command::Pause { .. } | Command::Unpause => None,
+        Command::Demote { .. }
+        | Command::Pause { .. }
+        | Command::Unpause
+        | Command::Fence { .. } => None,
     };
     desk.commands.iter().filter_map(follow).collect()
 }

@@ -90,6 +90,7 @@ pub(crate) fn facts(asked_at: Time, port: u16, role: Role) -> Facts {
         ping_period_secs: Some(10),
         can_pause_writes: true,
         keys: Some(10),
+        fence: None,
     }
 }
 

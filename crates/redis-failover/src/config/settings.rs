@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use failover_core::addr::Addr;
-use failover_core::policy::{AcrossLocations, OnFailedFailover, Policy};
+use failover_core::policy::{AcrossLocations, Fencing, OnFailedFailover, Policy};
 use failover_core::record::Rule;
 use secrecy::SecretString;
 
@@ -136,6 +136,11 @@ pub(crate) static SECTIONS: &[(&str, &[Setting])] = &[
             Set::Policy(|policy, value| store(&mut policy.across_locations, value.choice(&[
                 ("allow", AcrossLocations::Allow), ("deny", AcrossLocations::Deny),
                 ("last", AcrossLocations::Last),
+            ])))),
+        Setting::new("fencing", "CHOICE",
+            "none, or min-replicas: old masters take no writes [default: none]",
+            Set::Policy(|policy, value| store(&mut policy.fencing, value.choice(&[
+                ("none", Fencing::None), ("min-replicas", Fencing::MinReplicas),
             ])))),
         Setting::new("cooldown", "S",
             "how long after a failover a silent master is not replaced [default: 30]",

@@ -121,6 +121,7 @@ fn every_flag_is_read_in_every_form() {
         ("failover_timeout", "9"),
         ("on_failed_failover", "retry"),
         ("failover_across_locations", "deny"),
+        ("fencing", "min-replicas"),
         ("cooldown", "12.5"),
         ("before_failover_timeout_ms", "50"),
         ("broker", "none"),
@@ -354,7 +355,11 @@ fn mistakes_in_the_file_have_a_position() {
             "f.toml:2:1: unknown key \"quorum\" in [zk]; write it above all tables",
         ),
         ("[consul]\naddr = ''", "f.toml:1:2: unknown key \"consul\""),
-        ("fencing = 'none'", "f.toml:1:1: unknown key \"fencing\""),
+        ("fence = 'none'", "f.toml:1:1: unknown key \"fence\""),
+        (
+            "fencing = 'yes'",
+            "f.toml:1:11: fencing: \"yes\" is unknown: it must be none or min-replicas",
+        ),
         ("raft = 1", "f.toml:1:1: \"raft\" is a table: write [raft]"),
         (
             "check_interval = '1000'",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use failover_core::action::Command;
 use failover_core::event::CommandResult;
-use failover_core::instance::Facts;
+use failover_core::instance::{Facts, MinReplicas};
 use failover_core::time::Time;
 
 use super::connection::{Broken, Connection, Taken};
@@ -29,7 +29,10 @@ pub(super) fn fault_before(command: &Command) -> &'static str {
     match command {
         Command::Promote { .. } => "before-promote-send",
         Command::Follow { .. } => "before-repoint",
-        Command::Pause { .. } | Command::Unpause | Command::Demote { .. } => "",
+        Command::Pause { .. }
+        | Command::Unpause
+        | Command::Demote { .. }
+        | Command::Fence { .. } => "",
     }
 }
 
@@ -48,7 +51,7 @@ pub(super) async fn carry_out(
         );
     };
     let known = server.words();
-    if let Command::Promote { run_id: Some(run_id) } = command
+    if let Command::Promote { run_id: Some(run_id), .. } = command
         && server.run_id.as_ref() != Some(run_id)
     {
         return CommandResult::Refused(
@@ -58,7 +61,15 @@ pub(super) async fn carry_out(
     }
     let mut talk = Talk { connection, clock, allowed, answered };
     let done = match command {
-        Command::Promote { .. } => talk.promote(&known).await,
+        Command::Promote { fence, .. } => talk.promote(&known, *fence).await,
+        Command::Fence { .. } if known.min_replicas.is_none() => {
+            return CommandResult::Refused(format!(
+                "{} {} has no setting for how many replicas must acknowledge a write",
+                server.flavor.name(),
+                server.version
+            ));
+        }
+        Command::Fence { set } => talk.fence(&known, *set).await,
         Command::Pause { .. } | Command::Unpause if !known.write_pause => {
             return CommandResult::Refused(format!(
                 "{} {} cannot pause writes alone",
@@ -102,22 +113,46 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    async fn promote(&mut self, known: &Words) -> Done {
+    async fn promote(&mut self, known: &Words, fence: Option<MinReplicas>) -> Done {
         let asked_at = self.clock.now();
-        let commands = [known.promote(), words(&["INFO", "replication"])];
+        let mut commands = fence.map(|set| known.fence(set)).unwrap_or_default();
+        let before = commands.len();
+        commands.extend([known.promote(), words(&["INFO", "replication"])]);
         self.connection.command(&commands).await?;
         fault::point("after-promote-send").await.map_err(Broken::Garbage)?;
         let replies = self.collect(commands.len()).await?;
-        if let Some(refusal) = refusal(&replies[0]) {
+        if let Some(refusal) = refusal(&replies[before]) {
             return Ok(Err(refusal));
         }
-        let facts = self.facts(&replies[1], asked_at)?;
+        // A master that waits for its replicas is better than none.
+        let warnings = warnings_of(&commands[..before], &replies[..before]);
+        if fence.is_some() {
+            self.connection.note_min_replicas(fence.filter(|_| warnings.is_empty()));
+        }
+        let facts = self.facts(&replies[before + 1], asked_at)?;
         fault::point("after-promote-verify").await.map_err(Broken::Garbage)?;
         if known.config_rewrite {
             // Not waited for: the file is written to disk, and the group waits for its master.
             self.connection.rewrite().await?;
         }
-        Ok(Ok((facts, Vec::new())))
+        Ok(Ok((facts, warnings)))
+    }
+
+    /// Sets what writes depend on, and has it written down. That this failed is the only warning.
+    async fn fence(&mut self, known: &Words, set: MinReplicas) -> Done {
+        let asked_at = self.clock.now();
+        let mut commands = known.fence(set);
+        let settings = commands.len();
+        commands.push(words(&["INFO", "replication"]));
+        commands.push(words(&["CONFIG", "REWRITE"]));
+        let replies = self.exchange(&commands).await?;
+        if let Some(refusal) = replies[..settings].iter().find_map(refusal) {
+            self.connection.note_min_replicas(None);
+            return Ok(Err(refusal));
+        }
+        self.connection.note_min_replicas(Some(set));
+        let facts = self.facts(&replies[settings], asked_at)?;
+        Ok(Ok((facts, warnings_of(&commands[settings + 1..], &replies[settings + 1..]))))
     }
 
     /// Changes one thing and nothing beside it, and reads what the server is then, all in one write.
@@ -206,12 +241,14 @@ impl Talk<'_> {
         Ok(replies)
     }
 
-    fn facts(&self, reply: &Frame, asked_at: Time) -> Result<Facts, Broken> {
+    fn facts(&mut self, reply: &Frame, asked_at: Time) -> Result<Facts, Broken> {
         let (Some(server), Some(text)) = (self.connection.server(), reply.text()) else {
             return Err(Broken::Garbage("INFO was refused after the command".to_owned()));
         };
-        info::replication(text, server, asked_at)
-            .map_err(|error| Broken::Garbage(error.to_string()))
+        let mut facts = info::replication(text, server, asked_at)
+            .map_err(|error| Broken::Garbage(error.to_string()))?;
+        self.connection.complete(&mut facts, text);
+        Ok(facts)
     }
 }
 

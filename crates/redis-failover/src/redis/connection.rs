@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use failover_core::event::{Health, ProbeSeq, Probed};
+use failover_core::instance::{Facts, Fence, MinReplicas};
 use failover_core::time::Time;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::flavor::{ErrorKind, ServerError};
+use super::flavor::{ErrorKind, MIN_REPLICAS_NAMES, ServerError, min_replicas};
 use super::info::{self, ServerInfo};
 use super::resp::{Decoder, Frame, Limits, encode_command};
 
@@ -25,6 +26,8 @@ const READ_BYTES: usize = 4 * 1024;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a server is asked how many keys it holds; also on every new connection.
 const KEYS_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the settings are read again that somebody else may change. Most changes show at once, in `INFO`.
+const MIN_REPLICAS_PERIOD: Duration = Duration::from_secs(10);
 /// Most replies that may be outstanding on one connection.
 const EXPECTED_MAX: usize = 64;
 
@@ -54,6 +57,7 @@ enum Expect {
     Server,
     PingPeriod,
     Keys,
+    MinReplicas,
     Ping,
     Replication { seq: ProbeSeq, asked_at: Time },
     Role,
@@ -85,6 +89,9 @@ pub(super) struct Connection {
     keys_asked_at: Option<Time>,
     /// How many keys it holds, until the next facts carry it.
     keys: Option<u64>,
+    min_replicas: Option<MinReplicas>,
+    /// When that was asked for, and whether it is to be asked for again.
+    min_replicas_at: Option<Time>,
     last_reply: Option<Time>,
     login_error: Option<String>,
     /// The answer to `PING` of the probe that is being answered.
@@ -109,6 +116,8 @@ impl Connection {
             ping_period_secs: None,
             keys_asked_at: None,
             keys: None,
+            min_replicas: None,
+            min_replicas_at: None,
             last_reply: None,
             login_error: None,
             health: None,
@@ -176,6 +185,11 @@ impl Connection {
             self.keys_asked_at = Some(asked_at);
             encode_command(out, &["INFO", "keyspace"]);
             self.expected.push_back(Expect::Keys);
+        }
+        if self.min_replicas_at.is_none_or(|at| asked_at.since(at) >= MIN_REPLICAS_PERIOD) {
+            self.min_replicas_at = Some(asked_at);
+            encode_command(out, &["CONFIG", "GET", MIN_REPLICAS_NAMES]);
+            self.expected.push_back(Expect::MinReplicas);
         }
         encode_command(out, &["PING"]);
         self.expected.push_back(Expect::Ping);
@@ -284,6 +298,13 @@ impl Connection {
                 self.keys = frame.text().and_then(info::keys);
                 Ok(Taken::Nothing)
             }
+            Expect::MinReplicas => {
+                self.min_replicas = None;
+                if let Frame::Array(pairs) = &frame {
+                    self.min_replicas = min_replicas(pairs);
+                }
+                Ok(Taken::Nothing)
+            }
             Expect::Ping => {
                 self.health = Some(self.health_of(&frame));
                 Ok(Taken::Nothing)
@@ -321,6 +342,25 @@ impl Connection {
                 Ok(Taken::Nothing)
             }
         }
+    }
+
+    /// What this program just set; it need not be asked for.
+    pub(super) fn note_min_replicas(&mut self, set: Option<MinReplicas>) {
+        self.min_replicas = set;
+        if set.is_none() {
+            self.min_replicas_at = None;
+        }
+    }
+
+    /// Adds what is not in the answer to `INFO replication` that they were read from.
+    pub(super) fn complete(&mut self, facts: &mut Facts, text: &[u8]) {
+        facts.ping_period_secs = self.ping_period_secs;
+        let dependence = info::dependence(text);
+        if self.min_replicas.is_some_and(|set| set.is_on() != dependence.is_on) {
+            // Somebody else changed it.
+            self.min_replicas_at = None;
+        }
+        facts.fence = self.min_replicas.map(|set| Fence { set, online: dependence.online });
     }
 
     fn health_of(&self, frame: &Frame) -> Result<Health, String> {
@@ -369,7 +409,7 @@ impl Connection {
             (Some(server), Some(text)) => {
                 let mut facts = info::replication(text, server, asked_at)
                     .map_err(|error| Broken::Garbage(error.to_string()))?;
-                facts.ping_period_secs = self.ping_period_secs;
+                self.complete(&mut facts, text);
                 facts.keys = self.keys.take();
                 Some(Box::new(facts))
             }

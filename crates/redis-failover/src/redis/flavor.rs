@@ -3,9 +3,13 @@
 //! Everything else in this program speaks of promoting and following; only this module knows how a given server is
 //! told. It sends nothing and decides nothing.
 
+use std::str;
+
 use bytes::Bytes;
 use failover_core::addr::Addr;
-use failover_core::instance::Flavor;
+use failover_core::instance::{Flavor, MinReplicas};
+
+use super::resp::Frame;
 
 /// The number of a server's release, as far as it decides which words the server understands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +55,9 @@ pub(crate) struct Words {
     pub(crate) config_rewrite: bool,
     /// `CLIENT PAUSE … WRITE` holds back writes alone, and `CLIENT UNPAUSE` lets them go on.
     pub(crate) write_pause: bool,
+    /// The two settings by which a server refuses writes while too few replicas acknowledge them: how many, and how many
+    /// seconds ago at most. `None` where there are none.
+    pub(crate) min_replicas: Option<[&'static str; 2]>,
     /// Only `ROLE` tells a full copy on its way from an established link.
     pub(crate) role_settles_link: bool,
     /// What a replica is called in the names of settings.
@@ -63,6 +70,7 @@ const ALL_REDIS: Words = Words {
     client_kill_types: &["normal", "pubsub"],
     config_rewrite: true,
     write_pause: true,
+    min_replicas: Some(["min-replicas-to-write", "min-replicas-max-lag"]),
     role_settles_link: false,
     replica: "replica",
 };
@@ -74,6 +82,7 @@ const LEDISDB: Words = Words {
     // It has the command, but roles are no part of what it writes.
     config_rewrite: false,
     write_pause: false,
+    min_replicas: None,
     role_settles_link: true,
     replica: "slave",
 };
@@ -107,6 +116,21 @@ impl Words {
         command(&["CLIENT", "PAUSE", &ms.to_string(), "WRITE"])
     }
 
+    /// Makes writes depend on replicas like this, in an order in which nothing between the two is stricter than both.
+    /// Nothing, where there is no such setting.
+    #[must_use]
+    pub(crate) fn fence(&self, set: MinReplicas) -> Vec<Vec<Bytes>> {
+        let Some([to_write, max_lag]) = self.min_replicas else { return Vec::new() };
+        let mut commands = vec![
+            command(&["CONFIG", "SET", max_lag, &set.max_lag_secs.to_string()]),
+            command(&["CONFIG", "SET", to_write, &set.to_write.to_string()]),
+        ];
+        if !set.is_on() {
+            commands.reverse();
+        }
+        commands
+    }
+
     /// Lets writes go on.
     #[must_use]
     pub(crate) fn resume_writes(&self) -> Vec<Bytes> {
@@ -118,6 +142,7 @@ impl Words {
         if version < Version::new(5, 0, 0) {
             words.replicaof = "SLAVEOF";
             words.replica = "slave";
+            words.min_replicas = Some(["min-slaves-to-write", "min-slaves-max-lag"]);
         }
         // `CLIENT PAUSE` of older servers has no `WRITE` and stops everybody, this program as well.
         words.write_pause = version >= Version::new(6, 2, 0);
@@ -130,6 +155,26 @@ impl Words {
 
 fn command(words: &[&str]) -> Vec<Bytes> {
     words.iter().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
+}
+
+/// Asks for the settings of [`Words::min_replicas`] by whichever names a server has for them; newer ones know both.
+pub(crate) const MIN_REPLICAS_NAMES: &str = "min-*";
+
+/// Reads the answer to that.
+pub(crate) fn min_replicas(pairs: &[Frame]) -> Option<MinReplicas> {
+    let text =
+        |frame: &Frame| frame.text().and_then(|text| str::from_utf8(text).ok().map(str::to_owned));
+    let value = |ending: &str| {
+        let pair = pairs.chunks_exact(2).find(|pair| {
+            text(&pair[0]).is_some_and(|name| {
+                ["min-replicas-", "min-slaves-"]
+                    .iter()
+                    .any(|kind| name == format!("{kind}{ending}"))
+            })
+        })?;
+        text(&pair[1])?.parse().ok()
+    };
+    Some(MinReplicas { to_write: value("to-write")?, max_lag_secs: value("max-lag")? })
 }
 
 /// What a refusal says of the server that sent it.

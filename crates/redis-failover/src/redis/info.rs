@@ -20,6 +20,9 @@ pub(crate) const REPLICAS_MAX: usize = 1024;
 /// The longest version, run id or replication id. Servers send 40 bytes at most.
 const WORD_BYTES_MAX: usize = 64;
 
+/// A replica whose acknowledgement is older is not counted on.
+const LAG_SECS_MAX: i64 = 1;
+
 /// How much of a text that cannot be read is repeated.
 const EXCERPT_BYTES_MAX: usize = 64;
 
@@ -198,6 +201,7 @@ pub(crate) fn replication(
         ping_period_secs: None,
         can_pause_writes: server.words().write_pause,
         keys: None,
+        fence: None,
         asked_at,
         flavor: server.flavor,
         version: server.version.clone(),
@@ -226,6 +230,40 @@ pub(crate) fn keys(text: &[u8]) -> Option<u64> {
         }
     }
     Some(sum)
+}
+
+/// What an answer to `INFO replication` says of a server's dependence on its replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dependence {
+    /// Writes may be refused for want of replicas: it counts those that are good enough.
+    pub(crate) is_on: bool,
+    /// Replicas that have all data and acknowledged it a moment ago.
+    pub(crate) online: u32,
+}
+
+/// Reads that.
+pub(crate) fn dependence(text: &[u8]) -> Dependence {
+    let mut dependence = Dependence::default();
+    for (key, value) in fields(text) {
+        if matches!(key, "min_slaves_good_slaves" | "min_replicas_good_replicas") {
+            dependence.is_on = true;
+        } else if attached_replica(key, value).is_some() && acknowledges(value) {
+            dependence.online += 1;
+        }
+    }
+    dependence
+}
+
+/// Whether an attached replica is fed with what is new, and was heard within its last two seconds: it acknowledges once
+/// a second.
+fn acknowledges(value: &str) -> bool {
+    let mut parts = value.split(',');
+    if !value.contains('=') {
+        return parts.nth(2) == Some("online");
+    }
+    let field = |name: &str| parts.clone().find_map(|part| part.strip_prefix(name));
+    let lag = field("lag=").and_then(|lag| lag.parse::<i64>().ok());
+    field("state=") == Some("online") && lag.is_none_or(|lag| (0..=LAG_SECS_MAX).contains(&lag))
 }
 
 fn redis_role(text: &[u8], fields: &Fields<'_>, is_master: bool) -> Result<Role, InfoError> {

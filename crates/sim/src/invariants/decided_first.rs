@@ -31,6 +31,10 @@ impl DecidedFirst {
 }
 
 fn decided(entry: &GroupEntry, addr: &Addr, command: &Command) -> bool {
+    if let Command::Fence { set } = command {
+        let fenced = entry.instances.get(addr).and_then(|known| known.fenced.as_ref());
+        return fenced.is_some_and(|fenced| fenced.set == *set);
+    }
     let Some(saga) = &entry.saga else { return false };
     match (saga.history.kind, saga.phase, command) {
         (Kind::Failover | Kind::ManualFailover, Phase::Decided, Command::Promote { .. })
@@ -65,7 +69,8 @@ fn decided(entry: &GroupEntry, addr: &Addr, command: &Command) -> bool {
             | Command::Follow { .. }
             | Command::Demote { .. }
             | Command::Pause { .. }
-            | Command::Unpause,
+            | Command::Unpause
+            | Command::Fence { .. },
         ) => false,
     }
 }

@@ -108,6 +108,7 @@ impl Server {
             ping_period_secs: None,
             can_pause_writes: true,
             keys: u64::try_from(self.data.len()).ok(),
+            fence: None,
         }
     }
 }

@@ -103,7 +103,7 @@ impl World {
                     other,
                     Order {
                         id: u64::MAX - id,
-                        command: Command::Promote { run_id: None },
+                        command: Command::Promote { run_id: None, fence: None },
                         epoch,
                         deadline,
                     },
@@ -186,7 +186,7 @@ impl World {
             if self.wrong == Some(Wrong::CommandHalted) {
                 let addr = self.addrs[0].clone();
                 let deadline = self.now + Duration::from_secs(1);
-                let command = Command::Promote { run_id: None };
+                let command = Command::Promote { run_id: None, fence: None };
                 self.command(u64::MAX, &addr, command, self.broker.token(), deadline);
             }
             if self.troubles {

@@ -127,7 +127,8 @@ impl Group {
 
     fn command_promote(&mut self, now: Time, token: Token, target: &Addr) -> CommandId {
         let run_id = self.entry.saga.as_ref().and_then(|saga| saga.target_run_id.clone());
-        self.command(now, token, target, Command::Promote { run_id })
+        let fence = self.promoted_fence(target);
+        self.command(now, token, target, Command::Promote { run_id, fence })
     }
 
     /// The process behind an address, as it was last read here or by the node that reaches it.

@@ -303,6 +303,9 @@ impl Group {
         if let Some(note) = note {
             history.reason = format!("{}; {note}", history.reason);
         }
+        if let Some(why) = self.not_fenced_because(&history.old_master) {
+            history.reason = format!("{}; {why}", history.reason);
+        }
         self.propose(
             token,
             format!("the change of master of {} is finished", self.name),

@@ -44,7 +44,8 @@ impl Group {
             return;
         }
         self.mark(ctx, "promote_sent", Some(target), None);
-        self.order(ctx, token, s, (target, Order::Promote), Command::Promote { run_id: elected });
+        let promote = Command::Promote { run_id: elected, fence: self.promoted_fence(target) };
+        self.order(ctx, token, s, (target, Order::Promote), promote);
     }
 
     /// The candidate is master: it is recorded, as soon as the old one is not.

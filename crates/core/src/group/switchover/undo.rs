@@ -53,7 +53,8 @@ impl Group {
             self.close_undone(ctx, token, s, Outcome::Failed);
             return;
         }
-        self.order(ctx, token, s, (&old, Order::Restore), Command::Promote { run_id: None });
+        let promote = Command::Promote { run_id: None, fence: self.promoted_fence(&old) };
+        self.order(ctx, token, s, (&old, Order::Restore), promote);
     }
 
     /// Ends the pause, and asks no second time: it ends by itself, and the clients are told to look elsewhere anyway.

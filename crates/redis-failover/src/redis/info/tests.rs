@@ -101,6 +101,7 @@ fn a_master_names_its_replicas() {
             ping_period_secs: None,
             can_pause_writes: true,
             keys: None,
+            fence: None,
             asked_at: ASKED_AT,
             flavor: Flavor::Redis,
             version: "7.0.15".into(),

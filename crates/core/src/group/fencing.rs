@@ -1,0 +1,381 @@
+//! Keeping an old master from taking writes that nobody else will ever have: `min-replicas-to-write` on every instance.
+//!
+//! A fenced master takes writes only while a replica acknowledges them, so that one that was replaced unknown to itself
+//! stops by itself, and one that restarts does not begin. What is here must never stop a healthy one: the setting is
+//! raised on a master that has a replica, lowered on one that is about to be promoted, and lowered on one whose last
+//! replica is lost for sure.
+//!
+//! What an instance is to be set to is decided in the record, with what it was before; whoever leads compares that with
+//! what the instance says, and tells it. So nothing is lost when a leader dies between the two, and nothing is done twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Context, Group, Work};
+use crate::addr::Addr;
+use crate::event::CommandId;
+use crate::instance::{Facts, Fence, MinReplicas, Role};
+use crate::node::Token;
+use crate::policy::FENCE_REPLICAS;
+use crate::record::{Fenced, GroupEntry, HistoryEntry, Kept, Kind, Known, Outcome, Phase};
+use crate::time::Time;
+use crate::view::{FencingView, State};
+use crate::watch::Watch;
+
+mod leaving;
+mod tell;
+
+pub(super) use tell::not_durable;
+
+/// What the leader has on its way, and knows beside the record.
+#[derive(Debug, Default)]
+pub(super) struct Fencing {
+    sent: Option<Sent>,
+    /// When an instance may be told again, and how often in a row it was told in vain.
+    pauses: BTreeMap<Addr, (Time, u32)>,
+    /// When one that was changed by somebody else is set again at the earliest, and how often that happened.
+    undone: BTreeMap<Addr, (Time, u32)>,
+    /// Instances of which it was told that they cannot be fenced.
+    unable: BTreeSet<Addr>,
+    /// Since when this leader puts back the settings of a group that leaves.
+    leaving_since: Option<Time>,
+    /// Instances of such a group that have them back.
+    restored: BTreeSet<Addr>,
+}
+
+/// A command that is on its way.
+#[derive(Debug)]
+struct Sent {
+    id: CommandId,
+    addr: Addr,
+    set: MinReplicas,
+    deadline: Time,
+}
+
+impl Fencing {
+    /// Whom a command that is on its way was sent to.
+    pub(super) fn sent_to(&self, id: CommandId) -> Option<&Addr> {
+        self.sent.as_ref().filter(|sent| sent.id == id).map(|sent| &sent.addr)
+    }
+
+    /// When something is to be done without a new event.
+    pub(super) fn timeout(&self) -> Option<Time> {
+        self.sent.as_ref().map(|sent| sent.deadline)
+    }
+}
+
+/// What an instance is to be set to; `None` when it is left as it is.
+fn wanted(
+    fence: Option<MinReplicas>,
+    known: &Known,
+    actual: &Fence,
+    (is_master, is_lost): (bool, bool),
+) -> Option<MinReplicas> {
+    let decided = known.fenced.as_ref();
+    let Some(on) = fence else { return decided.map(|decided| decided.former) };
+    if !is_master || actual.online >= FENCE_REPLICAS {
+        return Some(on);
+    }
+    // From here on it is a master that raising would stop at once.
+    let is_open = !actual.set.is_on() || decided.is_some_and(|decided| decided.set.to_write == 0);
+    match (is_open, decided) {
+        (true, None) if !actual.set.is_on() => None,
+        (true, _) => Some(open(on)),
+        (false, _) if is_lost => Some(open(on)),
+        (false, _) => Some(on),
+    }
+}
+
+/// The setting that stops nobody.
+const fn open(on: MinReplicas) -> MinReplicas {
+    MinReplicas { to_write: 0, ..on }
+}
+
+impl Group {
+    /// Brings the instances' settings to what they should be, one command at a time.
+    pub(super) fn consider_fencing(&mut self, ctx: &Context<'_>, token: Token) {
+        let fence = self.policy.fence();
+        let concerned =
+            fence.is_some() || self.entry.instances.values().any(|known| known.fenced.is_some());
+        let is_idle = matches!(self.work, Work::Idle) && self.entry.saga.is_none();
+        if !concerned || !is_idle || self.fence_is_on_its_way(ctx) {
+            return;
+        }
+        let master = self.watches.get(&self.entry.master).filter(|watch| watch.serves());
+        let Some(facts) = master.and_then(Watch::facts).filter(|facts| facts.is_master()) else {
+            return;
+        };
+        // Until it is known who belongs to the master, nothing is known of its replicas.
+        let may_be_lost = fence.is_some()
+            && facts.fence.is_some_and(|actual| actual.set.is_on() && actual.online == 0);
+        let lost = if may_be_lost { self.last_replica_is_lost(ctx, token) } else { None };
+        let entry = self.fenced_entry(lost.is_some());
+        if entry != self.entry {
+            self.propose_fences(ctx, token, entry, lost);
+            return;
+        }
+        self.tell_unable(ctx.now);
+        self.send_fence(ctx, token);
+    }
+
+    /// The entry with what every instance that answers is to be set to.
+    fn fenced_entry(&self, is_lost: bool) -> GroupEntry {
+        let fence = self.policy.fence();
+        let mut entry = self.entry.clone();
+        for (addr, known) in &mut entry.instances {
+            let Some(actual) = self.fence_of(addr) else { continue };
+            let is_master = *addr == self.entry.master;
+            // One that was never seen attached may be somebody else's.
+            if known.fenced.is_none() && !(known.attached || is_master) {
+                continue;
+            }
+            let Some(set) = wanted(fence, known, &actual, (is_master, is_lost)) else { continue };
+            match &mut known.fenced {
+                None if actual.set == set => {}
+                None => {
+                    known.fenced = Some(Fenced { former: actual.set, set, kept: Kept::Unknown });
+                }
+                Some(fenced) if fenced.set != set => {
+                    fenced.set = set;
+                    fenced.kept = Kept::Unknown;
+                }
+                Some(fenced) => {
+                    let is_back = fence.is_none() && actual.set == fenced.former;
+                    if is_back && fenced.kept != Kept::Unknown {
+                        known.fenced = None;
+                    }
+                }
+            }
+        }
+        entry
+    }
+
+    fn propose_fences(
+        &mut self,
+        ctx: &Context<'_>,
+        token: Token,
+        mut entry: GroupEntry,
+        lost: Option<String>,
+    ) {
+        let what = format!("what min-replicas-to-write of the instances of {} is", self.name);
+        let to_write = |entry: &GroupEntry| {
+            let known = entry.instances.get(&entry.master);
+            known.and_then(|known| known.fenced.as_ref()).map(|fenced| fenced.set.to_write)
+        };
+        let reason = match (to_write(&self.entry), to_write(&entry)) {
+            (before, Some(0)) if before != Some(0) => lost,
+            (Some(0), Some(1..)) => {
+                let master = &self.entry.master;
+                Some(format!(
+                    "min-replicas-to-write of {master} is raised to {FENCE_REPLICAS} again, since a replica acknowledges"
+                ))
+            }
+            (_, _) => None,
+        };
+        let history = reason.map(|reason| self.fence_history(ctx, &mut entry, reason));
+        self.propose(token, what, entry, history);
+    }
+
+    /// What the history says of a master that was opened or closed.
+    fn fence_history(
+        &self,
+        ctx: &Context<'_>,
+        entry: &mut GroupEntry,
+        reason: String,
+    ) -> HistoryEntry {
+        let id = format!("{}-{}", self.name, entry.history_next);
+        entry.history_next += 1;
+        HistoryEntry {
+            id,
+            kind: Kind::Repair,
+            epoch: entry.epoch,
+            old_master: entry.master.clone(),
+            new_master: Some(entry.master.clone()),
+            cause: self.diagnosis.name().to_owned(),
+            reason,
+            outcome: Outcome::Done,
+            started_at: ctx.now,
+            finished_at: Some(ctx.now),
+            leader: ctx.me.clone(),
+            write_gap_ms: None,
+            bytes_possibly_lost: None,
+            steps: Vec::new(),
+            ranking: Vec::new(),
+        }
+    }
+
+    /// Whether the master waits for replicas that are all gone, so that it would wait for ever; the sentence says why.
+    /// Nobody may see one of them alive: it could be promoted.
+    fn last_replica_is_lost(&mut self, ctx: &Context<'_>, token: Token) -> Option<String> {
+        let fence = self.policy.fence()?;
+        let master = self.watches.get(&self.entry.master)?;
+        let Role::Master { replicas } = &master.facts()?.role else { return None };
+        if replicas.iter().any(|addr| self.entry.instance_of(addr).is_none()) {
+            return None;
+        }
+        let others = self.watches.iter().filter(|(addr, _)| **addr != self.entry.master);
+        let mut since = Time::ZERO;
+        for (_, watch) in others.clone() {
+            if watch.state() != State::Down {
+                return None;
+            }
+            since = since.max(watch.since());
+        }
+        let gone: Vec<Addr> = others.map(|(addr, _)| addr.clone()).collect();
+        let at = since + std::time::Duration::from_secs(fence.max_lag_secs.into());
+        if ctx.now < at {
+            self.wake_at(at);
+            return None;
+        }
+        // What it said before that may be of a replica that is only slow.
+        if master.facts()?.asked_at < at {
+            if let Some(master) = self.watches.get_mut(&self.entry.master) {
+                master.ask(ctx.now, at);
+            }
+            return None;
+        }
+        let quorum = self.policy.quorum_of(ctx.voters.len()).ok()?;
+        self.ask_peers(ctx, token, at);
+        let mut votes = usize::from(ctx.voters.contains(ctx.me));
+        for node in ctx.voters.iter().filter(|node| *node != ctx.me) {
+            match self.peers.sees_down(node, &gone, at, ctx.now, &self.policy) {
+                Some(true) => votes += 1,
+                Some(false) => votes = 0,
+                None => {}
+            }
+            if votes == 0 {
+                break;
+            }
+        }
+        if votes < quorum {
+            self.wake_at(ctx.now + self.policy.testimony_timeout);
+            return None;
+        }
+        let master = &self.entry.master;
+        let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
+        let gone = match gone.as_slice() {
+            [] => "no replica is known any more".to_owned(),
+            [one] => format!("its last replica {one} is down"),
+            [..] => format!("its replicas {} are down", gone.join(", ")),
+        };
+        Some(format!(
+            "min-replicas-to-write of {master} is lowered to 0, because {gone} and it could take no write any more"
+        ))
+    }
+
+    /// Tells the next instance that is not set as it was decided, the master last.
+    fn send_fence(&mut self, ctx: &Context<'_>, token: Token) {
+        let mut next: Option<(Addr, MinReplicas)> = None;
+        let mut wakes = Vec::new();
+        let mut undone = None;
+        for (addr, known) in &self.entry.instances {
+            let Some(fenced) = &known.fenced else { continue };
+            let Some(actual) = self.fence_of(addr) else { continue };
+            let is_set = actual.set == fenced.set;
+            if is_set && fenced.kept == Kept::Written {
+                continue;
+            }
+            // Somebody set it otherwise since, or it restarted without it.
+            let is_undone = !is_set && fenced.kept != Kept::Unknown;
+            let pauses = if is_undone { &self.fencing.undone } else { &self.fencing.pauses };
+            if let Some((until, _)) = pauses.get(addr).filter(|(until, _)| ctx.now < *until) {
+                wakes.push(*until);
+                continue;
+            }
+            let is_master = *addr == self.entry.master;
+            if next.is_none() || !is_master {
+                undone = is_undone.then_some(actual.set.to_write);
+                next = Some((addr.clone(), fenced.set));
+            }
+            if !is_master {
+                break;
+            }
+        }
+        if let Some((addr, set)) = next {
+            if let Some(found) = undone {
+                self.tell_undone(ctx.now, &addr, found, set);
+            }
+            self.command_fence(ctx, token, &addr, set);
+        } else if let Some(at) = wakes.into_iter().min() {
+            self.wake_at(at);
+        }
+    }
+
+    /// Opens whoever is to become a master, by the decision that says so: its replicas come only after it.
+    pub(super) fn open_candidate(&self, entry: &mut GroupEntry) {
+        let Some(saga) = &entry.saga else { return };
+        let before = self.entry.saga.as_ref().map(|saga| saga.phase);
+        let addr = if entry.epoch != self.entry.epoch {
+            saga.target.clone()
+        } else if saga.phase == Phase::Undoing && before != Some(Phase::Undoing) {
+            entry.master.clone()
+        } else {
+            return;
+        };
+        let Some(known) = entry.instances.get_mut(&addr) else { return };
+        match (self.policy.fence(), &mut known.fenced) {
+            (on, Some(fenced)) => {
+                fenced.set = on.map_or(fenced.former, open);
+                fenced.kept = Kept::Unknown;
+            }
+            (Some(on), None) => {
+                let facts = self.watches.get(&addr).and_then(Watch::facts);
+                let actual = facts.and_then(|facts| facts.fence).map(|fence| fence.set);
+                known.fenced = actual.filter(|actual| actual.is_on()).map(|former| Fenced {
+                    former,
+                    set: open(on),
+                    kept: Kept::Unknown,
+                });
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// What an instance that is told to become a master is set to with the same write.
+    pub(super) fn promoted_fence(&self, addr: &Addr) -> Option<MinReplicas> {
+        let known = self.entry.instances.get(addr)?;
+        known.fenced.as_ref().map(|fenced| fenced.set)
+    }
+
+    /// What an instance that answers says of it.
+    fn fence_of(&self, addr: &Addr) -> Option<Fence> {
+        let watch = self.watches.get(addr).filter(|watch| watch.serves())?;
+        watch.facts().and_then(|facts| facts.fence)
+    }
+
+    /// What is shown of it: what the master says, and else what was decided.
+    pub(super) fn fencing_view(&self) -> FencingView {
+        let facts = self.watches.get(&self.entry.master).and_then(Watch::facts);
+        let said = facts.filter(|facts| facts.is_master()).and_then(|facts| facts.fence);
+        let decided = self.entry.instances.get(&self.entry.master);
+        let decided = decided.and_then(|known| known.fenced.as_ref()).map(|fenced| fenced.set);
+        let set = said.map(|fence| fence.set).or(decided);
+        FencingView {
+            mode: self.policy.fencing.name(),
+            min_replicas: self.policy.fence().and(set).map(|set| set.to_write),
+        }
+    }
+
+    /// The replicas that may feed on the old master still, after its failover was carried out as far as it could be.
+    pub(super) fn not_fenced_because(&self, old: &Addr) -> Option<String> {
+        self.policy.fence()?;
+        let master = &self.entry.master;
+        let missing: Vec<String> = self
+            .entry
+            .instances
+            .iter()
+            .filter(|(addr, known)| known.attached && *addr != old && *addr != master)
+            .filter(|(addr, _)| {
+                let facts = self.watches.get(*addr).and_then(Watch::facts);
+                let of = facts.and_then(Facts::follows).and_then(|of| self.entry.instance_of(of));
+                of != Some(master)
+            })
+            .map(|(addr, _)| addr.to_string())
+            .collect();
+        (!missing.is_empty()).then(|| {
+            format!(
+                "the old master {old} is not fenced until {} no longer follow it",
+                missing.join(", ")
+            )
+        })
+    }
+}
