@@ -199,3 +199,22 @@ fn one_replica_is_copied_at_a_time() {
     desk.pass(5_000);
     assert_eq!(told(&desk).len(), 2);
 }
+
+#[test]
+fn the_end_of_a_chain_stays_when_its_middle_goes_astray_and_a_ring_is_undone() {
+    let mut desk = Desk::new();
+    desk.server(3).follows = Some(2);
+    desk.pass(1_000);
+    desk.server(2).follows = Some(99);
+    desk.pass(20_000);
+    assert_eq!(told(&desk), [(2, Some(1))], "only the middle was astray");
+
+    let mut desk = Desk::new();
+    desk.server(3).follows = Some(2);
+    desk.server(2).follows = Some(3);
+    for port in [2, 3] {
+        desk.server(port).broken = true;
+    }
+    desk.pass(100_000);
+    assert_eq!(told(&desk), [(2, Some(1))], "what is left is a chain");
+}
