@@ -622,3 +622,19 @@ fn servers_of_two_kinds_are_versions_apart() {
     let found = wait_for_finding(&daemon, &name, "versions_apart", None);
     assert_has(&found, "message", &["redis 7.", "valkey 8.", &group.replicas[1].addr()]);
 }
+
+#[test]
+fn what_fencing_sets_is_no_finding() {
+    let group = Group::start_with(ServerKind::Redis, 1, &saved());
+    let name = group.master.addr();
+    let daemon = guard(&group, &["-fencing=min-replicas"]);
+    daemon.wait_for(&name, PATIENCE, |view| view["fencing"]["min_replicas"] == 1);
+    // The replica alone could not fulfil it, if the program did not open it with its promotion.
+    let replica = &group.replicas[0];
+    wait_until("the replica is fenced too", PATIENCE, || {
+        let set = replica.cmd(&["CONFIG", "GET", "min-replicas-to-write"]);
+        set.ends_with("\n1").then_some(())
+    });
+    let wanted = [entry("one_replica", "warning", None), entry("single_node", "info", None)];
+    assert_eq!(brief(&findings(&daemon, &name)), wanted);
+}

@@ -141,8 +141,8 @@ impl Words {
         let mut words = ALL_REDIS;
         if version < Version::new(5, 0, 0) {
             words.replicaof = "SLAVEOF";
-            words.min_replicas = Some(["min-slaves-to-write", "min-slaves-max-lag"]);
             words.replica = "slave";
+            words.min_replicas = Some(["min-slaves-to-write", "min-slaves-max-lag"]);
         }
         // `CLIENT PAUSE` of older servers has no `WRITE` and stops everybody, this program as well.
         words.write_pause = version >= Version::new(6, 2, 0);
