@@ -18,8 +18,10 @@ use crate::record::{Change, GroupEntry, Record, Revision};
 use crate::time::Time;
 use crate::view::GroupView;
 
+mod owners;
 mod requests;
 
+pub(crate) use owners::Owners;
 use requests::Pending;
 
 /// The rules for all groups: those that have their own by name, the default for the others.
@@ -51,7 +53,7 @@ pub struct Fleet {
     voters: Vec<NodeId>,
     record: Record,
     groups: BTreeMap<GroupName, Group>,
-    owners: BTreeMap<Addr, GroupName>,
+    owners: Owners,
     timers: BTreeSet<(Time, GroupName)>,
     armed: BTreeMap<GroupName, Time>,
     pending: BTreeMap<u64, Pending>,
@@ -75,7 +77,7 @@ impl Fleet {
             voters: Vec::new(),
             record: Record::default(),
             groups: BTreeMap::new(),
-            owners: BTreeMap::new(),
+            owners: Owners::default(),
             timers: BTreeSet::new(),
             armed: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -226,7 +228,7 @@ impl Fleet {
     }
 
     fn with_owner(&mut self, now: Time, addr: &Addr, act: impl FnOnce(&mut Group, &Context<'_>)) {
-        if let Some(name) = self.owners.get(addr).cloned() {
+        if let Some(name) = self.owners.of(addr).cloned() {
             self.with_group(now, &name, act);
         }
     }
@@ -297,15 +299,8 @@ impl Fleet {
             self.drop_group(&name);
         }
         self.record = record;
-        self.owners.clear();
+        self.owners = Owners::of_record(&self.record);
         let names: Vec<GroupName> = self.record.entries().map(|(name, _)| name.clone()).collect();
-        for name in &names {
-            let addrs: Vec<Addr> =
-                self.record.entry(name).into_iter().flat_map(addresses).collect();
-            for addr in addrs {
-                self.owners.entry(addr).or_insert_with(|| name.clone());
-            }
-        }
         for name in names {
             self.changed.insert(name.clone());
             let Some(entry) = self.record.entry(&name).cloned() else { continue };
@@ -380,14 +375,7 @@ impl Fleet {
         };
         for (change, before) in changes.iter().zip(before) {
             self.changed.insert(change.group.clone());
-            for addr in before.iter().flat_map(addresses) {
-                if self.owners.get(&addr) == Some(&change.group) {
-                    self.owners.remove(&addr);
-                }
-            }
-            for addr in change.entry.iter().flat_map(addresses) {
-                self.owners.entry(addr).or_insert_with(|| change.group.clone());
-            }
+            self.owners.note(&change.group, before.as_ref(), change.entry.as_ref());
             let mine = own.filter(|(name, _)| **name == change.group).map(|(_, seq)| seq);
             self.apply_to_group(now, change, mine);
         }
@@ -433,7 +421,7 @@ impl Fleet {
     /// A registered name may resolve to an address that another group knows: it is that group's instance.
     fn socket_seen(&mut self, now: Time, addr: &Addr, outcome: &Probed) {
         let Probed::Replied { socket: Some(socket), .. } = outcome else { return };
-        let (Some(name), Some(owner)) = (self.owners.get(addr), self.owners.get(socket)) else {
+        let (Some(name), Some(owner)) = (self.owners.of(addr), self.owners.of(socket)) else {
             return;
         };
         if name != owner {
@@ -452,7 +440,7 @@ impl Fleet {
         let owner = [master, group.leads_to()]
             .into_iter()
             .flatten()
-            .find_map(|addr| self.owners.get(addr).filter(|owner| *owner != name));
+            .find_map(|addr| self.owners.of(addr).filter(|owner| *owner != name));
         if let Some(owner) = owner.cloned() {
             self.merge(now, name, &owner);
         }
@@ -485,13 +473,4 @@ impl Fleet {
         self.next_proposal += 1;
         self.next_proposal
     }
-}
-
-/// All addresses that an entry owns, aliases included.
-fn addresses(entry: &GroupEntry) -> impl Iterator<Item = Addr> + '_ {
-    entry
-        .instances
-        .iter()
-        .flat_map(|(addr, known)| std::iter::once(addr).chain(&known.aliases))
-        .cloned()
 }

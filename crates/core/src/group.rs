@@ -4,12 +4,13 @@
 //! and commands. What is being changed is in the record (the saga); what is on its way right now, and would simply be
 //! done again by the next leader, is in `Work`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{CommandId, CommandResult, ProbeSeq, Probed};
+use crate::fleet::Owners;
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::What;
 use crate::policy::Policy;
@@ -20,6 +21,7 @@ use crate::watch::{Death, Watch};
 mod commits;
 mod corroborate;
 pub mod diagnose;
+mod drift;
 mod elect;
 mod emit;
 mod failover;
@@ -37,6 +39,7 @@ mod rules;
 mod switchover;
 mod tell;
 mod wanted;
+mod window;
 
 pub use diagnose::Diagnosis;
 use failover::Hold;
@@ -46,6 +49,7 @@ use restart::Restarted;
 use switchover::Switching;
 use wanted::Wanted;
 pub(crate) use wanted::Wish;
+use window::Window;
 
 /// What the fleet knows and a group needs when something happens.
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +64,8 @@ pub struct Context<'a> {
     pub led: bool,
     /// The voters of the committed membership.
     pub voters: &'a [NodeId],
-    /// Which group an address belongs to, aliases included.
-    pub owners: &'a BTreeMap<Addr, GroupName>,
+    /// Which group an address or a history belongs to.
+    pub owners: &'a Owners,
 }
 
 /// One guarded group.
@@ -103,10 +107,16 @@ pub struct Group {
     wanted: Option<Wanted>,
     /// What is on its way to keep old masters from taking writes.
     fencing: Fencing,
-    /// Instances that were seen to follow the recorded master, and were not away since.
-    settled: BTreeSet<Addr>,
+    /// Instances that were seen to follow the recorded master, and were not away since, with the name they have for it.
+    settled: BTreeMap<Addr, Addr>,
+    /// What instances that returned as masters take beside the recorded one.
+    windows: BTreeMap<Addr, Window>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
     repairs: BTreeMap<Addr, (Time, u32)>,
+    /// Since when the role of an instance, changed by hand, is not what it should be.
+    drifts: BTreeMap<Addr, Time>,
+    /// The replica that was repaired last, and when: it may be taking over a full copy.
+    copying: Option<(Addr, Time)>,
     /// The recorded master runs as another process than the recorded one.
     restarted: Option<Restarted>,
     /// The master names a replica that another group owns, perhaps not for long.
@@ -198,8 +208,11 @@ impl Group {
             switching: None,
             wanted: None,
             fencing: Fencing::default(),
-            settled: BTreeSet::new(),
+            settled: BTreeMap::new(),
+            windows: BTreeMap::new(),
             repairs: BTreeMap::new(),
+            drifts: BTreeMap::new(),
+            copying: None,
             restarted: None,
             stranger: false,
             failovers: BTreeMap::new(),
@@ -375,7 +388,8 @@ impl Group {
         self.hold.take_if(|hold| hold.until <= ctx.now);
         self.again.take_if(|(until, _)| *until <= ctx.now);
         self.note_settled();
-        self.look_into_restart(ctx.now);
+        self.look_into_restart(ctx);
+        self.note_windows();
         self.tell_suspicion(ctx);
         self.idle_because = None;
         self.wanted_in_the_way(ctx);
@@ -464,6 +478,13 @@ impl Group {
                     // It lives: what held up its replacement is over, and its next death is another one.
                     self.hold = None;
                 }
+                if let Some(why) = self.consider_deposed(ctx, token) {
+                    self.note_replicas(ctx, token);
+                    return Some(why).filter(|_| matches!(self.work, Work::Idle));
+                }
+                if matches!(self.work, Work::Proposing { .. }) {
+                    return None;
+                }
                 if !self.learn(ctx, token) {
                     let because = self.consider_repair(ctx, token);
                     self.consider_fencing(ctx, token);
@@ -534,6 +555,11 @@ impl Group {
                 });
             }
         }
+    }
+
+    /// Has what is decided now decided anew at a moment.
+    fn wake_at(&mut self, at: Time) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
     fn hold(&mut self, until: Time, why: String) {

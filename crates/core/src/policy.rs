@@ -131,6 +131,8 @@ pub struct Policy {
     pub stall_limit: Duration,
     /// How long a repointed replica may take to establish its link before its repointing counts as failed.
     pub link_timeout: Duration,
+    /// How long a role that was changed by hand stands until it is changed back.
+    pub drift_wait: Duration,
     /// The pause until a failed repair is tried again.
     pub repair_interval: Duration,
     /// How long a master that restarted with no data at all is not followed for the sake of instances that do not answer
@@ -175,6 +177,7 @@ impl Default for Policy {
             dead_interval: Duration::from_millis(250),
             stall_limit: Duration::from_millis(50),
             link_timeout: Duration::from_secs(60),
+            drift_wait: Duration::from_secs(10),
             repair_interval: Duration::from_secs(5),
             empty_wait: Duration::from_secs(60),
             removal_timeout: Duration::from_secs(10),

@@ -14,6 +14,12 @@ use crate::policy::Policy;
 use crate::time::Time;
 pub use crate::view::Death;
 use crate::view::{How, State};
+use comeback::Absence;
+pub use comeback::Comeback;
+use trouble::{Loading, Trouble, down_at};
+
+mod comeback;
+mod trouble;
 
 /// Most unanswered probes of one instance that are remembered.
 const UNANSWERED_MAX: usize = 8;
@@ -34,6 +40,8 @@ pub struct Watch {
     loading: Option<Loading>,
     /// Whether it was away (down, silent, or started anew) since it was last seen as a replica.
     returned: bool,
+    /// How it was away, and came back.
+    absence: Absence,
     /// When it was first read in the role that it has now, without a gap since.
     standing_since: Time,
     /// When the process that it is now was first read.
@@ -57,32 +65,6 @@ pub struct Watch {
     phase: Duration,
 }
 
-/// Something is wrong since a moment, and no valid reply came after it.
-#[derive(Clone, Copy, Debug)]
-struct Trouble {
-    /// The end of the connection, the refusal, or the sending of the first unanswered probe.
-    since: Time,
-    /// Its host refuses connections since then.
-    refused: Option<Time>,
-    /// A fresh connection was accepted since it began.
-    accepted: bool,
-    /// A fresh connection was tried since it began.
-    tried_fresh: bool,
-    /// A probe went unanswered past its deadline, or was refused: more than an ended connection.
-    away: bool,
-    /// Silence does not count before this moment.
-    not_before: Time,
-    /// This node stood still: a refusal does not count until there is another one.
-    unproven: bool,
-}
-
-/// It is reading its data from disk.
-#[derive(Clone, Copy, Debug)]
-struct Loading {
-    since: Time,
-    restarted: bool,
-}
-
 impl Watch {
     /// Begins to look at an instance, at once.
     pub fn new(now: Time, addr: &Addr, policy: &Policy) -> Self {
@@ -102,6 +84,7 @@ impl Watch {
             trouble: None,
             loading: None,
             returned: true,
+            absence: Absence::default(),
             standing_since: now,
             process_since: now,
             keys: None,
@@ -169,6 +152,11 @@ impl Watch {
         self.returned
     }
 
+    /// How it came back when it was away last.
+    pub fn comeback(&self) -> Option<Comeback> {
+        self.absence.comeback()
+    }
+
     /// When it was first read in the role that it has now, without a gap since.
     pub fn standing_since(&self) -> Time {
         self.standing_since
@@ -229,7 +217,7 @@ impl Watch {
         match outcome {
             Probed::Replied { .. } if seq <= self.stale => false,
             Probed::Replied { health, facts, socket: _ } => {
-                self.replied(now, health, facts, policy)
+                self.replied(now, asked_at.unwrap_or(now), health, facts, policy)
             }
             Probed::Refused => {
                 let trouble = self.begin_trouble(asked_at.unwrap_or(now));
@@ -239,6 +227,7 @@ impl Watch {
                 trouble.tried_fresh = true;
                 self.how = How::Refusing;
                 self.detail = None;
+                self.absence.idle(asked_at.unwrap_or(now));
                 self.reconnect_later(now, policy);
                 true
             }
@@ -412,6 +401,7 @@ impl Watch {
     fn replied(
         &mut self,
         now: Time,
+        asked_at: Time,
         health: Health,
         facts: Option<Box<Facts>>,
         policy: &Policy,
@@ -452,8 +442,14 @@ impl Watch {
             (true, None) => Some(Loading { since: now, restarted: restarted || trouble.is_some() }),
             (false, _) => None,
         };
-        if was_away || restarted || self.state == State::Down {
-            self.returned = true;
+        if how == How::Loading {
+            self.absence.idle(asked_at);
+        }
+        let returned = was_away || restarted || self.state == State::Down;
+        self.returned |= returned;
+        if let Some(after) = facts.as_ref().filter(|_| returned || self.facts.is_none()) {
+            let since = trouble.map(|trouble| trouble.since);
+            self.absence.end(now, since, self.facts.as_ref(), after);
         }
         if trouble.is_some() {
             self.standing_since = now;
@@ -563,20 +559,6 @@ impl Watch {
 /// When a probe without a reply becomes silence that is looked into.
 fn reply_deadline(policy: &Policy) -> Duration {
     policy.check_interval.min(policy.max_down_time / 2)
-}
-
-/// When trouble becomes down.
-fn down_at(trouble: &Trouble, policy: &Policy) -> Option<Time> {
-    let silent = trouble
-        .tried_fresh
-        .then_some((trouble.since + policy.max_down_time).max(trouble.not_before));
-    match trouble.refused.filter(|_| !trouble.unproven) {
-        Some(since) => {
-            let refused = since + policy.crash_down_time;
-            Some(silent.map_or(refused, |silent| silent.min(refused)))
-        }
-        None => silent,
-    }
 }
 
 #[cfg(test)]

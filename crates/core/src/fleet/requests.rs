@@ -212,7 +212,7 @@ impl Fleet {
             {
                 going.insert(name);
             } else if let Ok(addr) = text.parse::<Addr>() {
-                let owner = self.owners.get(&addr).filter(|name| {
+                let owner = self.owners.of(&addr).filter(|name| {
                     self.record
                         .entry(name)
                         .is_some_and(|entry| entry.instance_of(&addr) == Some(&entry.master))
@@ -332,7 +332,7 @@ impl Fleet {
     }
 
     fn owner_of(&self, addr: &Addr, going: &BTreeSet<GroupName>) -> Option<GroupName> {
-        self.owners.get(addr).filter(|name| !going.contains(*name)).cloned()
+        self.owners.of(addr).filter(|name| !going.contains(*name)).cloned()
     }
 }
 

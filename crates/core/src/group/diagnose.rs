@@ -290,7 +290,8 @@ pub(crate) fn death_in_words(master: &Addr, death: Death, watch: &Watch, now: Ti
             format!("the master {master} restarted and is loading its data since {since}")
         }
         Death::Emptied => format!(
-            "the master {master} restarted {} ago without its data: it holds {}, and others of the group hold more",
+            "the master {master} restarted {} ago without its data or with older data: it holds {}, and others of the group \
+             have more",
             ago(now, watch.process_since()),
             keys_in_words(watch)
         ),
@@ -385,19 +386,20 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
     let watch_master = watch.facts();
     let mut up = 0;
     let mut broken = None;
-    for (addr, watch) in picture.others() {
-        let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
+    let others =
+        || picture.others().filter_map(|(addr, watch)| Some((addr, watch, watch.facts()?)));
+    let second = others().find(|(_, watch, facts)| {
+        let itself = watch_master.is_some_and(|master| same_process(master, facts));
+        watch.serves() && facts.is_master() && !itself
+    });
+    if let Some((addr, ..)) = second {
+        let words =
+            format!("{addr} reports to be a master too, beside the recorded master {master}");
+        return (Diagnosis::TwoMasters, words);
+    }
+    for (addr, watch, facts) in others().filter(|(_, watch, _)| watch.serves()) {
         match &facts.role {
-            Role::Master { .. }
-                if watch_master.is_some_and(|master| same_process(master, facts)) => {}
-            Role::Master { .. } => {
-                return (
-                    Diagnosis::TwoMasters,
-                    format!(
-                        "{addr} reports to be a master too, beside the recorded master {master}"
-                    ),
-                );
-            }
+            Role::Master { .. } => {}
             Role::Replica { master: of, .. }
                 if !follows_recorded(entry, picture.watches, addr, facts) =>
             {

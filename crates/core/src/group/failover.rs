@@ -156,8 +156,9 @@ impl Group {
                 );
             }
             return Some(format!(
-                "no replica can be promoted: {}; it is tried again as soon as that changes",
-                reasons.join("; ")
+                "no replica can be promoted: {}; it is tried again as soon as that changes{}",
+                reasons.join("; "),
+                self.way_out(&election)
             ));
         };
         self.hold = None;
@@ -178,6 +179,18 @@ impl Group {
         let revision = self.revision;
         self.work = Work::Vetting { id, plan: Box::new(plan), revision, deadline: overdue };
         None
+    }
+
+    /// What a person can do when nobody can be promoted and somebody serves all the same.
+    fn way_out(&self, election: &Election) -> String {
+        let serving = election.ranking.iter().find(|place| self.could_serve(&place.addr));
+        let Some(place) = serving else { return String::new() };
+        format!(
+            "; whoever knows that nothing is lost by it, or that it does not matter, promotes {addr} with \
+             POST /v1/groups/{}/failover {{\"to\":\"{addr}\",\"force\":true}}",
+            self.name,
+            addr = place.addr
+        )
     }
 
     fn elect(

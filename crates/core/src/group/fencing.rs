@@ -369,10 +369,6 @@ impl Group {
         watch.facts().and_then(|facts| facts.fence)
     }
 
-    fn wake_at(&mut self, at: Time) {
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
-    }
-
     /// What is shown of it: what the master says, and else what was decided.
     pub(super) fn fencing_view(&self) -> FencingView {
         let facts = self.watches.get(&self.entry.master).and_then(Watch::facts);

@@ -33,7 +33,7 @@ impl Group {
                 entry.flavor = Some(facts.flavor);
                 format!("{master} is a master")
             }
-            Some(of) if ctx.owners.get(of).is_some_and(|owner| *owner != self.name) => return,
+            Some(of) if ctx.owners.of(of).is_some_and(|owner| *owner != self.name) => return,
             Some(of) => match self.entry.instance_of(of) {
                 None => {
                     entry.master = of.clone();
@@ -131,7 +131,7 @@ impl Group {
                     }
                 }
                 None => {
-                    let foreign = ctx.owners.get(addr).is_some_and(|owner| *owner != self.name);
+                    let foreign = ctx.owners.of(addr).is_some_and(|owner| *owner != self.name);
                     stranger |= foreign;
                     if !foreign && entry.instances.len() < INSTANCES_PER_GROUP_MAX {
                         let known = Known { attached: true, ..Known::default() };
@@ -177,7 +177,7 @@ impl Group {
     pub(super) fn learn_alias(&mut self, ctx: &Context<'_>, addr: &Addr, alias: &Addr) -> bool {
         let known =
             self.entry.instances.get(addr).is_some_and(|known| known.aliases.contains(alias));
-        let foreign = ctx.owners.get(alias).is_some_and(|owner| *owner != self.name);
+        let foreign = ctx.owners.of(alias).is_some_and(|owner| *owner != self.name);
         let busy = !matches!(self.work, super::Work::Idle) || self.entry.saga.is_some();
         let Some(token) = ctx.leadership.token().filter(|_| !known && !foreign && !busy) else {
             return false;

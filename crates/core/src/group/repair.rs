@@ -3,19 +3,27 @@
 //! A repair is decided, recorded, carried out and recorded again like a failover, one at a time per group. Nothing is
 //! repaired unless the recorded master answers as a master.
 
-use super::identity::{follows_recorded, same_process};
+use super::identity::follows_recorded;
+use super::window::clients_cut;
 use super::{Context, Group, Work};
+use crate::action::Command;
 use crate::addr::Addr;
 use crate::event::CommandResult;
-use crate::instance::{Facts, Role};
+use crate::instance::Facts;
 use crate::node::Token;
 use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Step};
 use crate::time::Time;
-use crate::view::State;
 use crate::watch::Watch;
+
+mod wrong;
+
+pub(super) use wrong::Wrong;
 
 /// From the third failure on a repair waits twice as long each time, up to 2^6 times `repair_interval`.
 const PAUSE_DOUBLINGS_MAX: u32 = 6;
+
+/// So many instances that are left alone are named in one sentence.
+const REASONS_MAX: usize = 3;
 
 impl Group {
     /// Repairs one instance, if one needs it; the sentence says why one that looks wrong is left alone.
@@ -24,28 +32,58 @@ impl Group {
             return Some(why);
         }
         let master = self.watches.get(&self.entry.master)?;
-        let master_facts = master.facts().filter(|facts| facts.is_master() && master.serves())?;
-        let master_read_at = master_facts.asked_at;
-        let mut because = None;
-        let mut chosen: Option<(Addr, Kind, String)> = None;
-        for (addr, watch) in self.watches.iter().filter(|(addr, _)| **addr != self.entry.master) {
-            let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
-            match self.wrong_with(addr, watch, facts) {
-                Wrong::Nothing => {}
-                Wrong::LeaveAlone(why) => because = Some(why),
-                Wrong::Repair(kind, why) => {
-                    let paused = self.repairs.get(addr).is_some_and(|(until, _)| ctx.now < *until);
-                    if paused {
-                        because = Some(format!(
-                            "the last repair of {addr} failed, the next one waits: {why}"
-                        ));
-                    } else if chosen.is_none() {
-                        chosen = Some((addr.clone(), kind, why));
-                    }
+        let master_facts = master.facts().filter(|facts| facts.is_master())?;
+        let (master_serves, master_read_at) = (master.serves(), master_facts.asked_at);
+        let wrongs: Vec<(Addr, Wrong)> = self
+            .watches
+            .iter()
+            .filter(|(addr, watch)| **addr != self.entry.master && watch.serves())
+            .filter_map(|(addr, watch)| {
+                Some((addr.clone(), self.wrong_with(ctx, addr, watch, watch.facts()?)))
+            })
+            .collect();
+        let drifts = |addr: &Addr| {
+            wrongs.iter().any(|(other, wrong)| other == addr && matches!(wrong, Wrong::Drift(..)))
+        };
+        self.drifts.retain(|addr, _| drifts(addr));
+        let mut because: Vec<String> = Vec::new();
+        let mut chosen: Option<(Addr, Kind, String, bool)> = None;
+        for (addr, wrong) in wrongs {
+            let drift = matches!(wrong, Wrong::Drift(..));
+            let wrong = match wrong {
+                Wrong::Drift(kind, why) => self.judge_drift(ctx.now, &addr, kind, why),
+                Wrong::Nothing | Wrong::LeaveAlone(_) | Wrong::Repair(..) => wrong,
+            };
+            let (kind, why) = match wrong {
+                Wrong::Nothing => continue,
+                Wrong::LeaveAlone(why) | Wrong::Drift(_, why) => {
+                    because.push(why);
+                    continue;
                 }
+                Wrong::Repair(kind, why) => (kind, why),
+            };
+            if self.repairs.get(&addr).is_some_and(|(until, _)| ctx.now < *until) {
+                because
+                    .push(format!("the last repair of {addr} failed, the next one waits: {why}"));
+            } else if let Some(other) =
+                self.is_copying(ctx.now, &addr).filter(|_| kind == Kind::Repair)
+            {
+                because.push(format!("{why}; it waits until {other} has its copy"));
+            } else if chosen.is_none() || kind == Kind::Demotion {
+                // A second master takes writes that will be lost; a replica of the wrong one only lags.
+                chosen = Some((addr, kind, why, drift));
             }
         }
-        let Some((addr, kind, why)) = chosen else { return because };
+        let Some((addr, kind, why, drift)) = chosen else {
+            because.truncate(REASONS_MAX);
+            return (!because.is_empty()).then(|| because.join("; "));
+        };
+        if !master_serves {
+            return Some(format!(
+                "{why}; nobody is told to follow {} before it answers",
+                self.entry.master
+            ));
+        }
         // The master must have answered as one after the instance was seen; an older word may be from before a switch.
         let seen_at = self.watches.get(&addr).map(Watch::standing_since)?;
         if master_read_at < seen_at {
@@ -54,84 +92,8 @@ impl Group {
             }
             return Some(format!("{why}; the recorded master is asked first"));
         }
-        self.begin_repair(ctx, token, &addr, kind, why);
+        self.begin_repair(ctx, token, &addr, kind, why, drift);
         None
-    }
-
-    fn wrong_with(&self, addr: &Addr, watch: &Watch, facts: &Facts) -> Wrong {
-        let master = &self.entry.master;
-        let Some(known) = self.entry.instances.get(addr) else { return Wrong::Nothing };
-        match &facts.role {
-            Role::Master { .. } if self.is_the_master_itself(facts) => Wrong::Nothing,
-            Role::Master { .. } if known.abandoned.is_some() => Wrong::Repair(
-                Kind::Demotion,
-                format!(
-                    "{addr} became master by a promotion that was given up, while {master} is the recorded one"
-                ),
-            ),
-            Role::Master { .. } if !known.attached => Wrong::LeaveAlone(format!(
-                "{addr} is a master that was never seen attached to this group"
-            )),
-            Role::Master { .. } if watch.returned() => Wrong::Repair(
-                Kind::Demotion,
-                format!("{addr} returned as a master, while {master} is the recorded one"),
-            ),
-            Role::Master { .. } => Wrong::LeaveAlone(format!(
-                "{addr} was made a master by hand; changes made by hand are reported, not undone"
-            )),
-            Role::Replica { .. } if follows_recorded(&self.entry, &self.watches, addr, facts) => {
-                Wrong::Nothing
-            }
-            Role::Replica { master: of, .. } => {
-                let Some(of) = self.entry.instance_of(of) else {
-                    return if known.attached && self.is_straggler(facts) {
-                        Wrong::Repair(
-                            Kind::Repair,
-                            format!(
-                                "{addr} follows {of}, where the group's master was, and not {master}"
-                            ),
-                        )
-                    } else {
-                        Wrong::LeaveAlone(format!(
-                            "{addr} was pointed at {of}, which is not of this group; \
-                             changes made by hand are reported, not undone"
-                        ))
-                    };
-                };
-                let chained = self.watches.get(of).is_some_and(|watch| {
-                    watch.state() == State::Up
-                        && watch
-                            .facts()
-                            .and_then(Facts::follows)
-                            .and_then(|of| self.entry.instance_of(of))
-                            == Some(master)
-                });
-                if chained && (self.settled.contains(addr) || !known.attached) {
-                    Wrong::LeaveAlone(format!(
-                        "{addr} follows {of}, itself a replica: a chain is reported, not changed"
-                    ))
-                } else {
-                    Wrong::Repair(
-                        Kind::Repair,
-                        format!(
-                            "{addr} follows {of}, which is not the master any more, and not {master}"
-                        ),
-                    )
-                }
-            }
-        }
-    }
-
-    /// Whether it is the recorded master under another address.
-    fn is_the_master_itself(&self, facts: &Facts) -> bool {
-        let master = self.watches.get(&self.entry.master).and_then(Watch::facts);
-        master.is_some_and(|master| same_process(master, facts))
-    }
-
-    /// Whether it is still on a history that the group's master left behind, so that it missed a failover.
-    fn is_straggler(&self, facts: &Facts) -> bool {
-        let older = self.entry.lineage.get(1..).unwrap_or_default();
-        !facts.link_up() && facts.replication_id.as_ref().is_some_and(|id| older.contains(id))
     }
 
     /// Notes who is where it belongs, and who is away. One that follows another from there on was told to by hand; one that was away,
@@ -148,38 +110,40 @@ impl Group {
                 && facts.asked_at >= watch.answers_since()
                 && follows_recorded(&self.entry, &self.watches, addr, facts)
             {
-                self.settled.insert(addr.clone());
+                let of = facts.follows().unwrap_or(&self.entry.master);
+                if facts.link_up() || !self.settled.contains_key(addr) {
+                    self.settled.insert(addr.clone(), of.clone());
+                }
             }
         }
     }
 
-    fn begin_repair(
+    pub(super) fn begin_repair(
         &mut self,
         ctx: &Context<'_>,
         token: Token,
         addr: &Addr,
         kind: Kind,
         why: String,
+        drift: bool,
     ) {
-        let started_at = self
-            .watches
-            .get(addr)
-            .map(|watch| watch.since().max(self.diagnosed_at))
-            .unwrap_or(ctx.now)
-            .min(ctx.now);
-        let name = match kind {
-            Kind::Demotion => "returned",
-            Kind::Repair
-            | Kind::Failover
-            | Kind::ManualFailover
-            | Kind::Switchover
-            | Kind::Adoption
-            | Kind::ReplicaEvent => "first_sign",
+        // To make the recorded master one again is a promotion like any other.
+        let epoch = self.entry.epoch + u64::from(*addr == self.entry.master);
+        let watch = self.watches.get(addr);
+        let window = self.windows.get(addr).filter(|_| kind == Kind::Demotion);
+        let (name, started_at, note) = match window {
+            Some(window) => ("returned", window.seen_at(), Some(window.beginning())),
+            None if kind == Kind::Demotion => ("returned", ctx.now, None),
+            None => {
+                let since = watch.map_or(ctx.now, |watch| watch.since().max(self.diagnosed_at));
+                ("first_sign", since, None)
+            }
         };
+        let started_at = started_at.min(ctx.now);
         let history = HistoryEntry {
             id: format!("{}-{}", self.name, self.entry.history_next),
             kind,
-            epoch: self.entry.epoch,
+            epoch,
             old_master: addr.clone(),
             new_master: Some(self.entry.master.clone()),
             cause: self.diagnosis.name().to_owned(),
@@ -195,12 +159,17 @@ impl Group {
                 addr: Some(addr.clone()),
                 at_ms: 0.0,
                 node: ctx.me.clone(),
-                note: None,
+                note,
             }],
             ranking: Vec::new(),
         };
         let entry = GroupEntry {
+            epoch,
             history_next: self.entry.history_next + 1,
+            drifts_undone: match drift {
+                true => self.drifts_with(ctx.now),
+                false => self.entry.drifts_undone.clone(),
+            },
             saga: Some(Saga {
                 phase: Phase::Decided,
                 target: addr.clone(),
@@ -230,8 +199,10 @@ impl Group {
             return;
         }
         match &self.work {
-            Work::Repairing { unknown_at: Some(since), .. } if self.follows(&target, *since) => {
-                self.end_repair(ctx, token, &target, Ok(()));
+            Work::Repairing { unknown_at: Some(since), .. }
+                if self.is_repaired(&target, *since) =>
+            {
+                self.end_repair(ctx, token, &target, Ok(Repaired { facts: None, cut: false }));
             }
             Work::Repairing { deadline, .. } if ctx.now < *deadline => {}
             Work::Repairing { unknown_at, .. } => {
@@ -256,21 +227,35 @@ impl Group {
                 let watch = self.watches.get(&master).filter(|watch| watch.serves());
                 let facts = watch.and_then(Watch::facts);
                 let read = facts.filter(|facts| facts.asked_at >= self.led_since);
-                match read.map(Facts::is_master) {
-                    Some(true) => {}
-                    Some(false) => {
+                let id = match (read.map(Facts::is_master), target == master) {
+                    (Some(true), false) => self.command_follow(ctx.now, token, &target, master),
+                    (Some(false), true) => {
+                        let run_id = self.run_id_of(ctx.now, &master);
+                        let fence = self.promoted_fence(&master);
+                        let promote = Command::Promote { run_id, fence };
+                        self.command(ctx.now, token, &master, promote)
+                    }
+                    (Some(true), true) => {
+                        self.end_repair(
+                            ctx,
+                            token,
+                            &target,
+                            Ok(Repaired { facts: None, cut: false }),
+                        );
+                        return;
+                    }
+                    (Some(false), false) => {
                         let why = format!("the recorded master {master} reports to be a replica");
                         self.end_repair(ctx, token, &target, Err(why));
                         return;
                     }
-                    None => {
+                    (None, _) => {
                         if let Some(watch) = self.watches.get_mut(&master) {
                             watch.ask(ctx.now, self.led_since);
                         }
                         return;
                     }
-                }
-                let id = self.command_follow(ctx.now, token, &target, master);
+                };
                 let deadline = ctx.now + self.policy.command_timeout * 2;
                 self.work = Work::Repairing { id, deadline, unknown_at: None };
             }
@@ -280,13 +265,18 @@ impl Group {
     /// The command of a repair ended.
     pub(super) fn repair_ended(&mut self, ctx: &Context<'_>, token: Token, result: CommandResult) {
         let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
+        let cut = clients_cut(&result);
         let end = match result {
             CommandResult::Done { facts, warnings } => {
                 self.warn(ctx.now, &target, &warnings);
-                if facts.is_master() {
-                    Err("it is a master still after it was told to follow".to_owned())
-                } else {
-                    Ok(())
+                match (facts.is_master(), target == self.entry.master) {
+                    (true, false) => {
+                        Err("it is a master still after it was told to follow".to_owned())
+                    }
+                    (false, true) => {
+                        Err("it is a replica still after it was made a master again".to_owned())
+                    }
+                    (true, true) | (false, false) => Ok(Repaired { facts: Some(facts), cut }),
                 }
             }
             CommandResult::NotSent(why) => {
@@ -310,6 +300,15 @@ impl Group {
         self.end_repair(ctx, token, &target, end);
     }
 
+    /// Whether an instance was read since a moment, and is what it should be.
+    fn is_repaired(&self, addr: &Addr, since: Time) -> bool {
+        if *addr != self.entry.master {
+            return self.follows(addr, since);
+        }
+        let facts = self.watches.get(addr).and_then(Watch::facts);
+        facts.is_some_and(|facts| facts.asked_at >= since && facts.is_master())
+    }
+
     /// Whether an instance was read since a moment and follows the recorded master.
     pub(super) fn follows(&self, addr: &Addr, since: Time) -> bool {
         let facts = self.watches.get(addr).and_then(Watch::facts);
@@ -324,16 +323,36 @@ impl Group {
         ctx: &Context<'_>,
         token: Token,
         target: &Addr,
-        end: Result<(), String>,
+        end: Result<Repaired, String>,
     ) {
-        let (step, outcome, note) = match &end {
-            Ok(()) => ("demoted", Outcome::Done, None),
-            Err(why) => ("failed", Outcome::Failed, Some(why.clone())),
-        };
         let kind = self.entry.saga.as_ref().map(|saga| saga.history.kind);
-        let step = if kind == Some(Kind::Repair) && end.is_ok() { "repointed" } else { step };
-        self.mark(ctx, step, Some(target), note);
+        let (outcome, window) = match &end {
+            Ok(followed) => {
+                let window = self.close_window(ctx.now, target, followed.facts.as_deref());
+                let step = match kind == Some(Kind::Repair) {
+                    true if *target == self.entry.master => "promoted",
+                    true => "repointed",
+                    false => "demoted",
+                };
+                if kind == Some(Kind::Repair) {
+                    self.copying = Some((target.clone(), ctx.now));
+                }
+                self.mark(ctx, step, Some(target), window.as_ref().map(|(note, _)| note.clone()));
+                if followed.cut {
+                    self.mark(ctx, "clients_cut", Some(target), None);
+                }
+                (Outcome::Done, window)
+            }
+            Err(why) => {
+                self.mark(ctx, "failed", Some(target), Some(why.clone()));
+                (Outcome::Failed, None)
+            }
+        };
         let Some((mut entry, mut history)) = self.close_saga(ctx.now, outcome) else { return };
+        if let Some((note, bytes)) = window {
+            history.reason = format!("{}; {note}", history.reason);
+            history.bytes_possibly_lost = bytes;
+        }
         if end.is_ok() {
             self.repairs.remove(target);
         } else {
@@ -360,9 +379,10 @@ impl Group {
     }
 }
 
-/// What is wrong with one instance.
-enum Wrong {
-    Nothing,
-    LeaveAlone(String),
-    Repair(Kind, String),
+/// An instance was made what it should be.
+struct Repaired {
+    /// What it reported right after; `None` when that was read later only.
+    facts: Option<Box<Facts>>,
+    /// Its clients were cut off with it.
+    cut: bool,
 }

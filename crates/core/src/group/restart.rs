@@ -61,8 +61,9 @@ type Ask = Vec<Addr>;
 
 impl Group {
     /// Finds out whether a recorded master that restarted has its data; on every node, since the voters have to agree.
-    pub(super) fn look_into_restart(&mut self, now: Time) {
-        let (restarted, ask) = self.judge_restart(now);
+    pub(super) fn look_into_restart(&mut self, ctx: &Context<'_>) {
+        let now = ctx.now;
+        let (restarted, ask) = self.judge_restart(ctx);
         for addr in ask {
             if let Some(watch) = self.watches.get_mut(&addr) {
                 watch.ask_keys(now, now - self.policy.corroboration_timeout);
@@ -96,7 +97,8 @@ impl Group {
         }
     }
 
-    fn judge_restart(&self, now: Time) -> (Option<Restarted>, Ask) {
+    fn judge_restart(&self, ctx: &Context<'_>) -> (Option<Restarted>, Ask) {
+        let now = ctx.now;
         let none = (None, Ask::new());
         let master = &self.entry.master;
         let watch = self.watches.get(master).filter(|watch| watch.serves());
@@ -105,11 +107,13 @@ impl Group {
         if facts.run_id.as_ref().is_none_or(|run_id| run_id == recorded) {
             return none;
         }
+        // Another group's server behind the address has none of this group's data, however much it holds.
+        let foreign = self.stranger_of(ctx, facts);
         let since = watch.process_since();
         let until = since + self.policy.corroboration_timeout;
         let asking = now < until;
         let mut ask = Ask::new();
-        let keys = watch.keys_since(since);
+        let keys = if foreign.is_some() { Some(0) } else { watch.keys_since(since) };
         if keys.is_none() && asking {
             ask.push(master.clone());
         }
@@ -164,6 +168,13 @@ impl Group {
                 absent.join(", ")
             );
             return (Some(Restarted::Waiting { until: patient, why }), ask);
+        }
+        if let Some(group) = foreign {
+            let why = format!(
+                "{master} has the data of the group {group}: its address was given to another server, which is left alone; \
+                 nobody else can take over"
+            );
+            return (Some(Restarted::Held(why)), ask);
         }
         (Some(Restarted::Kept), ask)
     }

@@ -29,6 +29,9 @@ pub struct GroupEntry {
     pub master_run_id: Option<Box<str>>,
     /// Whether the program may act on the group.
     pub status: Status,
+    /// When changes that were made by hand were undone last, oldest first, by the leader's clock.
+    #[serde(default)]
+    pub drifts_undone: Vec<Time>,
     /// What is being changed right now.
     pub saga: Option<Saga>,
     /// Counts the entries of history.
@@ -51,6 +54,7 @@ impl GroupEntry {
             lineage: Vec::new(),
             master_run_id: None,
             status: Status::Active,
+            drifts_undone: Vec::new(),
             saga: None,
             history_next: 1,
             leaving: None,
@@ -309,7 +313,8 @@ pub struct HistoryEntry {
     pub leader: NodeId,
     /// From the first sign to the verified promotion.
     pub write_gap_ms: Option<f64>,
-    /// How far the promoted replica was behind the last known offset of the master, a lower bound.
+    /// How far the promoted replica was behind the last known offset of the master, a lower bound; of a demotion, what was
+    /// written to the instance while it was a second master.
     pub bytes_possibly_lost: Option<u64>,
     /// Each step with its time.
     pub steps: Vec<Step>,

@@ -232,14 +232,22 @@ impl Desk {
         if self.servers[&port].mood != Mood::Serves {
             return CommandResult::Refused("it does not listen".to_owned());
         }
+        let before = self.servers[&port].history.clone();
+        let mut takes_over = false;
         match command {
             Command::Promote { .. } => self.promote_by_hand(port),
             Command::Follow { master, .. } | Command::Demote { master, .. } => {
                 self.server(port).follows = Some(master.port());
+                takes_over = true;
             }
             Command::Pause { .. } | Command::Unpause | Command::Fence { .. } => {}
         }
-        CommandResult::Done { facts: Box::new(self.facts(port)), warnings: Vec::new() }
+        let mut facts = self.facts(port);
+        if takes_over {
+            // It answers before it has taken anything over.
+            facts.replication_id = Some(ReplicationId(before.into()));
+        }
+        CommandResult::Done { facts: Box::new(facts), warnings: Vec::new() }
     }
 
     pub(crate) fn promote_by_hand(&mut self, port: u16) {

@@ -2,6 +2,7 @@
 //! and what failovers of a moment ago hold back.
 
 mod desk;
+mod drift;
 mod emptied;
 
 use desk::*;
@@ -262,6 +263,74 @@ fn the_old_master_of_a_failover_is_no_replica_that_went_down() {
     desk.pass(5000);
     assert_eq!(desk.view().diagnosis.name, "Healthy");
     assert_eq!(events(&desk), []);
+}
+
+/// The only demotion in the history, and the names of its steps.
+fn demotion(desk: &Desk) -> (HistoryEntry, Vec<String>) {
+    let demotions = desk.of_kind(Kind::Demotion);
+    assert_eq!(demotions.len(), 1);
+    let names = demotions[0].steps.iter().map(|step| step.name.clone()).collect();
+    (demotions[0].clone(), names)
+}
+
+#[test]
+fn what_a_master_takes_that_was_only_silent_is_in_the_history_when_it_is_demoted() {
+    let mut desk = Desk::new();
+    desk.hang(1);
+    desk.pass(5000);
+    assert_ne!(desk.master(), 1);
+    desk.server(1).offset += 50;
+    desk.server(1).mood = Mood::Serves;
+    desk.pass(3000);
+    let master = desk.master();
+    assert_eq!(desk.server(1).follows, Some(master));
+    let (entry, steps) = demotion(&desk);
+    assert_eq!((entry.outcome, entry.bytes_possibly_lost), (Outcome::Done, Some(50)));
+    assert!(entry.reason.contains("50 bytes were written to it"), "{}", entry.reason);
+    assert_eq!(steps, ["returned", "committed", "demoted", "clients_cut"]);
+    let silent = entry.steps[0].note.as_deref().expect("how it came back");
+    assert!(silent.contains("was silent here"), "{silent}");
+    let window = entry.steps[2].note.as_deref().expect("the window");
+    assert!(entry.reason.ends_with(window), "{} and {window}", entry.reason);
+}
+
+#[test]
+fn a_master_that_takes_nothing_before_it_is_demoted_lost_nothing() {
+    let mut desk = Desk::new();
+    desk.hang(1);
+    desk.pass(5000);
+    desk.server(1).mood = Mood::Serves;
+    desk.pass(3000);
+    let (entry, _) = demotion(&desk);
+    assert_eq!(entry.bytes_possibly_lost, Some(0));
+    assert!(entry.reason.contains("nothing was written"), "{}", entry.reason);
+}
+
+#[test]
+fn a_returned_master_goes_before_a_straggler() {
+    let mut desk = Desk::new();
+    let another = desk.servers[&3].clone();
+    desk.servers.insert(4, another);
+    desk.pass(3000);
+    // Both miss the failover, the later one in the order of addresses as a master.
+    for port in [2, 4] {
+        desk.kill(port);
+    }
+    desk.promote_by_hand(4);
+    desk.kill(1);
+    desk.pass(1000);
+    assert_eq!(desk.master(), 3);
+    desk.commands.clear();
+    for port in [2, 4] {
+        desk.server(port).mood = Mood::Serves;
+    }
+    desk.server(3).mood = Mood::Silent;
+    desk.pass(500);
+    assert_eq!(desk.commands.len(), 0, "nobody is told to follow one that gives no answer");
+    desk.server(3).mood = Mood::Serves;
+    desk.pass(3000);
+    let told: Vec<u16> = desk.commands.iter().map(|(port, _)| *port).collect();
+    assert_eq!(told, [4, 2]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `make bench`: what the program promises, measured on real servers.
 //!
 //! Prints one table and writes `target/bench.json` of the workspace. Names on the command line
-//! (`kill9 hang flicker switchover idle`, and with three nodes `cluster leader commit hundred`) run these alone. From the environment:
+//! (`kill9 hang flicker switchover return emptied idle`, and with three nodes `cluster leader commit hundred`) run these alone. From the environment:
 //!
 //! - `BENCH_QUICK=1`: few runs, to try the benchmark itself;
 //! - `BENCH_KIND=valkey`: Valkey instead of Redis;
@@ -15,7 +15,9 @@
 mod cluster;
 #[path = "../../tests/common/mod.rs"]
 mod common;
+mod emptied;
 mod fake;
+mod returning;
 mod scenario;
 mod switchover;
 mod table;
@@ -29,11 +31,13 @@ use table::Row;
 /// A name on the command line and what it runs.
 type Scenario = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 11] = [
     ("kill9", scenario::kill9),
     ("hang", scenario::hang),
     ("flicker", scenario::flicker),
     ("switchover", switchover::switchover),
+    ("return", returning::returning),
+    ("emptied", emptied::emptied),
     ("idle", scenario::idle),
     ("cluster", cluster::kill9),
     ("leader", cluster::leader),

@@ -173,11 +173,13 @@ impl Talk<'_> {
 
     async fn follow(&mut self, known: &Words, follow: &[Bytes]) -> Done {
         let mut warnings = Vec::new();
-        let mut done = false;
+        let mut done = None;
         if known.multi {
             done = self.follow_at_once(follow, known, &mut warnings).await?;
         }
-        if !done {
+        let facts = if let Some(facts) = done {
+            facts
+        } else {
             // The transaction was refused as a whole, or there is none: the roles first, the rest as far as it goes.
             if !(self.allowed)() {
                 let why = "its transaction was refused, and the leadership was over before it could be sent without one";
@@ -190,31 +192,35 @@ impl Talk<'_> {
             let rest = beside(known);
             let replies = self.exchange(&rest).await?;
             warnings = warnings_of(&rest, &replies);
-        }
-        let asked_at = self.clock.now();
-        let replies = self.exchange(&[words(&["INFO", "replication"])]).await?;
-        Ok(Ok((self.facts(&replies[0], asked_at)?, warnings)))
+            let asked_at = self.clock.now();
+            let replies = self.exchange(&[words(&["INFO", "replication"])]).await?;
+            self.facts(&replies[0], asked_at)?
+        };
+        Ok(Ok((facts, warnings)))
     }
 
-    /// One transaction: the new master, the file, and the clients that believe in the old role.
+    /// One transaction: the new master, the file, and the clients that believe in the old role. What the server is then is
+    /// asked in the same write: it answers with the offset at which it stopped taking writes, before it takes anything over.
     async fn follow_at_once(
         &mut self,
         follow: &[Bytes],
         known: &Words,
         warnings: &mut Vec<String>,
-    ) -> Result<bool, Broken> {
+    ) -> Result<Option<Facts>, Broken> {
         let mut body = vec![follow.to_vec()];
         body.extend(beside(known));
         let mut commands = vec![words(&["MULTI"])];
         commands.extend(body.iter().cloned());
         commands.push(words(&["EXEC"]));
+        commands.push(words(&["INFO", "replication"]));
+        let asked_at = self.clock.now();
         let replies = self.exchange(&commands).await?;
-        let Some(Frame::Array(results)) = replies.last() else { return Ok(false) };
+        let [.., Frame::Array(results), info] = replies.as_slice() else { return Ok(None) };
         if results.first().is_none_or(|first| matches!(first, Frame::Error(_))) {
-            return Ok(false);
+            return Ok(None);
         }
         *warnings = warnings_of(&body, results);
-        Ok(true)
+        Ok(Some(self.facts(info, asked_at)?))
     }
 
     async fn exchange(&mut self, commands: &[Vec<Bytes>]) -> Result<Vec<Frame>, Broken> {

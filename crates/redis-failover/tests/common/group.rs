@@ -67,6 +67,22 @@ impl Group {
         self.wait_in_step();
     }
 
+    /// Waits until every server with an append-only file has all its data in it. A replica begins a new one after its full
+    /// copy, and until that is complete a kill leaves it with nothing.
+    #[track_caller]
+    pub fn wait_until_durable(&self) {
+        for server in self.servers() {
+            wait_until("its append-only file is complete", PATIENCE, || {
+                let info = server.info("persistence");
+                let count = |name: &str| info.get(name).and_then(|value| value.parse::<u64>().ok());
+                let busy = ["aof_rewrite_in_progress", "aof_rewrite_scheduled"];
+                let begun = server.addr() == self.master.addr()
+                    || count("aof_rewrites").is_some_and(|done| done > 0);
+                (busy.into_iter().all(|name| count(name) == Some(0)) && begun).then_some(())
+            });
+        }
+    }
+
     /// Waits until the offsets of all servers are equal and above 0; a master alone counts nothing.
     #[track_caller]
     pub fn wait_in_step(&self) {

@@ -117,6 +117,28 @@ pub fn wait_for_entry(
     })
 }
 
+/// Waits until an old master that came back was made a replica, and gives the entry of history.
+#[track_caller]
+pub fn wait_for_demotion(daemon: &Daemon, name: &str) -> Value {
+    wait_for_entry(daemon, name, ("demotion", name, "done"))
+}
+
+/// The demotions of a group, newest first.
+pub fn demotions(daemon: &Daemon, name: &str) -> Vec<Value> {
+    daemon.history(name).into_iter().filter(|entry| entry["kind"] == "demotion").collect()
+}
+
+/// A demotion that did what it should, and says how long and how much the old master took.
+#[track_caller]
+pub fn assert_demoted(entry: &Value, new: &str) {
+    assert_eq!(entry["new_master"], new, "{entry:#}");
+    assert_eq!(step_names(entry), ["returned", "committed", "demoted", "clients_cut"], "{entry:#}");
+    let window = entry["steps"][2]["note"].as_str().expect("the window is told");
+    assert!(window.contains("it took writes for"), "{entry:#}");
+    assert!(entry["reason"].as_str().is_some_and(|reason| reason.contains(window)), "{entry:#}");
+    assert!(entry["finished_at"].is_string(), "{entry:#}");
+}
+
 /// Looks for a while and fails at once when it does not hold.
 #[track_caller]
 pub fn holds(what: &str, mut ask: impl FnMut() -> bool) {

@@ -75,6 +75,11 @@ impl Options {
         Self::default()
     }
 
+    /// Keeps every acknowledged write over `kill -9`.
+    pub fn durable() -> Self {
+        Self::new().set("appendonly", "yes").set("appendfsync", "always")
+    }
+
     /// A directive of the config file, such as `set("replica-priority", "0")`.
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.directives.push((name.to_owned(), value.to_owned()));
@@ -111,6 +116,11 @@ impl Options {
     pub fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.to_owned());
         self
+    }
+
+    /// Nothing differs from the plain server.
+    pub fn is_plain(&self) -> bool {
+        self.directives.is_empty() && self.args.is_empty()
     }
 
     pub fn read_only_config(mut self) -> Self {

@@ -3,7 +3,7 @@
 //! They talk over plain sockets and not through a client library, so that a measured millisecond
 //! is the server's, and an end of connection or a time-out shows as what it is.
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,6 +50,17 @@ pub struct Writer {
     stop: Stopper,
 }
 
+impl Write {
+    /// No connection was accepted for it.
+    fn is_unconnected(&self) -> bool {
+        matches!(&self.outcome, Outcome::Refused(why) if why.contains("os error") || why.contains("timed out"))
+    }
+
+    fn is_read_only(&self) -> bool {
+        matches!(&self.outcome, Outcome::Refused(why) if why.starts_with("READONLY"))
+    }
+}
+
 /// The first acknowledged write on another server after a fault.
 #[derive(Clone, Debug)]
 pub struct Gap {
@@ -58,6 +69,23 @@ pub struct Gap {
     pub ended_at: Instant,
     /// The server that took the write.
     pub addr: String,
+}
+
+/// The time in which a server that came back was a master again.
+#[derive(Clone, Copy, Debug)]
+pub struct Tenure {
+    /// When it accepted the first connection.
+    pub began_at: Instant,
+    /// When it refused a write as a replica.
+    pub ended_at: Instant,
+    /// Writes that it acknowledged meanwhile.
+    pub acknowledged: usize,
+}
+
+impl Tenure {
+    pub fn length(&self) -> Duration {
+        self.ended_at - self.began_at
+    }
 }
 
 impl Writer {
@@ -136,6 +164,24 @@ impl Writer {
             let last = writes.last()?;
             (last.sent_at >= since && last.outcome == Outcome::Acknowledged).then_some(())
         });
+    }
+
+    /// How long a server that was started or resumed after `since` was a master: `None` until it refuses writes as a
+    /// replica.
+    pub fn tenure(&self, addr: &str, since: Instant) -> Option<Tenure> {
+        let writes = lock(self.records(addr));
+        let accepted: Vec<&Write> = writes
+            .iter()
+            .filter(|write| write.answered_at >= since)
+            .skip_while(|write| write.is_unconnected())
+            .collect();
+        let last = accepted.iter().position(|write| write.is_read_only())?;
+        let acknowledged = |write: &&&Write| write.outcome == Outcome::Acknowledged;
+        Some(Tenure {
+            began_at: accepted[0].sent_at.max(since),
+            ended_at: accepted[last].answered_at,
+            acknowledged: accepted[..last].iter().filter(acknowledged).count(),
+        })
     }
 
     /// How many of the writes that `old` acknowledged are not in `new`, which was its replica.
@@ -223,6 +269,31 @@ fn exchange(connection: &mut BufReader<TcpStream>, args: &[&str]) -> io::Result<
     match line.strip_suffix("\r\n") {
         Some(line) => Ok(line.to_owned()),
         None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended")),
+    }
+}
+
+/// A client that says nothing and waits to be cut off.
+#[derive(Debug)]
+pub struct Idler(BufReader<TcpStream>);
+
+impl Idler {
+    /// Returns when the server knows it.
+    pub fn of(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.addr()).expect("the server listens");
+        stream.set_read_timeout(Some(super::PATIENCE)).expect("a socket can wait");
+        let mut connection = BufReader::new(stream);
+        assert_eq!(exchange(&mut connection, &["PING"]).expect("an answer"), "+PONG");
+        Self(connection)
+    }
+
+    #[track_caller]
+    pub fn wait_until_cut(mut self) {
+        let read = self.0.get_mut().read(&mut [0; 1]);
+        let cut = match &read {
+            Ok(bytes) => *bytes == 0,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        };
+        assert!(cut, "{read:?}");
     }
 }
 

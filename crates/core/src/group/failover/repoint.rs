@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::addr::Addr;
 use crate::event::{CommandId, CommandResult};
+use crate::group::window::{Window, clients_cut};
 use crate::group::{Context, Group, Work};
 use crate::instance::Facts;
 use crate::node::Token;
@@ -109,9 +110,11 @@ impl Group {
                 .iter()
                 .filter(|(addr, watch)| **addr != self.entry.master && watch.state() != State::Down)
                 .filter(|(_, watch)| watch.last_reply().is_some())
-                // One that was never seen attached may be somebody else's master.
+                // One that was never seen attached may be somebody else's master, and so may one that was given the
+                // address of another.
                 .filter(|(addr, _)| {
                     self.entry.instances.get(*addr).is_some_and(|known| known.attached)
+                        && !self.is_stranger(ctx, addr)
                 })
                 .map(|(addr, _)| addr.clone())
                 .rev()
@@ -201,7 +204,7 @@ impl Group {
         let master = &self.entry.master;
         let is_master =
             |watch: &Watch| watch.serves() && watch.facts().is_some_and(Facts::is_master);
-        let Work::Repointing(work) = &mut self.work else { return };
+        let Work::Repointing(work) = &self.work else { return };
         if !self.watches.get(master).is_some_and(is_master) {
             return;
         }
@@ -215,10 +218,14 @@ impl Group {
                     known.attached && (watch.returned() || known.abandoned.is_some())
                 })
             })
+            .filter(|(addr, _)| !self.is_stranger(ctx, addr))
             .map(|(addr, _)| addr.clone())
             .collect();
+        let Work::Repointing(work) = &mut self.work else { return };
         work.waiting.retain(|addr| !returned.contains(addr));
         for addr in returned {
+            let note = self.windows.get(&addr).map(Window::beginning);
+            self.mark(ctx, "returned", Some(&addr), note);
             self.repoint(ctx, token, addr);
         }
     }
@@ -242,12 +249,18 @@ impl Group {
         let Some(addr) = work.sent_to(id).cloned() else { return };
         let Some(active) = work.active.get_mut(&addr) else { return };
         active.sent = None;
+        let cut = clients_cut(&result);
         match result {
-            CommandResult::Done { warnings, .. } => {
+            CommandResult::Done { facts, warnings } => {
                 work.again_at = ctx.now;
                 self.warn(ctx.now, &addr, &warnings);
+                let window = self.close_window(ctx.now, &addr, Some(&*facts));
+                let demoted = window.is_some();
+                if let Some((note, _)) = window {
+                    self.mark(ctx, "demoted", Some(&addr), Some(note));
+                }
                 self.mark(ctx, "repointed", Some(&addr), None);
-                if self.switched_from().is_some_and(|old| *old == addr) {
+                if cut && (demoted || self.switched_from().is_some_and(|old| *old == addr)) {
                     // They were cut off by the same command.
                     self.mark(ctx, "clients_cut", Some(&addr), None);
                 }

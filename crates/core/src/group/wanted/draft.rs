@@ -194,7 +194,7 @@ impl Group {
     }
 
     /// Whether it answers and belongs to the group: all that is asked of one whom a person insists on.
-    fn could_serve(&self, addr: &Addr) -> bool {
+    pub(in crate::group) fn could_serve(&self, addr: &Addr) -> bool {
         self.watches.get(addr).is_some_and(|watch| watch.serves() && watch.facts().is_some())
             && self.entry.instances.get(addr).is_some_and(|known| known.attached)
     }

@@ -1,0 +1,268 @@
+//! Roles that were changed by hand: undone after a while, adopted when there is no doubt, and never fought about.
+//!
+//! By hand is what the same process became without having been away. A server that was away and is something else now
+//! returned (see `repair.rs`), or is another server that was given the address.
+
+use super::diagnose::Diagnosis;
+use super::elect::{Contest, judge_heir};
+use super::identity::same_process;
+use super::repair::Wrong;
+use super::{Context, Group};
+use crate::addr::Addr;
+use crate::instance::{Facts, Role};
+use crate::node::{GroupName, NodeId, Token};
+use crate::policy::LINEAGE_MAX;
+use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Step};
+use crate::time::Time;
+use crate::view::State;
+use crate::watch::Watch;
+
+/// So often within [`DRIFT_WINDOW`] a change by hand is undone in one group; whoever repeats it means it, or is another
+/// monitor.
+pub(super) const DRIFTS_MAX: usize = 3;
+const DRIFT_WINDOW: std::time::Duration = std::time::Duration::from_secs(3600);
+
+impl Group {
+    /// The other group that a server belongs to by the history it is on: it was given an address of this group.
+    pub(super) fn stranger_of<'a>(
+        &self,
+        ctx: &Context<'a>,
+        facts: &Facts,
+    ) -> Option<&'a GroupName> {
+        let id = facts.replication_id.as_ref().filter(|id| !self.entry.lineage.contains(id))?;
+        ctx.owners.of_history(id).filter(|owner| **owner != self.name)
+    }
+
+    /// Whether a master with replicas of its own, none of which is known here, is likely to be somebody else's.
+    pub(super) fn leads_strangers(&self, facts: &Facts) -> bool {
+        match &facts.role {
+            Role::Master { replicas } => {
+                let known = |addr: &Addr| self.entry.instance_of(addr).is_some();
+                !replicas.is_empty() && !replicas.iter().any(known)
+            }
+            Role::Replica { .. } => false,
+        }
+    }
+
+    /// Whether an address of the group seems to be somebody else's server by now.
+    pub(super) fn is_stranger(&self, ctx: &Context<'_>, addr: &Addr) -> bool {
+        let facts = self.watches.get(addr).and_then(Watch::facts);
+        !self.settled.contains_key(addr)
+            && facts.is_some_and(|facts| {
+                self.stranger_of(ctx, facts).is_some() || self.leads_strangers(facts)
+            })
+    }
+
+    /// What to do about a change by hand that stands since a moment: leave it for a while, or for good when it was undone
+    /// often enough.
+    pub(super) fn judge_drift(&mut self, now: Time, addr: &Addr, kind: Kind, why: String) -> Wrong {
+        let since = *self.drifts.entry(addr.clone()).or_insert(now);
+        if let Some(until) = self.drift_limit(now) {
+            self.wake_at(until);
+            return Wrong::LeaveAlone(format!(
+                "{why}; changes by hand were undone {DRIFTS_MAX} times within an hour, and until {until} they are only \
+                 reported: stop whoever makes them, or pause the group"
+            ));
+        }
+        let at = since + self.policy.drift_wait;
+        if now < at {
+            self.wake_at(at);
+            return Wrong::LeaveAlone(format!(
+                "{why}; it is undone at {at}, if it still stands then"
+            ));
+        }
+        Wrong::Repair(kind, format!("{why}; it stood for {} s", now.since(since).as_secs()))
+    }
+
+    /// Until when nothing is undone any more.
+    fn drift_limit(&self, now: Time) -> Option<Time> {
+        let undone = &self.entry.drifts_undone;
+        let first = undone.len().checked_sub(DRIFTS_MAX)?;
+        let until = *undone.get(first)? + DRIFT_WINDOW;
+        (now < until).then_some(until)
+    }
+
+    /// The changes by hand that were undone, with one more, as the record keeps them.
+    pub(super) fn drifts_with(&self, now: Time) -> Vec<Time> {
+        let undone = self.entry.drifts_undone.iter().copied().chain([now]);
+        let excess = (self.entry.drifts_undone.len() + 1).saturating_sub(DRIFTS_MAX);
+        undone.skip(excess).collect()
+    }
+
+    /// The recorded master was made a replica by hand: whom it follows is adopted when that one is a master, and else it is
+    /// made a master again. The sentence says why neither is done yet; `None` that it is a master.
+    pub(super) fn consider_deposed(&mut self, ctx: &Context<'_>, token: Token) -> Option<String> {
+        let master = self.entry.master.clone();
+        let watch = self.watches.get(&master).filter(|watch| watch.serves())?;
+        let facts = watch.facts().filter(|facts| facts.asked_at >= self.master_since)?;
+        let of = facts.follows()?.clone();
+        let standing_since = watch.standing_since();
+        let ours = facts.replication_id.as_ref().is_none_or(|id| self.entry.lineage.contains(id));
+        let what = format!("{master} was made a replica of {of} by hand");
+        if !self.everyone_was_asked(ctx.now, standing_since) {
+            return Some(format!("{what}; every instance is asked what it is now"));
+        }
+        if let Some(heir) = self.made_by_hand(ctx.now, standing_since) {
+            let (entry, history) =
+                self.adopt(ctx.now, ctx.me, &heir, Diagnosis::MasterBecameReplica);
+            self.propose(
+                token,
+                format!("{heir} is adopted as the master of {}", self.name),
+                entry,
+                Some(history),
+            );
+            return Some(what);
+        }
+        if !ours {
+            return Some(format!(
+                "{what}, and has taken over the data of that one: nothing is left to be undone. Register the group under its \
+                 new master, or restore its data"
+            ));
+        }
+        if self.entry.instance_of(&of).is_some_and(|of| self.serves_as_master(of)) {
+            return Some(format!(
+                "{what}, which is a master of another history or not the only other one: decide with a failover, or point \
+                 {master} back"
+            ));
+        }
+        match self.judge_drift(ctx.now, &master, Kind::Repair, what) {
+            Wrong::Repair(kind, why) => {
+                self.begin_repair(ctx, token, &master, kind, why, true);
+                None
+            }
+            Wrong::LeaveAlone(why) => Some(why),
+            Wrong::Nothing | Wrong::Drift(..) => None,
+        }
+    }
+
+    fn serves_as_master(&self, addr: &Addr) -> bool {
+        self.watches.get(addr).is_some_and(|watch| watch.serves() && watch.is_master())
+    }
+
+    /// Asks everyone what they are since a moment; whether they answered, or were waited for long enough.
+    pub(super) fn everyone_was_asked(&mut self, now: Time, since: Time) -> bool {
+        let deadline = since + self.policy.corroboration_timeout;
+        let mut unheard = false;
+        for watch in self.watches.values_mut() {
+            let old = watch.facts().is_none_or(|facts| facts.asked_at < since);
+            if old && watch.state() != State::Down && now < deadline {
+                watch.ask(now, since);
+                unheard = true;
+            }
+        }
+        if unheard {
+            self.wake_at(deadline);
+        }
+        !unheard
+    }
+
+    /// The master that somebody made by hand, when there is no doubt: it alone answers as a master, the recorded one follows
+    /// it or is down, and it has the group's history.
+    pub(super) fn made_by_hand(&self, now: Time, since: Time) -> Option<Addr> {
+        if !self.entry.confirmed {
+            return None;
+        }
+        let read = |watch: &Watch| -> Option<Facts> {
+            watch.facts().filter(|facts| facts.asked_at >= since && watch.serves()).cloned()
+        };
+        let mut masters: Vec<(&Addr, Facts)> = Vec::new();
+        for (addr, watch) in &self.watches {
+            let Some(facts) = read(watch).filter(Facts::is_master) else { continue };
+            if !masters.iter().any(|(_, known)| same_process(known, &facts)) {
+                masters.push((addr, facts));
+            }
+        }
+        let [(addr, heir)] = masters.as_slice() else { return None };
+        if **addr == self.entry.master {
+            return None;
+        }
+        let recorded = self.watches.get(&self.entry.master)?;
+        let recorded_facts = read(recorded);
+        let followed = match &recorded_facts {
+            Some(facts) => facts.follows().and_then(|of| self.entry.instance_of(of)) == Some(*addr),
+            None => recorded.state() == State::Down,
+        };
+        // What the recorded master took over, it cannot lose any more.
+        let taken_over = recorded_facts.is_some_and(|facts| {
+            facts.link_up()
+                && facts.replication_id.is_some()
+                && facts.replication_id == heir.replication_id
+        });
+        let fits = taken_over || judge_heir(&self.contest_at(now), heir).is_ok();
+        (followed && fits).then(|| (*addr).clone())
+    }
+
+    fn contest_at(&self, now: Time) -> Contest<'_> {
+        Contest {
+            entry: &self.entry,
+            watches: &self.watches,
+            policy: &self.policy,
+            peers: &self.peers,
+            tried: &[],
+            dead_since: now,
+            read_after: None,
+            emptied: false,
+            now,
+        }
+    }
+
+    /// Whether the repair before is still on its way: one full copy at a time is enough for a master.
+    pub(super) fn is_copying(&self, now: Time, other: &Addr) -> Option<&Addr> {
+        let (addr, since) = self.copying.as_ref().filter(|(addr, _)| addr != other)?;
+        let watch = self.watches.get(addr).filter(|watch| watch.serves())?;
+        let linked = watch.facts().is_some_and(Facts::link_up);
+        (!linked && now < *since + self.policy.link_timeout).then_some(addr)
+    }
+
+    /// The entry in which a master that was made by hand is the recorded one, and what the history says of it.
+    pub(super) fn adopt(
+        &self,
+        now: Time,
+        me: &NodeId,
+        master: &Addr,
+        cause: Diagnosis,
+    ) -> (GroupEntry, HistoryEntry) {
+        let mut entry = self.entry.clone();
+        entry.master = master.clone();
+        entry.epoch += 1;
+        entry.history_next += 1;
+        if let Some(known) = entry.instances.get_mut(master) {
+            known.attached = true;
+            known.abandoned = None;
+        }
+        let facts = self.watches.get(master).and_then(Watch::facts);
+        entry.master_run_id = facts.and_then(|facts| facts.run_id.clone());
+        if let Some(id) = facts.and_then(|facts| facts.replication_id.clone()) {
+            entry.lineage.retain(|known| *known != id);
+            entry.lineage.insert(0, id);
+            entry.lineage.truncate(LINEAGE_MAX);
+        }
+        let old = &self.entry.master;
+        let history = HistoryEntry {
+            id: format!("{}-{}", self.name, self.entry.history_next),
+            kind: Kind::Adoption,
+            epoch: entry.epoch,
+            old_master: old.clone(),
+            new_master: Some(master.clone()),
+            cause: cause.name().to_owned(),
+            reason: format!(
+                "{master} was made the master by hand, and {old} follows it or is down"
+            ),
+            outcome: Outcome::Done,
+            started_at: now,
+            finished_at: Some(now),
+            leader: me.clone(),
+            write_gap_ms: None,
+            bytes_possibly_lost: None,
+            steps: vec![Step {
+                name: "recorded".to_owned(),
+                addr: Some(master.clone()),
+                at_ms: 0.0,
+                node: me.clone(),
+                note: None,
+            }],
+            ranking: Vec::new(),
+        };
+        (entry, history)
+    }
+}

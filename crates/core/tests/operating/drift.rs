@@ -1,0 +1,220 @@
+//! Roles that somebody changed by hand: undone, adopted, or reported.
+
+use super::desk::*;
+
+/// What was done to the servers, in order.
+fn told(desk: &Desk) -> Vec<(u16, Option<u16>)> {
+    let follow = |(port, command): &(u16, Command)| match command {
+        Command::Follow { master, .. } => Some((*port, Some(master.port()))),
+        Command::Promote { .. } => Some((*port, None)),
+        Command::Demote { .. }
+        | Command::Pause { .. }
+        | Command::Unpause
+        | Command::Fence { .. } => None,
+    };
+    desk.commands.iter().filter_map(follow).collect()
+}
+
+fn why(desk: &Desk) -> String {
+    desk.view().diagnosis.not_acting_because.expect("a sentence")
+}
+
+#[test]
+fn a_replica_that_was_made_a_master_by_hand_is_one_for_ten_seconds() {
+    let mut desk = Desk::new();
+    desk.promote_by_hand(2);
+    desk.pass(8_000);
+    assert_eq!(desk.view().diagnosis.name, "TwoMasters");
+    assert!(why(&desk).contains("by hand") && why(&desk).contains("undone at"), "{}", why(&desk));
+    assert_eq!(told(&desk), []);
+    desk.pass(6_000);
+    assert_eq!(told(&desk), [(2, Some(1))]);
+    let [demotion] = desk.of_kind(Kind::Demotion)[..] else { panic!("one demotion") };
+    assert!(demotion.reason.contains("by hand") && demotion.reason.contains("it stood for"));
+    assert_eq!(desk.view().diagnosis.name, "Healthy");
+}
+
+#[test]
+fn a_change_that_is_taken_back_in_time_is_nobodys_business() {
+    let mut desk = Desk::new();
+    for _ in 0..3 {
+        desk.promote_by_hand(2);
+        desk.pass(7_000);
+        desk.server(2).follows = Some(1);
+        desk.pass(7_000);
+    }
+    assert_eq!(told(&desk), [], "each time the ten seconds began anew");
+}
+
+#[test]
+fn a_replica_of_a_stranger_is_brought_back() {
+    let mut desk = Desk::new();
+    desk.server(3).follows = Some(99);
+    desk.pass(15_000);
+    assert_eq!(told(&desk), [(3, Some(1))]);
+    let [repair] = desk.of_kind(Kind::Repair)[..] else { panic!("one repair") };
+    assert!(repair.reason.contains("127.0.0.1:99"), "{}", repair.reason);
+}
+
+#[test]
+fn what_is_changed_again_and_again_is_undone_three_times_an_hour_also_by_another_leader() {
+    let mut desk = Desk::new();
+    for count in 1..=5 {
+        desk.promote_by_hand(2);
+        desk.pass(15_000);
+        if count == 2 {
+            desk.restart();
+            desk.pass(1_000);
+        }
+    }
+    assert_eq!(told(&desk).len(), 3, "{:?}", told(&desk));
+    assert!(why(&desk).contains("3 times within an hour"), "{}", why(&desk));
+    desk.pass(3_600_000);
+    assert_eq!(told(&desk).len(), 4, "an hour later once more");
+}
+
+#[test]
+fn a_master_that_was_made_a_replica_of_another_new_master_by_hand_is_followed_there() {
+    let mut desk = Desk::new();
+    desk.promote_by_hand(2);
+    desk.server(1).follows = Some(2);
+    desk.pass(3_000);
+    assert_eq!((desk.master(), desk.entry().epoch), (2, 1));
+    let [adoption] = desk.of_kind(Kind::Adoption)[..] else { panic!("one adoption") };
+    assert_eq!(adoption.cause, "MasterBecameReplica");
+    desk.pass(5_000);
+    assert_eq!(told(&desk), [(3, Some(2))], "the rest of the group follows");
+    assert_eq!(desk.view().diagnosis.name, "Healthy");
+}
+
+#[test]
+fn a_master_that_was_made_a_replica_of_its_replica_is_made_a_master_again() {
+    let mut desk = Desk::new();
+    desk.server(1).follows = Some(2);
+    desk.pass(8_000);
+    assert_eq!(desk.view().diagnosis.name, "MasterBecameReplica");
+    assert_eq!((told(&desk), desk.entry().epoch), (vec![], 0));
+    desk.pass(6_000);
+    assert_eq!(told(&desk), [(1, None)]);
+    assert_eq!((desk.master(), desk.entry().epoch), (1, 1), "every promotion has an epoch");
+    assert_eq!(desk.view().diagnosis.name, "Healthy");
+}
+
+#[test]
+fn a_master_that_took_over_anothers_data_is_left_to_people() {
+    let mut desk = Desk::new();
+    desk.server(1).follows = Some(99);
+    desk.server(1).history = "of another world".to_owned();
+    desk.pass(60_000);
+    assert_eq!(told(&desk), []);
+    assert!(why(&desk).contains("nothing is left to be undone"), "{}", why(&desk));
+}
+
+#[test]
+fn a_chain_is_reported_and_left_alone() {
+    let mut desk = Desk::new();
+    desk.server(3).follows = Some(2);
+    desk.pass(60_000);
+    assert_eq!(told(&desk), []);
+    assert_eq!(desk.view().diagnosis.name, "ReplicaOfWrongMaster");
+    assert!(why(&desk).contains("chain"), "{}", why(&desk));
+}
+
+#[test]
+fn an_address_that_another_groups_server_was_given_is_left_alone() {
+    // A second group with a history of its own.
+    let with_other = |desk: &mut Desk| {
+        let server = Server { history: "other".to_owned(), ..desk.servers[&1].clone() };
+        desk.servers.insert(7, server);
+        let spec = GroupSpec { name: None, master: addr(7), replicas: Vec::new() };
+        assert_eq!(desk.ask(Request::Add(vec![spec])), Answer::Done);
+        desk.pass(3_000);
+    };
+    // A master comes back at a replica's address, a replica of the other group does, and the same at a failover.
+    for follows in [None, Some(7)] {
+        let mut desk = Desk::new();
+        with_other(&mut desk);
+        desk.kill(2);
+        desk.pass(2_000);
+        let stranger = desk.server(2);
+        stranger.follows = follows;
+        stranger.history = "other".to_owned();
+        stranger.life += 1;
+        desk.start(2);
+        desk.pass(60_000);
+        assert_eq!(told(&desk), [], "it follows {follows:?}");
+        assert!(why(&desk).contains("forget it here"), "{}", why(&desk));
+        desk.kill(1);
+        desk.pass(5_000);
+        assert_eq!((desk.master(), told(&desk)), (3, vec![(3, None)]), "it follows {follows:?}");
+    }
+    // And at the master's own address.
+    let mut desk = Desk::new();
+    with_other(&mut desk);
+    let stranger = desk.server(1);
+    stranger.history = "other".to_owned();
+    stranger.life += 1;
+    stranger.keys = 1_000;
+    for port in [2, 3] {
+        desk.server(port).broken = true;
+    }
+    desk.handle(Event::Ended { addr: addr(1) });
+    desk.pass(20);
+    assert_eq!(desk.master(), 2);
+    desk.server(3).broken = false;
+    desk.pass(20_000);
+    assert_eq!(told(&desk), [(2, None), (3, Some(2))], "it is no second master of this group");
+}
+
+#[test]
+fn an_address_whose_master_has_replicas_of_its_own_is_left_alone() {
+    let mut desk = Desk::new();
+    desk.kill(2);
+    desk.pass(2_000);
+    let stranger = desk.server(2);
+    stranger.follows = None;
+    stranger.history = "unknown".to_owned();
+    stranger.life += 1;
+    let its_replica = Server { follows: Some(2), mood: Mood::Serves, ..stranger.clone() };
+    desk.servers.insert(50, its_replica);
+    desk.start(2);
+    desk.pass(30_000);
+    assert_eq!(told(&desk), []);
+    assert!(why(&desk).contains("not of this group"), "{}", why(&desk));
+}
+
+#[test]
+fn one_replica_is_copied_at_a_time() {
+    let mut desk = Desk::new();
+    for port in [2, 3] {
+        desk.server(port).follows = Some(99);
+        desk.server(port).broken = true;
+    }
+    desk.pass(20_000);
+    assert_eq!(told(&desk).len(), 1, "the copy of the first is not there yet: {:?}", told(&desk));
+    assert!(why(&desk).contains("waits until"), "{}", why(&desk));
+    for port in [2, 3] {
+        desk.server(port).broken = false;
+    }
+    desk.pass(5_000);
+    assert_eq!(told(&desk).len(), 2);
+}
+
+#[test]
+fn the_end_of_a_chain_stays_when_its_middle_goes_astray_and_a_ring_is_undone() {
+    let mut desk = Desk::new();
+    desk.server(3).follows = Some(2);
+    desk.pass(1_000);
+    desk.server(2).follows = Some(99);
+    desk.pass(20_000);
+    assert_eq!(told(&desk), [(2, Some(1))], "only the middle was astray");
+
+    let mut desk = Desk::new();
+    desk.server(3).follows = Some(2);
+    desk.server(2).follows = Some(3);
+    for port in [2, 3] {
+        desk.server(port).broken = true;
+    }
+    desk.pass(100_000);
+    assert_eq!(told(&desk), [(2, Some(1))], "what is left is a chain");
+}
