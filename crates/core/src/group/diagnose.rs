@@ -386,19 +386,20 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
     let watch_master = watch.facts();
     let mut up = 0;
     let mut broken = None;
-    for (addr, watch) in picture.others() {
-        let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
+    let others =
+        || picture.others().filter_map(|(addr, watch)| Some((addr, watch, watch.facts()?)));
+    let second = others().find(|(_, watch, facts)| {
+        let itself = watch_master.is_some_and(|master| same_process(master, facts));
+        watch.serves() && facts.is_master() && !itself
+    });
+    if let Some((addr, ..)) = second {
+        let words =
+            format!("{addr} reports to be a master too, beside the recorded master {master}");
+        return (Diagnosis::TwoMasters, words);
+    }
+    for (addr, watch, facts) in others().filter(|(_, watch, _)| watch.serves()) {
         match &facts.role {
-            Role::Master { .. }
-                if watch_master.is_some_and(|master| same_process(master, facts)) => {}
-            Role::Master { .. } => {
-                return (
-                    Diagnosis::TwoMasters,
-                    format!(
-                        "{addr} reports to be a master too, beside the recorded master {master}"
-                    ),
-                );
-            }
+            Role::Master { .. } => {}
             Role::Replica { master: of, .. }
                 if !follows_recorded(entry, picture.watches, addr, facts) =>
             {

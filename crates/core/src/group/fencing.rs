@@ -9,11 +9,12 @@
 //! what the instance says, and tells it. So nothing is lost when a leader dies between the two, and nothing is done twice.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::{Context, Group, Work};
 use crate::addr::Addr;
 use crate::event::CommandId;
-use crate::instance::{Facts, Fence, MinReplicas, Role};
+use crate::instance::{Facts, Fence, Link, MinReplicas, Role};
 use crate::node::Token;
 use crate::policy::FENCE_REPLICAS;
 use crate::record::{Fenced, GroupEntry, HistoryEntry, Kept, Kind, Known, Outcome, Phase};
@@ -82,6 +83,16 @@ fn wanted(
         (true, _) => Some(open(on)),
         (false, _) if is_lost => Some(open(on)),
         (false, _) => Some(on),
+    }
+}
+
+/// Whether it is a replica that could not be promoted whatever happens: it has nothing, until it has copied everything.
+/// While it does, its master would wait for it.
+pub(super) fn has_no_data(facts: &Facts) -> bool {
+    match facts.role {
+        Role::Replica { link: Link::Syncing | Link::Down { since_secs: None }, .. } => true,
+        Role::Replica { link: Link::Up { .. } | Link::Down { since_secs: Some(_) }, .. }
+        | Role::Master { .. } => false,
     }
 }
 
@@ -203,63 +214,79 @@ impl Group {
         }
     }
 
-    /// Whether the master waits for replicas that are all gone, so that it would wait for ever; the sentence says why.
-    /// Nobody may see one of them alive: it could be promoted.
+    /// Whether the master waits for replicas that are all lost, so that it would wait for ever; the sentence says why.
     fn last_replica_is_lost(&mut self, ctx: &Context<'_>, token: Token) -> Option<String> {
-        let fence = self.policy.fence()?;
+        let max_lag = Duration::from_secs(self.policy.fence()?.max_lag_secs.into());
+        let at = self.replicas_lost_since()? + max_lag;
+        if ctx.now < at {
+            self.wake_at(at);
+            return None;
+        }
+        let master = self.watches.get_mut(&self.entry.master)?;
+        if master.facts()?.asked_at < at {
+            // What it said before that may be of a replica that is only slow.
+            master.ask(ctx.now, at);
+            return None;
+        }
+        let lost: Vec<Addr> =
+            self.watches.keys().filter(|addr| **addr != self.entry.master).cloned().collect();
+        if !self.all_agree(ctx, token, at, &lost) {
+            return None;
+        }
+        let lost: Vec<String> = lost.iter().map(ToString::to_string).collect();
+        let lost = match lost.as_slice() {
+            [] => "no replica is known any more".to_owned(),
+            [one] => format!("its last replica {one} is down or has to copy everything"),
+            [..] => format!("its replicas {} are down or have to copy everything", lost.join(", ")),
+        };
+        Some(format!(
+            "min-replicas-to-write of {} is lowered to 0, because {lost} and it could take no write any more",
+            self.entry.master
+        ))
+    }
+
+    /// Since when no instance but the master could be promoted; `None` when one could, or may be able to.
+    fn replicas_lost_since(&self) -> Option<Time> {
         let master = self.watches.get(&self.entry.master)?;
         let Role::Master { replicas } = &master.facts()?.role else { return None };
         if replicas.iter().any(|addr| self.entry.instance_of(addr).is_none()) {
             return None;
         }
-        let others = self.watches.iter().filter(|(addr, _)| **addr != self.entry.master);
         let mut since = Time::ZERO;
-        for (_, watch) in others.clone() {
-            if watch.state() != State::Down {
-                return None;
-            }
-            since = since.max(watch.since());
+        for (_, watch) in self.watches.iter().filter(|(addr, _)| **addr != self.entry.master) {
+            let facts = watch.facts().filter(|_| watch.serves());
+            since = since.max(match watch.state() {
+                State::Down => watch.since(),
+                State::Up if facts.is_some_and(has_no_data) => watch.standing_since(),
+                State::Up | State::Unknown => return None,
+            });
         }
-        let gone: Vec<Addr> = others.map(|(addr, _)| addr.clone()).collect();
-        let at = since + std::time::Duration::from_secs(fence.max_lag_secs.into());
-        if ctx.now < at {
-            self.wake_at(at);
-            return None;
-        }
-        // What it said before that may be of a replica that is only slow.
-        if master.facts()?.asked_at < at {
-            if let Some(master) = self.watches.get_mut(&self.entry.master) {
-                master.ask(ctx.now, at);
-            }
-            return None;
-        }
-        let quorum = self.policy.quorum_of(ctx.voters.len()).ok()?;
-        self.ask_peers(ctx, token, at);
+        Some(since)
+    }
+
+    /// Whether a quorum of the voters, asked since a moment, sees these replicas lost, and nobody sees one that could be
+    /// promoted.
+    fn all_agree(&mut self, ctx: &Context<'_>, token: Token, since: Time, lost: &[Addr]) -> bool {
+        let Ok(quorum) = self.policy.quorum_of(ctx.voters.len()) else { return false };
+        let asked = since.max(self.led_since);
+        self.ask_peers(ctx, token, asked);
         let mut votes = usize::from(ctx.voters.contains(ctx.me));
+        let (mut silent, mut denies) = (false, false);
         for node in ctx.voters.iter().filter(|node| *node != ctx.me) {
-            match self.peers.sees_down(node, &gone, at, ctx.now, &self.policy) {
+            match self.peers.sees_lost(node, lost, asked, ctx.now, &self.policy) {
                 Some(true) => votes += 1,
-                Some(false) => votes = 0,
-                None => {}
-            }
-            if votes == 0 {
-                break;
+                Some(false) => denies = true,
+                None => silent = true,
             }
         }
-        if votes < quorum {
-            self.wake_at(ctx.now + self.policy.testimony_timeout);
-            return None;
+        // Whoever knows better gets the time to say so.
+        let heard = asked + self.policy.testimony_timeout;
+        let too_early = silent && ctx.now < heard;
+        if denies || votes < quorum || too_early {
+            self.wake_at(heard.max(ctx.now + self.policy.testimony_timeout / 4));
+            return false;
         }
-        let master = &self.entry.master;
-        let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
-        let gone = match gone.as_slice() {
-            [] => "no replica is known any more".to_owned(),
-            [one] => format!("its last replica {one} is down"),
-            [..] => format!("its replicas {} are down", gone.join(", ")),
-        };
-        Some(format!(
-            "min-replicas-to-write of {master} is lowered to 0, because {gone} and it could take no write any more"
-        ))
+        true
     }
 
     /// Tells the next instance that is not set as it was decided, the master last.
@@ -355,10 +382,19 @@ impl Group {
         }
     }
 
-    /// The replicas that may feed on the old master still, after its failover was carried out as far as it could be.
+    /// Why the old master of a failover that was carried out as far as it could be may take writes.
     pub(super) fn not_fenced_because(&self, old: &Addr) -> Option<String> {
         self.policy.fence()?;
         let master = &self.entry.master;
+        if self.follows(old, self.master_since) {
+            return None;
+        }
+        let known = self.entry.instances.get(old).and_then(|known| known.fenced.as_ref());
+        if known.is_some_and(|fenced| fenced.set.to_write == 0) {
+            return Some(format!(
+                "the old master {old} is not fenced, because no replica followed it when it was lost"
+            ));
+        }
         let missing: Vec<String> = self
             .entry
             .instances

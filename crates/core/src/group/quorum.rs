@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::fencing::has_no_data;
 use super::{Context, Group};
 use crate::action::Action;
 use crate::addr::Addr;
@@ -99,9 +100,9 @@ impl Peers {
         })
     }
 
-    /// Whether a node that was asked at `since` or later sees each of these instances down; `None` when it did not say, or
-    /// does not know one of them. That it sees one up counts before that.
-    pub(super) fn sees_down(
+    /// Whether a node that was asked at `since` or later sees each of these instances down, or without data; `None` when it
+    /// did not say, or does not know one of them. That it sees another one up counts before that.
+    pub(super) fn sees_lost(
         &self,
         node: &NodeId,
         instances: &[Addr],
@@ -111,11 +112,20 @@ impl Peers {
     ) -> Option<bool> {
         let heard = self.heard.get(node);
         let heard = heard.filter(|heard| heard.asked_at >= since && heard.is_fresh(now, policy))?;
-        let state = |addr: &Addr| heard.sights.get(addr).map(|sight| sight.state);
-        if instances.iter().any(|addr| state(addr) == Some(State::Up)) {
+        let is_lost = |addr: &Addr| {
+            let sight = heard.sights.get(addr)?;
+            match sight.state {
+                State::Down => Some(true),
+                State::Up => {
+                    Some(sight.facts.as_ref().is_some_and(|(facts, _)| has_no_data(facts)))
+                }
+                State::Unknown => None,
+            }
+        };
+        if instances.iter().any(|addr| is_lost(addr) == Some(false)) {
             return Some(false);
         }
-        instances.iter().all(|addr| state(addr) == Some(State::Down)).then_some(true)
+        instances.iter().all(|addr| is_lost(addr) == Some(true)).then_some(true)
     }
 
     /// When a node is to be asked next: at once, when it was not asked since the sign; after a pause, when it answered.

@@ -3,21 +3,27 @@
 //! A repair is decided, recorded, carried out and recorded again like a failover, one at a time per group. Nothing is
 //! repaired unless the recorded master answers as a master.
 
-use super::identity::{follows_recorded, same_process};
+use super::identity::follows_recorded;
 use super::window::clients_cut;
 use super::{Context, Group, Work};
 use crate::action::Command;
 use crate::addr::Addr;
 use crate::event::CommandResult;
-use crate::instance::{Facts, Role};
+use crate::instance::Facts;
 use crate::node::Token;
 use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Step};
 use crate::time::Time;
-use crate::view::State;
 use crate::watch::Watch;
+
+mod wrong;
+
+pub(super) use wrong::Wrong;
 
 /// From the third failure on a repair waits twice as long each time, up to 2^6 times `repair_interval`.
 const PAUSE_DOUBLINGS_MAX: u32 = 6;
+
+/// So many instances that are left alone are named in one sentence.
+const REASONS_MAX: usize = 3;
 
 impl Group {
     /// Repairs one instance, if one needs it; the sentence says why one that looks wrong is left alone.
@@ -40,7 +46,7 @@ impl Group {
             wrongs.iter().any(|(other, wrong)| other == addr && matches!(wrong, Wrong::Drift(..)))
         };
         self.drifts.retain(|addr, _| drifts(addr));
-        let mut because = None;
+        let mut because: Vec<String> = Vec::new();
         let mut chosen: Option<(Addr, Kind, String, bool)> = None;
         for (addr, wrong) in wrongs {
             let drift = matches!(wrong, Wrong::Drift(..));
@@ -51,24 +57,27 @@ impl Group {
             let (kind, why) = match wrong {
                 Wrong::Nothing => continue,
                 Wrong::LeaveAlone(why) | Wrong::Drift(_, why) => {
-                    because = Some(why);
+                    because.push(why);
                     continue;
                 }
                 Wrong::Repair(kind, why) => (kind, why),
             };
             if self.repairs.get(&addr).is_some_and(|(until, _)| ctx.now < *until) {
-                because =
-                    Some(format!("the last repair of {addr} failed, the next one waits: {why}"));
+                because
+                    .push(format!("the last repair of {addr} failed, the next one waits: {why}"));
             } else if let Some(other) =
                 self.is_copying(ctx.now, &addr).filter(|_| kind == Kind::Repair)
             {
-                because = Some(format!("{why}; it waits until {other} has its copy"));
+                because.push(format!("{why}; it waits until {other} has its copy"));
             } else if chosen.is_none() || kind == Kind::Demotion {
                 // A second master takes writes that will be lost; a replica of the wrong one only lags.
                 chosen = Some((addr, kind, why, drift));
             }
         }
-        let Some((addr, kind, why, drift)) = chosen else { return because };
+        let Some((addr, kind, why, drift)) = chosen else {
+            because.truncate(REASONS_MAX);
+            return (!because.is_empty()).then(|| because.join("; "));
+        };
         if !master_serves {
             return Some(format!(
                 "{why}; nobody is told to follow {} before it answers",
@@ -85,113 +94,6 @@ impl Group {
         }
         self.begin_repair(ctx, token, &addr, kind, why, drift);
         None
-    }
-
-    fn wrong_with(&self, ctx: &Context<'_>, addr: &Addr, watch: &Watch, facts: &Facts) -> Wrong {
-        let master = &self.entry.master;
-        let Some(known) = self.entry.instances.get(addr) else { return Wrong::Nothing };
-        // One that was here all the time was moved by hand; one that was not is another server at the same address.
-        if !self.settled.contains_key(addr)
-            && let Some(group) = self.stranger_of(ctx, facts)
-        {
-            return Wrong::LeaveAlone(format!(
-                "{addr} has the data of the group {group}: its address was given to another server, which is left alone; \
-                 forget it here"
-            ));
-        }
-        match &facts.role {
-            Role::Master { .. } if self.is_the_master_itself(facts) => Wrong::Nothing,
-            Role::Master { .. } if known.abandoned.is_some() => Wrong::Repair(
-                Kind::Demotion,
-                format!(
-                    "{addr} became master by a promotion that was given up, while {master} is the recorded one"
-                ),
-            ),
-            Role::Master { .. } if !known.attached => Wrong::LeaveAlone(format!(
-                "{addr} is a master that was never seen attached to this group"
-            )),
-            Role::Master { .. } if watch.returned() && self.leads_strangers(facts) => {
-                Wrong::LeaveAlone(format!(
-                    "{addr} is a master of replicas that are not of this group: its address may have been given to another \
-                     server, which is left alone; forget it here"
-                ))
-            }
-            Role::Master { .. } if watch.returned() => Wrong::Repair(
-                Kind::Demotion,
-                format!("{addr} returned as a master, while {master} is the recorded one"),
-            ),
-            Role::Master { .. } => Wrong::Drift(
-                Kind::Demotion,
-                format!("{addr} was made a master by hand, while {master} is the recorded one"),
-            ),
-            // It may be another name of the master, unless it had one for it and was given this one, which leads nowhere.
-            Role::Replica { master: of, .. }
-                if !facts.link_up()
-                    && self.entry.instance_of(of).is_none()
-                    && self.settled.get(addr).is_some_and(|before| before != of) =>
-            {
-                pointed_away(addr, of)
-            }
-            Role::Replica { .. } if follows_recorded(&self.entry, &self.watches, addr, facts) => {
-                Wrong::Nothing
-            }
-            Role::Replica { master: of, .. } => {
-                let Some(of) = self.entry.instance_of(of) else {
-                    return if known.attached && self.is_straggler(facts) {
-                        Wrong::Repair(
-                            Kind::Repair,
-                            format!(
-                                "{addr} follows {of}, where the group's master was, and not {master}"
-                            ),
-                        )
-                    } else if self.settled.contains_key(addr) {
-                        Wrong::Drift(
-                            Kind::Repair,
-                            format!(
-                                "{addr} was pointed at {of} by hand, which is not of this group"
-                            ),
-                        )
-                    } else {
-                        Wrong::LeaveAlone(format!(
-                            "{addr} follows {of}, which is not of this group, and may be another server by now: forget it \
-                             here, or point it at {master}"
-                        ))
-                    };
-                };
-                let chained = self.watches.get(of).is_some_and(|watch| {
-                    watch.state() == State::Up
-                        && watch
-                            .facts()
-                            .and_then(Facts::follows)
-                            .and_then(|of| self.entry.instance_of(of))
-                            == Some(master)
-                });
-                if chained && (self.settled.contains_key(addr) || !known.attached) {
-                    Wrong::LeaveAlone(format!(
-                        "{addr} follows {of}, itself a replica: a chain is reported, not changed"
-                    ))
-                } else {
-                    Wrong::Repair(
-                        Kind::Repair,
-                        format!(
-                            "{addr} follows {of}, which is not the master any more, and not {master}"
-                        ),
-                    )
-                }
-            }
-        }
-    }
-
-    /// Whether it is the recorded master under another address.
-    fn is_the_master_itself(&self, facts: &Facts) -> bool {
-        let master = self.watches.get(&self.entry.master).and_then(Watch::facts);
-        master.is_some_and(|master| same_process(master, facts))
-    }
-
-    /// Whether it is still on a history that the group's master left behind, so that it missed a failover.
-    fn is_straggler(&self, facts: &Facts) -> bool {
-        let older = self.entry.lineage.get(1..).unwrap_or_default();
-        !facts.link_up() && facts.replication_id.as_ref().is_some_and(|id| older.contains(id))
     }
 
     /// Notes who is where it belongs, and who is away. One that follows another from there on was told to by hand; one that was away,
@@ -477,24 +379,10 @@ impl Group {
     }
 }
 
-fn pointed_away(addr: &Addr, of: &Addr) -> Wrong {
-    let why = format!("{addr} was pointed at {of} by hand, which is not of this group");
-    Wrong::Drift(Kind::Repair, why)
-}
-
 /// An instance was made what it should be.
 struct Repaired {
     /// What it reported right after; `None` when that was read later only.
     facts: Option<Box<Facts>>,
     /// Its clients were cut off with it.
     cut: bool,
-}
-
-/// What is wrong with one instance.
-pub(super) enum Wrong {
-    Nothing,
-    LeaveAlone(String),
-    Repair(Kind, String),
-    /// Changed by hand.
-    Drift(Kind, String),
 }

@@ -103,7 +103,9 @@ impl Group {
         let master = &self.entry.master;
         let watch = self.watches.get(master).filter(|watch| watch.serves());
         let (Some(recorded), Some(watch)) = (&self.entry.master_run_id, watch) else { return none };
-        let Some(facts) = watch.facts().filter(|facts| facts.is_master()) else { return none };
+        // One that restarted as a replica, by an old configuration file, while nobody is a master, is asked the same.
+        let answers_for_all = |facts: &&Facts| facts.is_master() || !self.has_another_master();
+        let Some(facts) = watch.facts().filter(answers_for_all) else { return none };
         if facts.run_id.as_ref().is_none_or(|run_id| run_id == recorded) {
             return none;
         }
@@ -177,6 +179,13 @@ impl Group {
             return (Some(Restarted::Held(why)), ask);
         }
         (Some(Restarted::Kept), ask)
+    }
+
+    /// Whether somebody else of the group answers as a master.
+    pub(super) fn has_another_master(&self) -> bool {
+        self.watches
+            .iter()
+            .any(|(addr, watch)| *addr != self.entry.master && watch.serves() && watch.is_master())
     }
 
     /// Whether an instance is further in the history that the restarted master went on with.

@@ -201,7 +201,7 @@ impl Group {
             )),
             (true, 0) => Some(format!(
                 "{master} takes no writes (min-replicas-to-write is {}) until a replica acknowledges them, or until \
-                 all of its replicas were down for {} s",
+                 all of them were down, or without data, for {} s",
                 fence.set.to_write, fence.set.max_lag_secs
             )),
             (true, _) => None,
