@@ -44,7 +44,7 @@ pub struct Watch {
     absence: Absence,
     /// When it was first read in the role that it has now, without a gap since.
     standing_since: Time,
-    /// When the process that it is now was first read.
+    /// When the process that it is now was first read, or read its data last.
     process_since: Time,
     /// How many keys it held, and when it was asked.
     keys: Option<(u64, Time)>,
@@ -162,7 +162,7 @@ impl Watch {
         self.standing_since
     }
 
-    /// When the process that it is now was first read.
+    /// When the process that it is now was first read, or read its data last: what it holds is counted from there on.
     pub fn process_since(&self) -> Time {
         self.process_since
     }
@@ -471,9 +471,12 @@ impl Watch {
         }
         self.hear_master(&facts);
         let before = self.facts.as_ref();
-        if before.is_none_or(|before| before.run_id != facts.run_id) {
-            self.process_since = facts.asked_at;
+        let another = before.is_none_or(|before| before.run_id != facts.run_id);
+        if another {
             self.keys_before = self.keys.take().map(|(keys, _)| keys);
+        }
+        if another || self.how == How::Loading {
+            self.process_since = facts.asked_at;
         }
         // While it reads its data it holds a part of it.
         if let Some(keys) = facts.keys.filter(|_| self.how != How::Loading) {

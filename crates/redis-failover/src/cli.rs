@@ -1,7 +1,9 @@
-//! The command line: flags, environment and file to one [`Config`].
+//! The command line: flags, environment and file to one [`Config`], or a command such as [`Doctor`].
 //!
 //! Nothing here touches the process: the caller hands in arguments and environment, prints what
 //! comes back and chooses the exit status.
+
+mod doctor;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -12,6 +14,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use crate::config::{
     Config, ConfigError, Draft, Given, Origin, SECTIONS, Setting, Value, read_file,
 };
+pub use doctor::{Doctor, Found};
 
 /// The flag and environment variable of the file itself.
 const CONFIG: &str = "config";
@@ -29,6 +32,8 @@ and cluster_secret in the file or environment.";
 pub enum Parsed {
     /// To run with this config, which is valid.
     Run(Box<Config>),
+    /// To have groups examined by a node that runs.
+    Doctor(Doctor),
     /// To print this to standard output and do nothing else: the help or the version.
     Print(String),
 }
@@ -42,14 +47,22 @@ pub fn load<A: Into<OsString>>(
     args: impl IntoIterator<Item = A>,
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Parsed, ConfigError> {
-    let args = args.into_iter().map(Into::into);
-    let matches = match command().try_get_matches_from(with_two_dashes(args)) {
+    let args = with_two_dashes(args.into_iter().map(Into::into));
+    let of_doctor = args.iter().skip(1).any(|arg| arg == doctor::NAME);
+    let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
         // Help and version are no failure, though the parser returns them as errors.
         Err(error) if !error.use_stderr() => return Ok(Parsed::Print(error.to_string())),
-        Err(error) => return Err(ConfigError::Usage(in_one_sentence(&error))),
+        Err(error) => return Err(ConfigError::Usage(in_one_sentence(&error, of_doctor))),
     };
 
+    if let Some(of_command) = matches.subcommand_matches(doctor::NAME) {
+        if matches.args_present() {
+            let why = "a setting before the command doctor would not act: the command takes --addr and a group, behind it";
+            return Err(ConfigError::Usage(why.to_owned()));
+        }
+        return Doctor::read(of_command, environment).map(Parsed::Doctor);
+    }
     let mut draft = Draft::default();
     let path = matches
         .get_one::<OsString>(CONFIG)
@@ -73,6 +86,8 @@ fn command() -> Command {
         .after_help(AFTER_HELP)
         // The last of several wins, as with the original's flags.
         .args_override_self(true)
+        .disable_help_subcommand(true)
+        .subcommand(doctor::command())
         .arg(
             Arg::new(CONFIG)
                 .long(CONFIG)
@@ -154,7 +169,7 @@ fn from_flags(matches: &ArgMatches) -> Vec<Given> {
 
 /// The parser's report without its advice and usage, and without values: a mistyped flag may
 /// carry a password.
-fn in_one_sentence(error: &clap::Error) -> String {
+fn in_one_sentence(error: &clap::Error, of_doctor: bool) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
@@ -180,8 +195,19 @@ fn in_one_sentence(error: &clap::Error) -> String {
             None => format!("there is no flag {name}"),
         };
     }
-    if kind == ErrorKind::UnknownArgument {
-        return format!("\"{given}\" stands alone: it is no flag, and there are no commands");
+    if kind == ErrorKind::UnknownArgument && is_flag && of_doctor {
+        return format!("the command doctor has no flag {name}: it takes --addr and a group");
+    }
+    let given = context(ContextKind::InvalidSubcommand).unwrap_or(given);
+    if kind == ErrorKind::UnknownArgument && of_doctor {
+        return format!(
+            "\"{given}\" is one too many: the command doctor takes one group, or none for all"
+        );
+    }
+    if matches!(kind, ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand) {
+        return format!(
+            "\"{given}\" stands alone: it is no flag, and there are no commands but doctor"
+        );
     }
     if kind == ErrorKind::InvalidValue && is_flag {
         return format!("the flag {name} needs a value");

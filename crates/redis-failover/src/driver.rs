@@ -59,10 +59,17 @@ pub(crate) struct Driver {
 }
 
 /// How to log in, by group.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Logins {
     pub(crate) default: Login,
     pub(crate) by_group: BTreeMap<GroupName, Login>,
+}
+
+impl Logins {
+    /// To the instances of one group.
+    pub(crate) fn of(&self, group: &GroupName) -> &Login {
+        self.by_group.get(group).unwrap_or(&self.default)
+    }
 }
 
 /// What the loop keeps between two rounds.
@@ -294,7 +301,7 @@ impl Driver {
             round.instances.remove(addr);
         }
         round.instances.entry(addr.clone()).or_insert_with(|| {
-            let login = self.logins.by_group.get(group).unwrap_or(&self.logins.default);
+            let login = self.logins.of(group);
             Instance::start(
                 addr.clone(),
                 login.clone(),

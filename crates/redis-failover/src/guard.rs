@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::config::{BrokerKind, Config, ConfigError, Credentials, ListenAddr, SavedState};
+use crate::doctor::Doctor;
 use crate::driver::{Driver, FIRST_REQUEST, Logins};
 use crate::events::Events;
 use crate::hooks::{FailoverPlan, HandlerError, Hooks, MasterChange, Verdict};
@@ -161,6 +162,8 @@ impl Builder {
         let Member { node, broker, heard, inbound, talk, cluster } = member;
         let Surroundings { clock, resolver, events, requests, stop } = around;
         let shown = Arc::new(Shown::new(node.clone(), broker.clone(), clock));
+        let (policies, logins) = (policies(&config)?, logins(&config)?);
+        let doctor = Doctor::new(clock, resolver.clone(), logins.clone(), policies.clone());
         let mut first = broker.first_events();
         match wanted {
             None => {}
@@ -172,10 +175,10 @@ impl Builder {
             Some(wanted) => first.push(Event::Request { id: FIRST_REQUEST, request: wanted }),
         }
         let driver = Driver {
-            fleet: Fleet::new(node, policies(&config)?),
+            fleet: Fleet::new(node, policies),
             clock,
             broker,
-            logins: logins(&config)?,
+            logins,
             resolver,
             events,
             lanes,
@@ -200,7 +203,7 @@ impl Builder {
             return Err(StartError::Groups(message));
         }
         if let Some(listener) = listener {
-            let state = http::Context::new(Arc::clone(&shown), requests.clone(), cluster);
+            let state = http::Context::new(Arc::clone(&shown), requests.clone(), cluster, doctor);
             let mut stopped = stop.subscribe();
             tasks.push(tokio::spawn(http::serve(listener, state, async move {
                 let _ = stopped.wait_for(|stop| *stop).await;

@@ -1,16 +1,17 @@
 //! What the program answers over HTTP: the list of masters that plain programs use, and the JSON API.
 //!
-//! Reads are served from [`Shown`] and never ask the loop. Writes go to the loop through [`Requests`] and are answered
+//! Reads are served from [`Shown`] and never ask the loop; the doctor's asks the servers as well. Writes go to the loop through [`Requests`] and are answered
 //! after their commit. The loop publishes what changed before it answers, so whoever was answered reads its own change.
 //!
-//! `masters` is `/master`; `groups`, `replace`, `history`, `cluster` and `health` serve `/v1`, `operate` what operators ask of a group; `body` reads what clients
-//! send; `reply` writes what they get, errors too; `server` holds the connections. Every limit is in [`Limits`] or
-//! beside it.
+//! `masters` is `/master`; `groups`, `replace`, `history`, `doctor`, `cluster` and `health` serve `/v1`, `operate` what
+//! operators ask of a group; `body` reads what clients send; `reply` writes what they get, errors too; `server` holds the
+//! connections. Every limit is in [`Limits`] or beside it.
 //!
 //! Not here: TLS, logins, and any decision. A listener that is reachable from outside is to be guarded from outside.
 
 mod body;
 mod cluster;
+mod doctor;
 mod groups;
 mod health;
 mod history;
@@ -32,6 +33,7 @@ use failover_core::event;
 use tokio::sync::Semaphore;
 
 use crate::cluster::Cluster;
+use crate::doctor::Doctor;
 use crate::requests::{Requests, patience};
 use crate::shown::Shown;
 use reply::{Code, Problem};
@@ -90,17 +92,24 @@ pub(crate) struct Context {
     shown: Arc<Shown>,
     requests: Requests,
     cluster: Cluster,
+    doctor: Doctor,
     limits: Limits,
     lists: Arc<Semaphore>,
 }
 
 impl Context {
-    /// Reads from `shown`, writes through `requests`; members are shown and changed by `cluster`.
-    pub(crate) fn new(shown: Arc<Shown>, requests: Requests, cluster: Cluster) -> Self {
+    /// Reads from `shown`, writes through `requests`; members are shown and changed by `cluster`, and `doctor` examines.
+    pub(crate) fn new(
+        shown: Arc<Shown>,
+        requests: Requests,
+        cluster: Cluster,
+        doctor: Doctor,
+    ) -> Self {
         Self {
             shown,
             requests,
             cluster,
+            doctor,
             limits: Limits::default(),
             lists: Arc::new(Semaphore::new(LISTS_AT_ONCE_MAX)),
         }
@@ -141,6 +150,7 @@ pub(crate) fn router(context: Context) -> Router {
         )
         .route("/v1/groups", get(groups::list))
         .route("/v1/groups/{group}", get(groups::one))
+        .route("/v1/groups/{group}/doctor", get(doctor::show))
         .route("/v1/groups/{group}/pause", post(operate::pause))
         .route("/v1/groups/{group}/resume", post(groups::resume))
         .route("/v1/groups/{group}/replicas/{addr}", delete(operate::forget))

@@ -23,6 +23,7 @@ pub mod cli;
 mod clock;
 mod cluster;
 pub mod config;
+mod doctor;
 mod driver;
 mod events;
 #[doc(hidden)]

@@ -1,10 +1,10 @@
-//! The daemon: settings in, guard, exit code out.
+//! The program: the daemon (settings in, guard, exit code out), or a command.
 
 mod log;
 
 use std::process::ExitCode;
 
-use redis_failover::cli::{self, Parsed};
+use redis_failover::cli::{self, Doctor, Found, Parsed};
 use redis_failover::config::{BrokerKind, Config};
 use redis_failover::{Guard, StartError, fault};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -15,11 +15,17 @@ use tokio::task::JoinSet;
 const EXIT_USAGE: u8 = 2;
 /// It failed at run time.
 const EXIT_FAILED: u8 = 1;
+/// The doctor found something.
+const EXIT_FOUND: u8 = 3;
 
 fn main() -> ExitCode {
     let config = match cli::load(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(Parsed::Run(config)) => *config,
-        Ok(Parsed::Print(text)) => return print(&text),
+        Ok(Parsed::Print(text)) => {
+            print(&text);
+            return ExitCode::SUCCESS;
+        }
+        Ok(Parsed::Doctor(doctor)) => return examine(&doctor),
         Err(error) => return fail(EXIT_USAGE, &error.to_string()),
     };
     let fault = match fault::arm() {
@@ -118,11 +124,23 @@ fn signals() -> JoinSet<SignalKind> {
     waiting
 }
 
+fn examine(doctor: &Doctor) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(EXIT_FAILED, &format!("cannot start: {error}")),
+    };
+    match runtime.block_on(doctor.run(print)) {
+        Ok(Found::Nothing) => ExitCode::SUCCESS,
+        Ok(Found::Something) => ExitCode::from(EXIT_FOUND),
+        Err(why) => fail(EXIT_FAILED, &why),
+    }
+}
+
 /// A reader that went away is none of our business.
-fn print(text: &str) -> ExitCode {
+fn print(text: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
-    ExitCode::SUCCESS
 }
 
 fn fail(code: u8, message: &str) -> ExitCode {

@@ -43,7 +43,7 @@ fn a_second_master_and_a_replica_of_a_stranger_are_brought_back_and_a_chain_is_n
 
         let entry = wait_for_entry(&daemon, &name, ("demotion", &second.addr(), "done"));
         assert!(entry["reason"].as_str().is_some_and(|why| why.contains("by hand")), "{entry:#}");
-        wait_until(&"it was brought back", DRIFT_LIMIT, || {
+        wait_until("it was brought back", DRIFT_LIMIT, || {
             (astray.master_link()?.0 == name).then_some(())
         });
         astray.wait_for_link(&group.master);
@@ -64,7 +64,7 @@ fn a_master_that_was_demoted_by_hand_is_a_master_again_or_its_heir_is_adopted() 
         // A ring: nobody takes writes.
         group.master.replica_of(&group.replicas[0]);
         daemon.wait_for(&name, PATIENCE, |view| view["diagnosis"]["name"] == "MasterBecameReplica");
-        wait_until(&"it is a master again", DRIFT_LIMIT, || {
+        wait_until("it is a master again", DRIFT_LIMIT, || {
             (group.master.role() == "master").then_some(())
         });
         let view = wait_until_healthy(&daemon, &name);
@@ -128,7 +128,7 @@ fn three_nodes_undo_and_adopt_too_also_when_the_leader_dies_meanwhile() {
     let leader = cluster.leader();
     wait_until_said(cluster.node(leader), &name, "made a master by hand");
     cluster.kill9(leader);
-    wait_until(&"the next leader has it undone", DRIFT_LIMIT, || {
+    wait_until("the next leader has it undone", DRIFT_LIMIT, || {
         group.replicas[0].master_link().filter(|(of, up)| *up && *of == name).map(|_| ())
     });
     let daemon = cluster.node(cluster.leader());

@@ -54,7 +54,8 @@ fn with_ours(line: &str, group: &Group, http: &str) -> String {
 #[test]
 fn the_commands_that_start_it_start_it() {
     let group = Group::start(ServerKind::Redis, 1);
-    for line in commands("redis-failover").iter().filter(|line| !line.contains("-raft_addr")) {
+    let starts = |line: &&String| !line.contains("-raft_addr") && !line.contains(" doctor ");
+    for line in commands("redis-failover").iter().filter(starts) {
         // Port 0: the system chooses one.
         let line = with_ours(line, &group, "127.0.0.1:0");
         let words = words(&line);
@@ -102,6 +103,62 @@ fn the_three_commands_make_a_cluster() {
             members.iter().any(|member| member["addr"] == addr.as_str())
         };
         assert!(ports.iter().all(known), "{members:?}");
+    }
+}
+
+#[test]
+fn the_doctor_comes_when_it_is_called() {
+    let group = Group::start(ServerKind::Redis, 1);
+    let masters = format!("-masters={}", group.master.addr());
+    let daemon = Daemon::start(&[&masters]);
+    daemon.wait_until_healthy(&group.master.addr(), &group.addrs());
+    let line = commands("redis-failover").into_iter().find(|line| line.contains(" doctor "));
+    let line = with_ours(&line.expect("it is called"), &group, &daemon.http().to_string());
+    let words = words(&line);
+    let ended = Daemon::run(&words.iter().skip(1).map(String::as_str).collect::<Vec<_>>(), &[]);
+    assert_eq!(ended.code(), 3, "{}{}", ended.stdout, ended.stderr);
+    assert!(ended.stdout.contains("(one_replica)"), "{}", ended.stdout);
+}
+
+/// With both lines of the README the program's user may do what a failover needs, and ask what the doctor asks.
+#[test]
+fn the_second_acl_rule_lets_the_doctor_ask_everything() {
+    let rules: Vec<Vec<String>> = commands("redis-cli")
+        .iter()
+        .filter(|line| line.contains("ACL SETUSER"))
+        .map(|line| words(line)[1..].to_vec())
+        .collect();
+    assert_eq!(rules.len(), 2);
+    for kind in ServerKind::all() {
+        let options = Options::new().requirepass("admin").masterauth("admin");
+        let group = Group::start_with(kind, 2, &options.set("appendonly", "yes"));
+        let allow = |rule: &[String]| {
+            let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
+            for server in group.servers() {
+                server.cmd(&rule);
+            }
+        };
+        let masters = format!("-masters={}", group.master.addr());
+        let env = [("REDIS_FAILOVER_REDIS_PASSWORD", "PASSWORD")];
+        allow(&rules[0]);
+        let args = [&masters, "-redis_user=failover", "-check_interval=100"];
+        let daemon = Daemon::start_with(&Daemon::binary(), &args, &env);
+        let name = group.master.addr();
+        daemon.wait_until_healthy(&name, &group.addrs());
+        let found = || {
+            let answer = daemon.get(&format!("/v1/groups/{name}/doctor"));
+            let found = answer.json["findings"].as_array().expect("a list").clone();
+            let code = |found: &serde_json::Value| {
+                (found["code"].to_string(), found["severity"].to_string())
+            };
+            found.iter().map(code).collect::<BTreeSet<_>>()
+        };
+        let note = |code: &str| (format!("{code:?}"), "\"info\"".to_owned());
+        assert_eq!(found(), BTreeSet::from([note("not_asked"), note("single_node")]), "{kind:?}");
+        allow(&rules[1]);
+        // A switchover could pause writes with another right, which the README says is not needed.
+        let wanted = BTreeSet::from([note("missing_rights"), note("single_node")]);
+        assert_eq!(found(), wanted, "{kind:?}");
     }
 }
 

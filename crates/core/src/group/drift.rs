@@ -97,8 +97,14 @@ impl Group {
         let facts = watch.facts().filter(|facts| facts.asked_at >= self.master_since)?;
         let of = facts.follows()?.clone();
         let standing_since = watch.standing_since();
-        let ours = facts.replication_id.as_ref().is_none_or(|id| self.entry.lineage.contains(id));
-        let what = format!("{master} was made a replica of {of} by hand");
+        let restarted = facts.run_id != self.entry.master_run_id;
+        let known = facts.replication_id.as_ref().is_none_or(|id| self.entry.lineage.contains(id));
+        // A process that was just started has another history, and its data still until it has a link.
+        let ours = known || restarted && !facts.link_up();
+        let what = match restarted {
+            true => format!("{master} restarted as a replica of {of}"),
+            false => format!("{master} was made a replica of {of} by hand"),
+        };
         if !self.everyone_was_asked(ctx.now, standing_since) {
             return Some(format!("{what}; every instance is asked what it is now"));
         }
@@ -125,9 +131,18 @@ impl Group {
                  {master} back"
             ));
         }
-        match self.judge_drift(ctx.now, &master, Kind::Repair, what) {
+        if let Some(doubt) = self.restart_in_doubt() {
+            return Some(doubt);
+        }
+        let by_old_file = restarted && self.entry.instance_of(&of).is_some();
+        let wrong = match by_old_file {
+            // Nobody wants a ring without a master.
+            true => Wrong::Repair(Kind::Repair, format!("{what}, and nobody is a master")),
+            false => self.judge_drift(ctx.now, &master, Kind::Repair, what),
+        };
+        match wrong {
             Wrong::Repair(kind, why) => {
-                self.begin_repair(ctx, token, &master, kind, why, true);
+                self.begin_repair(ctx, token, &master, kind, why, !by_old_file);
                 None
             }
             Wrong::LeaveAlone(why) => Some(why),

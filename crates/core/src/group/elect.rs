@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::identity::same_process;
 use super::quorum::Peers;
+use super::restart::has_nothing_beside;
 use super::rules::{judge_rules, preference, priority_of};
 use crate::addr::Addr;
 use crate::instance::{Facts, Link, ReplicationId, Role};
@@ -75,22 +76,27 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
     let age = |facts: &Facts| history_age(&lineage, facts);
     let priority =
         |addr: &Addr, facts: &Facts| priority_of(contest.policy, contest.entry, addr, facts);
+    // Two histories that nobody knows can be compared by what they hold alone.
+    let unnamed = |facts: &Facts| contest.emptied && age(facts) == lineage.len();
+    let extent = |addr: &Addr, facts: &Facts| match unnamed(facts) {
+        true => keys_of(contest, addr).unwrap_or_default(),
+        false => facts.offset,
+    };
     eligible.sort_by_key(|(addr, facts)| {
         let wish = (preference(contest, addr), priority(addr, facts));
-        (age(facts), wish, Reverse(facts.offset), facts.run_id.as_deref(), *addr)
+        (age(facts), wish, Reverse(extent(addr, facts)), facts.run_id.as_deref(), *addr)
     });
-    let most = eligible.iter().map(|(_, facts)| (Reverse(age(facts)), facts.offset)).max();
-    let chosen = eligible
-        .iter()
-        .find(|(_, facts)| Some((Reverse(age(facts)), facts.offset)) == most)
-        .copied();
+    let place = |addr: &Addr, facts: &Facts| (Reverse(age(facts)), extent(addr, facts));
+    let most = eligible.iter().map(|(addr, facts)| place(addr, facts)).max();
+    let chosen = eligible.iter().find(|(addr, facts)| Some(place(addr, facts)) == most).copied();
     let note = match (eligible.first(), chosen) {
         (Some((first, behind)), Some((addr, ahead))) if *first != addr => Some(format!(
             "{addr} is promoted before {first}, which has the better priority ({} against {}) or is preferred, but is {} \
-             bytes behind it and would lose them for good",
+             {} behind it and would lose them for good",
             priority(first, behind),
             priority(addr, ahead),
-            ahead.offset - behind.offset
+            extent(addr, ahead).saturating_sub(extent(first, behind)),
+            if unnamed(ahead) { "keys" } else { "bytes" }
         )),
         _ => None,
     };
@@ -222,13 +228,33 @@ fn judge_rescuer(contest: &Contest<'_>, addr: &Addr, facts: &Facts) -> Result<()
     let ours = |id: &ReplicationId| contest.entry.lineage.contains(id);
     let known = facts.replication_id.as_ref().is_some_and(ours)
         || facts.second_replication_id.as_ref().is_some_and(ours);
-    if !known {
+    if !known && !read_its_own_disk(contest, addr, facts) {
         return Err("is on a history that was never the group's".to_owned());
     }
     if contest.watches.get(addr).and_then(|watch| watch.keys_since(Time::ZERO)) == Some(0) {
         return Err("holds no keys either".to_owned());
     }
     Ok(())
+}
+
+/// How many keys the process behind an address holds, as far as it said.
+fn keys_of(contest: &Contest<'_>, addr: &Addr) -> Option<u64> {
+    let watch = contest.watches.get(addr)?;
+    watch.keys_since(watch.process_since())
+}
+
+/// Whether it is a replica of the master that came back with nothing, restarted too, and has what it read from its own disk:
+/// an append-only file does not say of which history it is. It is wiped as soon as it finds its master, so nothing is lost
+/// by making it one.
+fn read_its_own_disk(contest: &Contest<'_>, addr: &Addr, facts: &Facts) -> bool {
+    let entry = contest.entry;
+    let (Some(nothing), Some(held)) = (keys_of(contest, &entry.master), keys_of(contest, addr))
+    else {
+        return false;
+    };
+    let follows = facts.follows().and_then(|of| entry.instance_of(of)) == Some(&entry.master);
+    let attached = entry.instances.get(addr).is_some_and(|known| known.attached);
+    follows && attached && !facts.link_up() && has_nothing_beside(nothing, held)
 }
 
 /// Its data must be of this group's history; the replication id decides, the address only where there is none.

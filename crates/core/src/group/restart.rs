@@ -103,7 +103,9 @@ impl Group {
         let master = &self.entry.master;
         let watch = self.watches.get(master).filter(|watch| watch.serves());
         let (Some(recorded), Some(watch)) = (&self.entry.master_run_id, watch) else { return none };
-        let Some(facts) = watch.facts().filter(|facts| facts.is_master()) else { return none };
+        // One that restarted as a replica, by an old configuration file, while nobody is a master, is asked the same.
+        let answers_for_all = |facts: &&Facts| facts.is_master() || !self.has_another_master();
+        let Some(facts) = watch.facts().filter(answers_for_all) else { return none };
         if facts.run_id.as_ref().is_none_or(|run_id| run_id == recorded) {
             return none;
         }
@@ -136,16 +138,15 @@ impl Group {
                 continue;
             }
             // One that does not say how much it holds is known by its offset alone.
-            let more_than = |share: u64| match (keys, count) {
-                (Some(keys), Some(count)) => count > 0 && (keys == 0 || count / share > keys),
-                (None, _) | (_, None) => false,
-            };
-            if !self.is_ahead(facts, theirs) && !more_than(EMPTY_SHARE) {
+            let counted = keys.zip(count);
+            let less = counted.is_some_and(|(keys, other)| is_less(keys, other, EMPTY_SHARE));
+            let nothing = counted.is_some_and(|(keys, other)| has_nothing_beside(keys, other));
+            if !self.is_ahead(facts, theirs) && !less {
                 continue;
             }
             match judge(&self.rescue(now), addr) {
                 Ok(_) => return (Some(Restarted::Emptied), Ask::new()),
-                Err(why) if more_than(NOTHING_SHARE) => {
+                Err(why) if nothing => {
                     held.get_or_insert(format!(
                         "{master} restarted with less data than {addr} holds, which is not promoted because it {why}; \
                          a failover with force promotes it all the same, and forgetting it lets {master} go on"
@@ -154,7 +155,8 @@ impl Group {
                 Err(_) => {}
             }
         }
-        if !ask.is_empty() {
+        // After a power cut it may be seen a moment before its replicas are.
+        if !ask.is_empty() || (asking && !absent.is_empty()) {
             return (Some(Restarted::Asking { until }), ask);
         }
         if let Some(why) = held {
@@ -177,6 +179,13 @@ impl Group {
             return (Some(Restarted::Held(why)), ask);
         }
         (Some(Restarted::Kept), ask)
+    }
+
+    /// Whether somebody else of the group answers as a master.
+    pub(super) fn has_another_master(&self) -> bool {
+        self.watches
+            .iter()
+            .any(|(addr, watch)| *addr != self.entry.master && watch.serves() && watch.is_master())
     }
 
     /// Whether an instance is further in the history that the restarted master went on with.
@@ -253,6 +262,16 @@ fn is_copy(master: &Facts, other: &Facts) -> bool {
     other.link_up()
         && master.replication_id.is_some()
         && other.replication_id == master.replication_id
+}
+
+/// Whether so many keys are nothing that would be missed beside those of another.
+pub(super) fn has_nothing_beside(keys: u64, other: u64) -> bool {
+    is_less(keys, other, NOTHING_SHARE)
+}
+
+/// Whether so many keys are less than this part of another's.
+fn is_less(keys: u64, other: u64, share: u64) -> bool {
+    other > 0 && (keys == 0 || other / share > keys)
 }
 
 /// How many keys an instance holds as far as it said, for sentences.

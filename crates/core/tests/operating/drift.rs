@@ -218,3 +218,48 @@ fn the_end_of_a_chain_stays_when_its_middle_goes_astray_and_a_ring_is_undone() {
     desk.pass(100_000);
     assert_eq!(told(&desk), [(2, Some(1))], "what is left is a chain");
 }
+
+/// Everything was power-cycled, and the recorded master came back by an old configuration file.
+fn ring(change: impl FnOnce(&mut Desk)) -> Desk {
+    let policy = Policy {
+        max_down_time: Duration::from_secs(1),
+        crash_down_time: Duration::from_secs(1),
+        ..Policy::default()
+    };
+    let mut desk = Desk::with(policy);
+    for port in [1, 2, 3] {
+        let server = desk.server(port);
+        server.life += 1;
+        server.broken = true;
+    }
+    let master = desk.server(1);
+    master.follows = Some(2);
+    master.history = "from an append-only file".to_owned();
+    change(&mut desk);
+    for port in [1, 2, 3] {
+        desk.handle(Event::Ended { addr: addr(port) });
+    }
+    desk.pass(500);
+    for port in [1, 2, 3] {
+        desk.server(port).broken = false;
+    }
+    desk.pass(5_000);
+    desk
+}
+
+#[test]
+fn a_master_that_restarts_as_a_replica_of_its_replica_is_a_master_again_at_once() {
+    let desk = ring(|_| {});
+    assert_eq!(told(&desk), [(1, None)], "{}", desk.view().diagnosis.reason);
+    assert_eq!((desk.master(), desk.entry().epoch), (1, 1));
+    assert_eq!(desk.entry().drifts_undone, [], "nobody did it by hand");
+    assert_eq!(desk.view().diagnosis.name, "Healthy");
+}
+
+#[test]
+fn and_when_it_lost_its_data_its_replica_is_the_next_master() {
+    let desk = ring(|desk| desk.server(1).keys = 0);
+    assert_eq!(desk.master(), 2, "{}", desk.view().diagnosis.reason);
+    assert!(desk.servers.values().all(|server| server.keys == 10));
+    assert_eq!(desk.view().diagnosis.name, "Healthy");
+}

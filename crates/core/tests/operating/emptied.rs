@@ -179,6 +179,84 @@ fn one_with_data_of_no_known_history_is_neither_promoted_nor_wiped() {
 }
 
 #[test]
+fn a_replica_that_read_its_own_disk_replaces_a_master_that_came_back_with_nothing() {
+    // The power failed for all: what an append-only file held has no name that the group would know.
+    let mut desk = restarted(0, |desk| {
+        for (port, keys, offset) in [(2, 10, 0), (3, 7, 900)] {
+            let kept = desk.server(port);
+            kept.life += 1;
+            kept.history = format!("from an append-only file of {port}");
+            kept.keys = keys;
+            kept.offset = offset;
+        }
+    });
+    for port in [2, 3] {
+        desk.handle(Event::Ended { addr: addr(port) });
+    }
+    desk.pass(500);
+    assert_eq!(desk.master(), 2, "it holds the most");
+    for port in [2, 3] {
+        desk.server(port).broken = false;
+    }
+    desk.pass(3000);
+    assert!(desk.servers.values().all(|server| server.keys == 10), "{:?}", desk.servers);
+    assert_eq!(desk.view().diagnosis.name, "Healthy");
+}
+
+#[test]
+fn a_replica_that_read_its_own_disk_does_not_replace_a_master_that_has_some_of_it() {
+    let mut desk = restarted(4, |desk| {
+        for port in [2, 3] {
+            let kept = desk.server(port);
+            kept.life += 1;
+            kept.history = "from an append-only file".to_owned();
+        }
+    });
+    for port in [2, 3] {
+        desk.handle(Event::Ended { addr: addr(port) });
+    }
+    desk.pass(3000);
+    assert_eq!((desk.master(), desk.entry().epoch), (1, 0), "whose data is newer is not known");
+}
+
+#[test]
+fn a_master_with_an_old_snapshot_that_is_seen_a_moment_before_its_replicas_is_replaced() {
+    let mut desk = restarted(10, |desk| {
+        desk.server(1).second = Some("h0".to_owned());
+        desk.server(1).offset = 60;
+        for port in [2, 3] {
+            desk.server(port).mood = Mood::Refuses;
+            desk.handle(Event::Ended { addr: addr(port) });
+        }
+        desk.pass(5);
+    });
+    desk.pass(50);
+    for port in [2, 3] {
+        desk.server(port).mood = Mood::Serves;
+    }
+    desk.pass(100);
+    assert_eq!(desk.master(), 2);
+    for port in [2, 3] {
+        desk.server(port).broken = false;
+    }
+    desk.pass(3000);
+    assert_eq!(desk.of_kind(Kind::Failover)[0].cause, "MasterRestartedEmpty");
+}
+
+#[test]
+fn a_master_that_restarted_with_data_waits_only_a_moment_for_who_is_away() {
+    let mut desk = restarted(10, |desk| {
+        for port in [2, 3] {
+            desk.server(port).mood = Mood::Refuses;
+            desk.handle(Event::Ended { addr: addr(port) });
+        }
+    });
+    desk.pass(500);
+    assert_eq!(desk.entry().master_run_id.as_deref(), Some("1-1"));
+    assert_eq!((desk.master(), desk.commands.len()), (1, 0));
+}
+
+#[test]
 fn a_pause_is_kept_also_by_a_master_that_restarts_empty() {
     let mut desk = Desk::new();
     desk.pause(None);

@@ -43,6 +43,7 @@ fn parse(flags: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigE
     match load(args, environment)? {
         Parsed::Run(config) => Ok(*config),
         Parsed::Print(text) => panic!("printed {text}"),
+        Parsed::Doctor(_) => panic!("it is a command"),
     }
 }
 
@@ -87,6 +88,7 @@ fn printed(flags: &[&str]) -> String {
     match load(args, |_: &str| None).expect("nothing is wrong") {
         Parsed::Run(config) => panic!("{flags:?} gave {config:?}"),
         Parsed::Print(text) => text,
+        Parsed::Doctor(_) => panic!("it is a command"),
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use failover_core::event::{self, Answer, GroupSpec, RefusalCode};
+use failover_core::fleet::Policies;
 use failover_core::instance::Flavor;
 use failover_core::node::{GroupName, Leadership, NodeId, Token};
 use failover_core::record::{HistoryEntry, Kind, Outcome, RankedCandidate, Step};
@@ -25,7 +26,10 @@ use super::{Context, router};
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
+use crate::doctor::Doctor;
+use crate::driver::Logins;
 use crate::requests::{Requests, Waiting};
+use crate::resolve::Resolver;
 use crate::shown::Shown;
 
 /// What the loop does with a request.
@@ -85,7 +89,9 @@ impl Rig {
             }
         });
         let cluster = Cluster::Alone { node: NodeId::new("a"), http: None };
-        Self { context: Context::new(Arc::clone(&shown), requests, cluster), shown, asked }
+        let (logins, policies) = (Logins::default(), Policies::default());
+        let doctor = Doctor::new(Clock::start(), Resolver::new(), logins, policies);
+        Self { context: Context::new(Arc::clone(&shown), requests, cluster, doctor), shown, asked }
     }
 
     /// The same in this cluster.

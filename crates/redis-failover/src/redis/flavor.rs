@@ -60,6 +60,8 @@ pub(crate) struct Words {
     pub(crate) min_replicas: Option<[&'static str; 2]>,
     /// Only `ROLE` tells a full copy on its way from an established link.
     pub(crate) role_settles_link: bool,
+    /// What a replica is called in the names of settings.
+    pub(crate) replica: &'static str,
 }
 
 const ALL_REDIS: Words = Words {
@@ -70,6 +72,7 @@ const ALL_REDIS: Words = Words {
     write_pause: true,
     min_replicas: Some(["min-replicas-to-write", "min-replicas-max-lag"]),
     role_settles_link: false,
+    replica: "replica",
 };
 
 const LEDISDB: Words = Words {
@@ -81,6 +84,7 @@ const LEDISDB: Words = Words {
     write_pause: false,
     min_replicas: None,
     role_settles_link: true,
+    replica: "slave",
 };
 
 impl Words {
@@ -137,6 +141,7 @@ impl Words {
         let mut words = ALL_REDIS;
         if version < Version::new(5, 0, 0) {
             words.replicaof = "SLAVEOF";
+            words.replica = "slave";
             words.min_replicas = Some(["min-slaves-to-write", "min-slaves-max-lag"]);
         }
         // `CLIENT PAUSE` of older servers has no `WRITE` and stops everybody, this program as well.

@@ -404,7 +404,7 @@ fn replication_id(text: Option<&str>) -> Option<ReplicationId> {
 }
 
 /// The `key:value` lines of an INFO text. Lines that are no text are none of those we read.
-fn fields(text: &[u8]) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn fields(text: &[u8]) -> impl Iterator<Item = (&str, &str)> {
     text.split(|byte| *byte == b'\n')
         .filter_map(|line| str::from_utf8(line).ok())
         .filter_map(|line| line.trim_end_matches('\r').split_once(':'))

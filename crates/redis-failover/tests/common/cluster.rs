@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::child::Owned;
 use super::daemon::{Daemon, Ended, Launch};
 use super::netns::Host;
 use super::node::{Node, name_of};
@@ -257,6 +258,11 @@ impl Cluster {
         let status = self.node_mut(node).wait_for_end(PATIENCE);
         self.bury(node);
         status
+    }
+
+    /// The processes of all nodes that run, for faults that strike several at once.
+    pub fn processes(&mut self) -> Vec<&mut Owned> {
+        self.nodes.iter_mut().filter_map(|node| Some(node.running.as_mut()?.process())).collect()
     }
 
     /// Takes note of an end that the test brought about itself.

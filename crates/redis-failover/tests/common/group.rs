@@ -42,6 +42,10 @@ impl Group {
         std::iter::once(&self.master).chain(&self.replicas)
     }
 
+    pub fn servers_mut(&mut self) -> impl Iterator<Item = &mut Server> {
+        std::iter::once(&mut self.master).chain(&mut self.replicas)
+    }
+
     pub fn addrs(&self) -> Vec<String> {
         self.servers().map(Server::addr).collect()
     }
@@ -54,10 +58,7 @@ impl Group {
 
     #[track_caller]
     pub fn server_mut(&mut self, addr: &str) -> &mut Server {
-        std::iter::once(&mut self.master)
-            .chain(&mut self.replicas)
-            .find(|s| s.addr() == addr)
-            .expect("the address is of this group")
+        self.servers_mut().find(|s| s.addr() == addr).expect("the address is of this group")
     }
 
     /// Writes something, because a group that starts anew counts from 0, and waits until all have it.
@@ -67,19 +68,11 @@ impl Group {
         self.wait_in_step();
     }
 
-    /// Waits until every server with an append-only file has all its data in it. A replica begins a new one after its full
-    /// copy, and until that is complete a kill leaves it with nothing.
+    /// Waits until each server keeps its data in its append-only file.
     #[track_caller]
     pub fn wait_until_durable(&self) {
         for server in self.servers() {
-            wait_until("its append-only file is complete", PATIENCE, || {
-                let info = server.info("persistence");
-                let count = |name: &str| info.get(name).and_then(|value| value.parse::<u64>().ok());
-                let busy = ["aof_rewrite_in_progress", "aof_rewrite_scheduled"];
-                let begun = server.addr() == self.master.addr()
-                    || count("aof_rewrites").is_some_and(|done| done > 0);
-                (busy.into_iter().all(|name| count(name) == Some(0)) && begun).then_some(())
-            });
+            server.wait_until_durable();
         }
     }
 

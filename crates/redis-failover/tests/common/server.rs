@@ -306,6 +306,20 @@ impl Server {
         self.info("replication")["master_repl_offset"].parse().expect("an offset is a number")
     }
 
+    /// Waits until its append-only file has all its data. A replica begins a new one after each full copy, and until that
+    /// is complete a kill leaves it with nothing.
+    #[track_caller]
+    pub fn wait_until_durable(&self) {
+        wait_until("its append-only file is complete", PATIENCE, || {
+            let replica = self.role() != "master";
+            let info = self.info("persistence");
+            let count = |name: &str| info.get(name).and_then(|value| value.parse::<u64>().ok());
+            let idle = ["aof_rewrite_in_progress", "aof_rewrite_scheduled"];
+            let begun = !replica || count("aof_rewrites").is_some_and(|done| done > 0);
+            (begun && idle.into_iter().all(|name| count(name) == Some(0))).then_some(())
+        });
+    }
+
     /// For a replica: (address of its master, whether its link is up).
     pub fn master_link(&self) -> Option<(String, bool)> {
         let info = self.info("replication");

@@ -280,3 +280,34 @@ async fn what_is_not_served_is_said_in_json() {
     }
     assert!(rig.asked().is_empty());
 }
+
+#[tokio::test]
+async fn the_doctor_says_what_it_finds_and_every_key_is_there() {
+    let rig = Rig::new(Loop::Commits, &[("b", "127.0.0.1:7000")]);
+    let read = rig.get("/v1/groups/127.0.0.1:7000/doctor").await.read();
+    assert_eq!(
+        read,
+        json!({
+            "group": "b",
+            "master": "127.0.0.1:7000",
+            "findings": [
+                {
+                    "code": "no_replica",
+                    "severity": "error",
+                    "addr": null,
+                    "message": "127.0.0.1:7000 has no replica: when it dies, nothing can take over",
+                    "fix": "start another server with replicaof set to the master; it is found by itself"
+                },
+                {
+                    "code": "single_node",
+                    "severity": "info",
+                    "addr": null,
+                    "message": read["findings"][1]["message"],
+                    "fix": read["findings"][1]["fix"]
+                }
+            ]
+        })
+    );
+    rig.get("/v1/groups/nobody/doctor").await.error(404, "unknown_group");
+    rig.send("POST", "/v1/groups/b/doctor", None, "").await.error(405, "method_not_allowed");
+}
