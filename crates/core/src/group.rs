@@ -365,7 +365,11 @@ impl Group {
 
     fn work_timeout(&self) -> Option<Time> {
         let hold = self.hold.as_ref().map(|hold| hold.until);
-        let again = self.again.as_ref().map(|(until, _)| *until);
+        let restart = self.restart_timeout();
+        if let Some((until, _)) = &self.again {
+            // Nothing else is done before, whatever is due.
+            return Some(restart.map_or(*until, |at| at.min(*until)));
+        }
         let work = match &self.work {
             Work::Idle | Work::Proposing { .. } => None,
             Work::Hearing { again_at, .. } => Some(*again_at),
@@ -375,9 +379,8 @@ impl Group {
             }
             Work::Repointing(work) => work.timeout(&self.policy),
         };
-        let restart = self.restart_timeout();
         let fencing = self.fencing.timeout();
-        [hold, again, work, restart, self.wake, self.request_timeout(), fencing]
+        [hold, work, restart, self.wake, self.request_timeout(), fencing]
             .into_iter()
             .flatten()
             .min()

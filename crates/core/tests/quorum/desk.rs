@@ -136,7 +136,10 @@ impl Desk {
 
     pub(crate) fn pass(&mut self, ms: u64) {
         let end = self.now + Duration::from_millis(ms);
+        let mut rounds = 0;
         while let Some(at) = self.fleet.poll_timeout().filter(|at| *at <= end) {
+            rounds += 1;
+            assert!(rounds < 1_000_000, "a busy loop at {at}");
             self.now = self.now.max(at);
             self.fleet.handle_timeout(self.now);
             self.drain();
