@@ -45,6 +45,7 @@ pub use diagnose::Diagnosis;
 use failover::Hold;
 use fencing::Fencing;
 use quorum::Peers;
+use repair::Settled;
 use restart::Restarted;
 use switchover::Switching;
 use wanted::Wanted;
@@ -107,8 +108,8 @@ pub struct Group {
     wanted: Option<Wanted>,
     /// What is on its way to keep old masters from taking writes.
     fencing: Fencing,
-    /// Instances that were seen to follow the recorded master, and were not away since, with the name they have for it.
-    settled: BTreeMap<Addr, Addr>,
+    /// Instances that were seen to follow the recorded master, and were not away since.
+    settled: BTreeMap<Addr, Settled>,
     /// What instances that returned as masters take beside the recorded one.
     windows: BTreeMap<Addr, Window>,
     /// When an instance's repair may be tried again, and how often it failed in a row.

@@ -35,6 +35,11 @@ impl Group {
 
     /// Whether a master with replicas of its own, none of which is known here, is likely to be somebody else's.
     pub(super) fn leads_strangers(&self, facts: &Facts) -> bool {
+        let ours = [&facts.replication_id, &facts.second_replication_id];
+        if ours.into_iter().flatten().any(|id| self.entry.lineage.contains(id)) {
+            // Nobody else has this group's history: its replicas came while it was away from here.
+            return false;
+        }
         match &facts.role {
             Role::Master { replicas } => {
                 let known = |addr: &Addr| self.entry.instance_of(addr).is_some();

@@ -52,7 +52,7 @@ fn a_replica_of_a_stranger_is_brought_back() {
     desk.server(3).follows = Some(99);
     desk.pass(15_000);
     assert_eq!(told(&desk), [(3, Some(1))]);
-    let [repair] = desk.of_kind(Kind::Repair)[..] else { panic!("one repair") };
+    let repair = desk.of_kind(Kind::Repair)[0];
     assert!(repair.reason.contains("127.0.0.1:99"), "{}", repair.reason);
 }
 
@@ -262,4 +262,49 @@ fn and_when_it_lost_its_data_its_replica_is_the_next_master() {
     assert_eq!(desk.master(), 2, "{}", desk.view().diagnosis.reason);
     assert!(desk.servers.values().all(|server| server.keys == 10));
     assert_eq!(desk.view().diagnosis.name, "Healthy");
+}
+
+#[test]
+fn another_groups_server_that_takes_an_address_within_a_moment_is_left_alone() {
+    let mut desk = Desk::new();
+    let server = Server { history: "other".to_owned(), ..desk.servers[&1].clone() };
+    desk.servers.insert(7, server);
+    let spec = GroupSpec { name: None, master: addr(7), replicas: Vec::new() };
+    assert_eq!(desk.ask(Request::Add(vec![spec])), Answer::Done);
+    desk.pass(3_000);
+    // A container stops and another one gets its address, before anybody sees a refusal.
+    let stranger = desk.server(2);
+    stranger.follows = None;
+    stranger.history = "other".to_owned();
+    stranger.life += 1;
+    desk.handle(Event::Ended { addr: addr(2) });
+    desk.pass(60_000);
+    assert_eq!(told(&desk), []);
+    assert!(why(&desk).contains("forget it here"), "{}", why(&desk));
+}
+
+#[test]
+fn an_old_master_of_this_groups_history_returns_also_with_replicas_that_nobody_knows() {
+    let mut desk = Desk::new();
+    desk.hang(1);
+    desk.pass(5_000);
+    let master = desk.master();
+    assert_ne!(master, 1);
+    // Attached while it was cut off from here.
+    let its_replica = Server { follows: Some(1), ..desk.servers[&1].clone() };
+    desk.servers.insert(50, Server { mood: Mood::Serves, ..its_replica });
+    desk.commands.clear();
+    desk.server(1).mood = Mood::Serves;
+    desk.pass(20_000);
+    assert_eq!(told(&desk), [(1, Some(master))]);
+}
+
+#[test]
+fn a_master_that_restarts_as_a_replica_with_older_data_is_not_followed() {
+    let desk = ring(|desk| {
+        desk.server(1).history = "h0".to_owned();
+        desk.server(1).offset = 60;
+    });
+    assert_eq!(desk.master(), 2, "{:?}", told(&desk));
+    assert!(!told(&desk).contains(&(1, None)), "{:?}", told(&desk));
 }
