@@ -472,3 +472,22 @@ fn a_node_that_just_started_takes_the_failovers_of_others_for_recent_and_dates_i
     let took = hanging_for(&mut desk, 60).expect("it is replaced");
     assert!((25..=29).contains(&took), "the cooldown begins at its start: {took} s");
 }
+
+#[test]
+fn a_candidate_that_refuses_is_not_told_so_in_a_busy_loop_while_another_is_in_doubt() {
+    let policy = Policy {
+        max_down_time: Duration::from_secs(2),
+        crash_down_time: Duration::from_secs(2),
+        ..Policy::default()
+    };
+    let mut desk = Desk::with(policy);
+    desk.server(3).refuses_commands = true;
+    desk.hang(1);
+    desk.pass(2_000);
+    desk.server(2).mood = Mood::Refuses;
+    desk.handle(Event::Ended { addr: addr(2) });
+    desk.pass(10_000);
+    assert!((2..60).contains(&desk.commands.len()), "{} commands", desk.commands.len());
+    let failed = desk.of_kind(Kind::Failover);
+    assert_eq!((failed.len(), failed[0].outcome), (1, Outcome::Failed));
+}

@@ -305,6 +305,9 @@ impl Group {
             (self.untouched, self.read) = (None, None);
             self.work = Work::Resuming { since: ctx.now };
             self.ask_replicas(ctx.now);
+            // One that refuses does so at once, and would again until the others answered.
+            let why = format!("{target} was not promoted ({why}), and the others are asked");
+            self.again = Some((ctx.now + self.policy.corroboration_timeout / 4, why));
             return;
         }
         self.mark(ctx, "failed", Some(target), Some(why.clone()));
