@@ -108,6 +108,11 @@ fn a_master_that_took_over_anothers_data_is_left_to_people() {
     desk.pass(60_000);
     assert_eq!(told(&desk), []);
     assert!(why(&desk).contains("nothing is left to be undone"), "{}", why(&desk));
+    // What the sentence says works.
+    let to = Request::Failover { group: group(), to: Some(addr(2)), force: true, dry_run: false };
+    desk.handle(Event::Request { id: 9, request: to });
+    desk.pass(1000);
+    assert_eq!((desk.master(), desk.servers[&2].follows), (2, None), "{:?}", desk.answers);
 }
 
 #[test]
