@@ -199,6 +199,20 @@ impl Fleet {
         let mut changes = self.removals(now, &going)?;
         // A name that goes and comes back in one request is a new group: its old entry is replaced.
         let added = self.add(specs, &going)?;
+        let fenced = |name: &&GroupName| {
+            self.groups.get(name).is_some_and(|group| group.leaving_entry(now).is_some())
+        };
+        let mut taken =
+            added.iter().map(|change| &change.group).filter(|name| going.contains(*name));
+        if let Some(name) = taken.find(fenced) {
+            return Err((
+                RefusalCode::Busy,
+                format!(
+                    "the servers of the group {name} must have their settings back before another one gets its name: \
+                     remove it, and ask again when it is gone; nothing was done"
+                ),
+            ));
+        }
         changes.retain(|gone| !added.iter().any(|change| change.group == gone.group));
         changes.extend(added);
         Ok(changes)

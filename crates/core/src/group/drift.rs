@@ -153,8 +153,7 @@ impl Group {
                 Some(format!("the last repair of {master} failed, the next one waits: {why}"))
             }
             Wrong::Repair(_, why)
-                if !by_old_file
-                    && !self.everyone_was_asked(ctx.now, self.ripe_since(&master)) =>
+                if !by_old_file && !self.everyone_was_asked(ctx.now, self.ripe_since(&master)) =>
             {
                 Some(format!("{why}; every instance is asked what it is now"))
             }

@@ -491,3 +491,21 @@ fn a_replica_that_is_forgotten_keeps_its_setting_and_the_history_says_so() {
     let event = desk.of_kind(Kind::ReplicaEvent).pop().expect("it is in the history");
     assert!(event.reason.contains("stays 1, and was 0"), "{}", event.reason);
 }
+
+#[test]
+fn a_name_that_goes_and_comes_back_in_one_request_leaves_no_server_fenced_and_forgotten() {
+    let mut desk = Desk::fenced(2);
+    let another = desk.servers[&1].clone();
+    desk.servers.insert(9, another);
+    let spec = GroupSpec { name: Some(group()), master: addr(9), replicas: Vec::new() };
+    let answer = desk.ask(Request::Replace(vec![spec.clone()]));
+    let Answer::Refused { message, .. } = answer else { panic!("{answer:?}") };
+    assert!(message.contains("settings back"), "{message}");
+    assert_eq!(desk.settings()[..3], [ON; 3], "nothing was done");
+    // In two steps it is done.
+    assert_eq!(desk.ask(Request::Remove(vec![group().to_string()])), Answer::Done);
+    desk.pass(10_000);
+    assert_eq!(desk.settings()[..3], [FORMER; 3]);
+    assert_eq!(desk.ask(Request::Replace(vec![spec])), Answer::Done);
+    assert_eq!(desk.master(), 9);
+}
