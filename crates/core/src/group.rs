@@ -425,6 +425,8 @@ impl Group {
                 }
             });
         };
+        // One that does not end is not waited for, whatever is done meanwhile.
+        self.fence_is_on_its_way(ctx);
         if self.again.is_none() && self.drive_leaving(ctx, token) {
             return None;
         }
@@ -471,6 +473,11 @@ impl Group {
             );
         }
         if self.wanted.is_some() && self.consider_wanted(ctx, token) {
+            let until = self.wanted_at();
+            if let (Work::Hearing { again_at, .. }, Some(until)) = (&mut self.work, until) {
+                // It is gone on with when the request is decided.
+                *again_at = until.max(*again_at);
+            }
             return None;
         }
         match self.death(ctx.now) {

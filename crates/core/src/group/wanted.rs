@@ -51,10 +51,15 @@ struct Begun {
 type Refusal = (RefusalCode, String);
 
 impl Group {
+    /// When a request that nothing was begun for is looked at again.
+    pub(super) fn wanted_at(&self) -> Option<Time> {
+        let wanted = self.wanted.as_ref().filter(|wanted| wanted.begun.is_none());
+        wanted.map(|wanted| wanted.look_at)
+    }
+
     /// When something is to be done about a request without a new event.
     pub(super) fn request_timeout(&self) -> Option<Time> {
-        let wanted = self.wanted.as_ref().filter(|wanted| wanted.begun.is_none());
-        let wanted = wanted.map(|wanted| wanted.look_at);
+        let wanted = self.wanted_at();
         let idle = matches!(self.work, Work::Idle) && self.again.is_none();
         let switching = self.switching.as_ref().filter(|_| idle).map(|switching| switching.wake());
         wanted.into_iter().chain(switching).min()

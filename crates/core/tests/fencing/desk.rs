@@ -72,6 +72,8 @@ pub(crate) struct Desk {
     /// So many proposals and commands are carried out yet; the leader that asks for the next is dead.
     pub(crate) dies_after: Option<usize>,
     pub(crate) dead: bool,
+    /// Commands are carried out, and their ends are not heard.
+    pub(crate) unheard: bool,
     promotions: u32,
     answers: Vec<Answer>,
 }
@@ -119,6 +121,7 @@ impl Desk {
             leaders: 0,
             dies_after: None,
             dead: false,
+            unheard: false,
             promotions: 0,
             answers: Vec::new(),
         };
@@ -176,7 +179,10 @@ impl Desk {
 
     pub(crate) fn pass(&mut self, ms: u64) {
         let end = self.now + Duration::from_millis(ms);
+        let mut rounds = 0;
         while let Some(at) = self.fleet.poll_timeout().filter(|at| *at <= end) {
+            rounds += 1;
+            assert!(rounds < 1_000_000, "a busy loop at {at}");
             self.now = self.now.max(at);
             self.fleet.handle_timeout(self.now);
             self.drain();
@@ -225,6 +231,9 @@ impl Desk {
                 Action::Command { group, id, addr, command, .. } => {
                     let result = self.obey(addr.port(), &command);
                     self.commands.push((addr.port(), command));
+                    if self.unheard {
+                        continue;
+                    }
                     Event::Commanded { group, id, result }
                 }
                 Action::Vet { group, id, .. } => Event::Vetted { group, id, veto: None },

@@ -509,3 +509,19 @@ fn a_name_that_goes_and_comes_back_in_one_request_leaves_no_server_fenced_and_fo
     assert_eq!(desk.ask(Request::Replace(vec![spec])), Answer::Done);
     assert_eq!(desk.master(), 9);
 }
+
+#[test]
+fn a_setting_of_which_nothing_is_heard_keeps_nobody_busy() {
+    let mut desk = Desk::new(2);
+    desk.unheard = true;
+    desk.configure(fenced());
+    desk.pass(100);
+    assert_eq!(desk.fences().len(), 1);
+    let pause = Request::Pause { group: Some(group()), reason: None, until: None };
+    assert_eq!(desk.ask(pause), Answer::Done);
+    desk.pass(5_000);
+    desk.unheard = false;
+    assert_eq!(desk.ask(Request::Resume(group())), Answer::Done);
+    desk.pass(20_000);
+    assert_fenced(&desk, 1, "it is resumed");
+}

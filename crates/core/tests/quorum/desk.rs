@@ -201,10 +201,15 @@ impl Desk {
 
     /// The master's process ends, and its replicas notice.
     pub(crate) fn kill_master(&mut self) {
-        self.servers.insert(MASTER, Server::Refuses);
         for port in [REPLICA, OTHER] {
             self.servers.insert(port, replica(down()));
         }
+        self.kill_master_alone();
+    }
+
+    /// The master's process ends.
+    pub(crate) fn kill_master_alone(&mut self) {
+        self.servers.insert(MASTER, Server::Refuses);
         self.handle(Event::Ended { addr: addr(MASTER) });
         self.pass(2);
     }

@@ -238,3 +238,18 @@ fn a_repointing_that_was_not_sent_is_put_off_without_a_busy_loop() {
     }
     assert_eq!(desk.commands.len(), 1, "it is sent again");
 }
+
+#[test]
+fn a_request_that_waits_for_answers_keeps_nobody_busy_while_the_master_is_heard_of() {
+    let mut desk = Desk::new();
+    for port in [REPLICA, OTHER] {
+        desk.servers.insert(port, Server::Silent);
+    }
+    desk.kill_master_alone();
+    desk.pass(100);
+    let (group, to, timeout) = (group(), None, Duration::from_secs(2));
+    let request = Request::Switchover { group, to, timeout, dry_run: false };
+    desk.handle(Event::Request { id: 7, request });
+    desk.pass(500);
+    assert!(matches!(desk.answers.last(), Some(Answer::Refused { .. })), "{:?}", desk.answers);
+}

@@ -29,7 +29,7 @@ impl Group {
     }
 
     /// Whether a command is on its way. One that does not end has an unknown end.
-    pub(super) fn fence_is_on_its_way(&mut self, ctx: &Context<'_>) -> bool {
+    pub(in crate::group) fn fence_is_on_its_way(&mut self, ctx: &Context<'_>) -> bool {
         let Some(sent) = &self.fencing.sent else { return false };
         if ctx.now < sent.deadline {
             return true;
