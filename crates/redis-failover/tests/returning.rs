@@ -117,6 +117,43 @@ fn one_that_was_stopped_follows_when_it_wakes_and_its_clients_are_cut_off() {
     });
 }
 
+/// Another replica hangs, and is waited for before the failover is finished. Whoever takes writes is not.
+#[test]
+fn one_that_comes_back_while_others_are_repointed_waits_for_nobody() {
+    on_each_kind(|kind| {
+        let mut group = Group::start(kind, 2);
+        let name = group.master.addr();
+        let daemon = guard(&group, &["-max_down_time=10"]);
+        let mut writer = Writer::start(&group);
+        let preferred = group.replicas[1].addr();
+        let rule = format!("/v1/groups/{name}/rules/{preferred}");
+        let answer = daemon.put(&rule, r#"{"rule":"prefer"}"#);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        group.replicas[0].stop();
+        group.master.kill9();
+        daemon.wait_for_master(&preferred, PATIENCE);
+        let started_at = now();
+        group.master.restart();
+        let tenure = wait_until("it refuses writes", PATIENCE, || writer.tenure(&name, started_at));
+        assert!(tenure.length() < TENURE_MAX, "{tenure:?}");
+        writer.stop();
+        group.replicas[0].cont();
+        wait_until_follows(&daemon, &name, &group.master, &group.replicas[1]);
+        wait_until_follows(&daemon, &name, &group.replicas[0], &group.replicas[1]);
+        // It is told where it happened: within the failover, or after it.
+        wait_until("the history says what it took", PATIENCE, || {
+            let history = daemon.history(&name);
+            let steps = history.iter().filter_map(|entry| entry["steps"].as_array()).flatten();
+            let told = |step: &Value| {
+                let note = step["note"].as_str().unwrap_or_default();
+                step["name"] == "demoted" && step["addr"] == name && note.contains("took writes")
+            };
+            steps.into_iter().any(told).then_some(())
+        });
+        assert_no_other_failover(&daemon, &name, &preferred);
+    });
+}
+
 #[test]
 fn one_that_was_demoted_comes_back_as_a_replica_from_then_on() {
     on_each_kind(|kind| {
