@@ -273,7 +273,7 @@ impl Policy {
     }
 
     /// How long something that failed so often in a row is left alone. The first time it may have been a moment's
-    /// weakness.
+    /// weakness, and a second master must not wait for long.
     pub fn pause_after(&self, failures: u32) -> Duration {
         match failures {
             0 | 1 => self.check_interval,

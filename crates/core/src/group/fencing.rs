@@ -331,9 +331,13 @@ impl Group {
     pub(super) fn open_candidate(&self, entry: &mut GroupEntry) {
         let Some(saga) = &entry.saga else { return };
         let before = self.entry.saga.as_ref().map(|saga| saga.phase);
-        let addr = if entry.epoch != self.entry.epoch {
+        let is_candidate = entry.epoch != self.entry.epoch;
+        let is_undone = saga.phase == Phase::Undoing && before != Some(Phase::Undoing);
+        // The recorded master, which became a replica by hand.
+        let is_brought_back = before.is_none() && saga.target == entry.master;
+        let addr = if is_candidate {
             saga.target.clone()
-        } else if saga.phase == Phase::Undoing && before != Some(Phase::Undoing) {
+        } else if is_undone || is_brought_back {
             entry.master.clone()
         } else {
             return;

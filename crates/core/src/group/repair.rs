@@ -19,9 +19,6 @@ mod wrong;
 
 pub(super) use wrong::Wrong;
 
-/// From the third failure on a repair waits twice as long each time, up to 2^6 times `repair_interval`.
-const PAUSE_DOUBLINGS_MAX: u32 = 6;
-
 /// So many instances that are left alone are named in one sentence.
 const REASONS_MAX: usize = 3;
 
@@ -357,14 +354,7 @@ impl Group {
             self.repairs.remove(target);
         } else {
             let failures = self.repairs.get(target).map_or(0, |(_, failures)| *failures);
-            let pause = match failures {
-                // It may have been a moment's weakness, and a second master must not wait for long.
-                0 => self.policy.check_interval,
-                1.. => {
-                    let doublings = (failures - 1).min(PAUSE_DOUBLINGS_MAX);
-                    self.policy.repair_interval * 2_u32.pow(doublings)
-                }
-            };
+            let pause = self.policy.pause_after(failures + 1);
             self.repairs.insert(target.clone(), (ctx.now + pause, failures + 1));
         }
         if let Err(why) = &end {

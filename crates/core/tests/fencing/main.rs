@@ -376,6 +376,20 @@ fn a_switchover_leaves_a_master_that_takes_writes_whoever_drives_it() {
     );
 }
 
+/// Its replicas follow it again only after it is one.
+#[test]
+fn a_master_that_is_brought_back_after_a_change_by_hand_is_open_until_then() {
+    let mut desk = Desk::fenced(1);
+    desk.server(1).follows = Some(2);
+    desk.server(2).copies = true;
+    desk.pass(20_000);
+    assert_eq!(desk.servers[&1].follows, None, "{:?}", desk.view().diagnosis);
+    assert!(desk.takes_writes(1));
+    desk.server(2).copies = false;
+    desk.pass(10_000);
+    assert_fenced(&desk, 1, "its replica is back");
+}
+
 #[test]
 fn a_server_that_cannot_be_set_is_named_and_asked_ever_less_often() {
     let mut desk = Desk::new(2);

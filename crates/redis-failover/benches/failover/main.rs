@@ -17,6 +17,7 @@ mod cluster;
 mod common;
 mod emptied;
 mod fake;
+mod fencing;
 mod returning;
 mod scenario;
 mod switchover;
@@ -31,13 +32,14 @@ use table::Row;
 /// A name on the command line and what it runs.
 type Scenario = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const SCENARIOS: [Scenario; 11] = [
+const SCENARIOS: [Scenario; 12] = [
     ("kill9", scenario::kill9),
     ("hang", scenario::hang),
     ("flicker", scenario::flicker),
     ("switchover", switchover::switchover),
     ("return", returning::returning),
     ("emptied", emptied::emptied),
+    ("fencing", fencing::fencing),
     ("idle", scenario::idle),
     ("cluster", cluster::kill9),
     ("leader", cluster::leader),

@@ -123,3 +123,41 @@ proptest! {
         prop_assert!(Version::parse(&text) >= Version::default());
     }
 }
+
+#[test]
+fn each_server_is_fenced_in_its_own_words_and_an_order_that_stops_nobody_in_between() {
+    let on = MinReplicas { to_write: 1, max_lag_secs: 3 };
+    let open = MinReplicas { to_write: 0, max_lag_secs: 3 };
+    let told = |flavor, version: &str, set| -> Vec<String> {
+        let words = Words::of(flavor, Version::parse(version));
+        words.fence(set).iter().map(|command| line(command)).collect()
+    };
+    assert_eq!(
+        told(Flavor::Valkey, "8.0.1", on),
+        ["CONFIG SET min-replicas-max-lag 3", "CONFIG SET min-replicas-to-write 1"]
+    );
+    assert_eq!(
+        told(Flavor::Redis, "4.0.14", open),
+        ["CONFIG SET min-slaves-to-write 0", "CONFIG SET min-slaves-max-lag 3"]
+    );
+    assert!(told(Flavor::Ledisdb, "0.5", on).is_empty());
+}
+
+#[test]
+fn what_a_server_is_set_to_is_read_by_either_name() {
+    let read = |words: &[&str]| {
+        let pairs: Vec<Frame> =
+            words.iter().map(|word| Frame::Bulk(Bytes::copy_from_slice(word.as_bytes()))).collect();
+        min_replicas(&pairs)
+    };
+    let set = |to_write, max_lag_secs| Some(MinReplicas { to_write, max_lag_secs });
+    let old = ["min-slaves-max-lag", "10", "min-slaves-to-write", "0"];
+    assert_eq!(read(&old), set(0, 10));
+    let both =
+        ["min-slaves-max-lag", "3", "min-replicas-to-write", "1", "min-replicas-max-lag", "3"];
+    assert_eq!(read(&both), set(1, 3));
+    assert_eq!(read(&["min-replicas-to-write", "1"]), None);
+    assert_eq!(read(&["min-replicas-to-write", "x", "min-replicas-max-lag", "3"]), None);
+    assert_eq!(read(&["min-replicas-to-write"]), None);
+    assert_eq!(read(&[]), None);
+}

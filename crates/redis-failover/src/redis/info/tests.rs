@@ -435,3 +435,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_replica_counts_while_it_is_online_and_acknowledges() {
+    let of = |text: &str| dependence(text.as_bytes());
+    let slave = |state: &str, lag: &str| {
+        format!("role:master\r\nslave0:ip=10.0.0.1,port=6379,state={state},offset=1,lag={lag}\r\n")
+    };
+    for (state, lag, online) in [
+        ("online", "0", 1),
+        ("online", "1", 1),
+        ("online", "2", 0),
+        ("online", "-1", 0),
+        ("wait_bgsave", "0", 0),
+        ("send_bulk", "0", 0),
+    ] {
+        assert_eq!(of(&slave(state, lag)), Dependence { is_on: false, online }, "{state} {lag}");
+    }
+    let on = "role:master\r\nmin_slaves_good_slaves:0\r\nconnected_slaves:0\r\n";
+    assert_eq!(of(on), Dependence { is_on: true, online: 0 });
+    assert_eq!(
+        of("slave0:10.0.0.1,6379,online\r\nslave1:10.0.0.2,6379,send_bulk"),
+        Dependence { is_on: false, online: 1 }
+    );
+    assert_eq!(dependence(b"\xff\xfe:1\r\nslave0:,=\r\nslavex:1"), Dependence::default());
+    assert_eq!(dependence(fixture!("redis-7.0-master")).online, 2);
+    assert_eq!(dependence(fixture!("redis-7.0-replica")), Dependence::default());
+}
