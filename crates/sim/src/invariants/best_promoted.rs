@@ -89,7 +89,13 @@ impl BestPromoted {
             return Err(format!("{candidate} was elected to replace itself"));
         }
         let settled = truth.now.since(truth.servers[chosen].running_since()) > NEWS;
-        if settled && let Err(why) = self.electable(&truth.servers[chosen], &truth.servers[master])
+        // Beside a master that came back with nothing, what a replica read from its own disk is better than that.
+        let emptied = truth.lost_its_data(master);
+        let kept = truth.servers[chosen].data().len();
+        let rescues = emptied && kept > 0 && truth.servers[chosen].priority() > 0;
+        if settled
+            && !rescues
+            && let Err(why) = self.electable(&truth.servers[chosen], &truth.servers[master])
         {
             return Err(format!("{candidate} was elected, but {why}"));
         }
@@ -103,8 +109,6 @@ impl BestPromoted {
         let has: BTreeSet<Value> =
             truth.servers[chosen].data().iter().map(|kept| kept.value).collect();
         // What a master took after it had lost everything else is a little, and goes for the sake of the rest.
-        let kept = truth.servers[chosen].data().len();
-        let emptied = truth.lost_its_data(master);
         for (other, server) in truth.servers.iter().enumerate() {
             let given_up = tried.iter().any(|attempt| attempt.addr == truth.addrs[other]);
             if other == chosen || other == master || given_up || !self.known(server, truth.now) {
