@@ -70,6 +70,7 @@ impl BestPromoted {
             Seen::Asked { .. }
             | Seen::Committed { .. }
             | Seen::Commanded { .. }
+            | Seen::Sent { .. }
             | Seen::Promoted { .. } => Ok(()),
         }
     }
@@ -89,7 +90,11 @@ impl BestPromoted {
             return Err(format!("{candidate} was elected to replace itself"));
         }
         let settled = truth.now.since(truth.servers[chosen].running_since()) > NEWS;
-        if settled && let Err(why) = self.electable(&truth.servers[chosen], &truth.servers[master])
+        // When the master's data is gone, whoever has any is better, whatever its history is called.
+        let emptied = truth.lost_its_data(master);
+        if settled
+            && !emptied
+            && let Err(why) = self.electable(&truth.servers[chosen], &truth.servers[master])
         {
             return Err(format!("{candidate} was elected, but {why}"));
         }
@@ -104,10 +109,15 @@ impl BestPromoted {
             truth.servers[chosen].data().iter().map(|kept| kept.value).collect();
         // What a master took after it had lost everything else is a little, and goes for the sake of the rest.
         let kept = truth.servers[chosen].data().len();
-        let emptied = truth.lost_its_data(master);
         for (other, server) in truth.servers.iter().enumerate() {
             let given_up = tried.iter().any(|attempt| attempt.addr == truth.addrs[other]);
-            if other == chosen || other == master || given_up || !self.known(server, truth.now) {
+            let heard = truth.sight.by_all(other, truth.now).is_some_and(|long| long > HEARD_AFTER);
+            if other == chosen
+                || other == master
+                || given_up
+                || !heard
+                || !self.known(server, truth.now)
+            {
                 continue;
             }
             let more = server
