@@ -375,6 +375,8 @@ impl Group {
             }
             Work::Repointing(work) => work.timeout(&self.policy),
         };
+        // What is put off is not looked at before, whatever was due of it.
+        let work = work.map(|at| again.map_or(at, |until| at.max(until)));
         let restart = self.restart_timeout();
         let fencing = self.fencing.timeout();
         [hold, again, work, restart, self.wake, self.request_timeout(), fencing]

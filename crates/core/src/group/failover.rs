@@ -63,7 +63,13 @@ impl Group {
             | Work::Repairing { .. } => (ctx.now, down, true),
         };
         // Answers grow old: after a wait, for a veto or a candidate or a commit, everyone is asked anew.
-        let old = (timeout * 2).max(self.policy.check_interval);
+        let old = match death {
+            // Those who still have the data may be wiped by now.
+            Death::Emptied => timeout,
+            Death::Refusing | Death::Hung | Death::Unreachable | Death::Loading => {
+                (timeout * 2).max(self.policy.check_interval)
+            }
+        };
         let asked = if ctx.now > asked + old { ctx.now } else { asked };
         let waited = asked + timeout;
         let mut again_at =

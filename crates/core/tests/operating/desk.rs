@@ -52,6 +52,8 @@ pub(crate) struct Desk {
     pub(crate) answers: Vec<Answer>,
     pub(crate) told: Vec<What>,
     pub(crate) promotions: u32,
+    /// Whether the broker commits what it is asked to.
+    pub(crate) committing: bool,
 }
 
 pub(crate) fn addr(port: u16) -> Addr {
@@ -93,6 +95,7 @@ impl Desk {
             answers: Vec::new(),
             told: Vec::new(),
             promotions: 0,
+            committing: true,
         };
         desk.lead();
         let spec = GroupSpec { name: None, master: addr(1), replicas: Vec::new() };
@@ -138,6 +141,9 @@ impl Desk {
     pub(crate) fn drain(&mut self) {
         while let Some(action) = self.fleet.poll() {
             let event = match action {
+                Action::Propose { id, .. } if !self.committing => {
+                    Event::NotCommitted { id, why: "the quorum is lost".to_owned() }
+                }
                 Action::Propose { id, changes, .. } => Event::Committed { id: Some(id), changes },
                 Action::Probe { addr, fresh: true, .. }
                     if self.servers[&addr.port()].mood == Mood::Silent =>

@@ -263,3 +263,24 @@ fn and_when_it_lost_its_data_its_replica_is_the_next_master() {
     assert!(desk.servers.values().all(|server| server.keys == 10));
     assert_eq!(desk.view().diagnosis.name, "Healthy");
 }
+
+#[test]
+fn a_master_that_a_failover_elsewhere_left_behind_was_not_made_one_by_hand() {
+    // This node saw the old master all the time, as a replica first; another one, which did not, replaced it.
+    let mut desk = Desk::new();
+    desk.kill(1);
+    desk.start(1);
+    assert_eq!(desk.master(), 2);
+    desk.handle(Event::Leadership(Leadership::Follower { leader: NodeId::new("other") }));
+    desk.promote_by_hand(3);
+    desk.commit(|entry| {
+        entry.master = addr(3);
+        entry.epoch = 2;
+    });
+    desk.commands.clear();
+    desk.lead();
+    desk.pass(2_000);
+    assert_eq!(told(&desk).first(), Some(&(2, Some(3))), "{}", desk.view().diagnosis.reason);
+    let demotion = desk.of_kind(Kind::Demotion).last().map(|entry| entry.reason.clone());
+    assert!(demotion.as_ref().is_some_and(|why| why.contains("a master still")), "{demotion:?}");
+}

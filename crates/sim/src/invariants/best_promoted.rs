@@ -70,6 +70,7 @@ impl BestPromoted {
             Seen::Asked { .. }
             | Seen::Committed { .. }
             | Seen::Commanded { .. }
+            | Seen::Sent { .. }
             | Seen::Promoted { .. } => Ok(()),
         }
     }
@@ -111,7 +112,13 @@ impl BestPromoted {
         // What a master took after it had lost everything else is a little, and goes for the sake of the rest.
         for (other, server) in truth.servers.iter().enumerate() {
             let given_up = tried.iter().any(|attempt| attempt.addr == truth.addrs[other]);
-            if other == chosen || other == master || given_up || !self.known(server, truth.now) {
+            let heard = truth.sight.by_all(other, truth.now).is_some_and(|long| long > HEARD_AFTER);
+            if other == chosen
+                || other == master
+                || given_up
+                || !heard
+                || !self.known(server, truth.now)
+            {
                 continue;
             }
             let more = server
