@@ -92,6 +92,7 @@ impl Group {
         }
         // The master must have answered as one after the instance was seen; an older word may be from before a switch.
         let seen_at = self.watches.get(&addr).map(Watch::standing_since)?;
+        let seen_at = if drift { seen_at.max(self.ripe_since(&addr)) } else { seen_at };
         if master_read_at < seen_at {
             if let Some(master) = self.watches.get_mut(&self.entry.master) {
                 master.ask(ctx.now, seen_at);
@@ -210,6 +211,17 @@ impl Group {
         {
             self.end_repair(ctx, token, &target, Err(why));
             return;
+        }
+        // Another leader decided it, perhaps, and somebody may have been made a master since.
+        if !matches!(self.work, Work::Repairing { .. }) && target == self.entry.master {
+            if !self.everyone_was_asked(ctx.now, self.led_since) {
+                return;
+            }
+            if let Some(other) = self.rival(ctx.now) {
+                let why = format!("{other} became a master meanwhile");
+                self.end_repair(ctx, token, &target, Err(why));
+                return;
+            }
         }
         match &self.work {
             Work::Repairing { unknown_at: Some(since), .. }

@@ -13,7 +13,9 @@ pub(crate) use failover_core::instance::{Facts, Flavor, Link, ReplicationId, Rol
 pub(crate) use failover_core::node::{GroupName, Leadership, NodeId, Token};
 pub(crate) use failover_core::notice::What;
 pub(crate) use failover_core::policy::Policy;
-pub(crate) use failover_core::record::{Change, GroupEntry, HistoryEntry, Kind, Outcome, Status};
+pub(crate) use failover_core::record::{
+    Change, GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Status,
+};
 pub(crate) use failover_core::time::Time;
 pub(crate) use failover_core::view::{GroupView, StatusView};
 
