@@ -45,6 +45,7 @@ pub use diagnose::Diagnosis;
 use failover::Hold;
 use fencing::Fencing;
 use quorum::Peers;
+use repair::Settled;
 use restart::Restarted;
 use switchover::Switching;
 use wanted::Wanted;
@@ -107,8 +108,8 @@ pub struct Group {
     wanted: Option<Wanted>,
     /// What is on its way to keep old masters from taking writes.
     fencing: Fencing,
-    /// Instances that were seen to follow the recorded master, and were not away since, with the name they have for it.
-    settled: BTreeMap<Addr, Addr>,
+    /// Instances that were seen to follow the recorded master, and were not away since.
+    settled: BTreeMap<Addr, Settled>,
     /// What instances that returned as masters take beside the recorded one.
     windows: BTreeMap<Addr, Window>,
     /// When an instance's repair may be tried again, and how often it failed in a row.
@@ -365,7 +366,11 @@ impl Group {
 
     fn work_timeout(&self) -> Option<Time> {
         let hold = self.hold.as_ref().map(|hold| hold.until);
-        let again = self.again.as_ref().map(|(until, _)| *until);
+        let restart = self.restart_timeout();
+        if let Some((until, _)) = &self.again {
+            // Nothing else is done before, whatever is due.
+            return Some(restart.map_or(*until, |at| at.min(*until)));
+        }
         let work = match &self.work {
             Work::Idle | Work::Proposing { .. } => None,
             Work::Hearing { again_at, .. } => Some(*again_at),
@@ -375,11 +380,8 @@ impl Group {
             }
             Work::Repointing(work) => work.timeout(&self.policy),
         };
-        // What is put off is not looked at before, whatever was due of it.
-        let work = work.map(|at| again.map_or(at, |until| at.max(until)));
-        let restart = self.restart_timeout();
         let fencing = self.fencing.timeout();
-        [hold, again, work, restart, self.wake, self.request_timeout(), fencing]
+        [hold, work, restart, self.wake, self.request_timeout(), fencing]
             .into_iter()
             .flatten()
             .min()

@@ -473,7 +473,8 @@ impl Watch {
         let before = self.facts.as_ref();
         let another = before.is_none_or(|before| before.run_id != facts.run_id);
         if another {
-            self.keys_before = self.keys.take().map(|(keys, _)| keys);
+            // A process that ended before it was counted says nothing of what there was.
+            self.keys_before = self.keys.take().map(|(keys, _)| keys).or(self.keys_before);
         }
         if another || self.how == How::Loading {
             self.process_since = facts.asked_at;

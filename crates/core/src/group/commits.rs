@@ -94,6 +94,8 @@ impl Group {
         self.untouched = None;
         self.read = None;
         self.switching = None;
+        // What stood when this node led before, if it did, may have been taken back and made again.
+        self.drifts.clear();
         self.fencing = Fencing::default();
         self.wanted_deposed();
         self.led_since = ctx.now;

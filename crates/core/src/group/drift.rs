@@ -35,6 +35,11 @@ impl Group {
 
     /// Whether a master with replicas of its own, none of which is known here, is likely to be somebody else's.
     pub(super) fn leads_strangers(&self, facts: &Facts) -> bool {
+        let ours = [&facts.replication_id, &facts.second_replication_id];
+        if ours.into_iter().flatten().any(|id| self.entry.lineage.contains(id)) {
+            // Nobody else has this group's history: its replicas came while it was away from here.
+            return false;
+        }
         match &facts.role {
             Role::Master { replicas } => {
                 let known = |addr: &Addr| self.entry.instance_of(addr).is_some();
@@ -96,7 +101,8 @@ impl Group {
         let watch = self.watches.get(&master).filter(|watch| watch.serves())?;
         let facts = watch.facts().filter(|facts| facts.asked_at >= self.master_since)?;
         let of = facts.follows()?.clone();
-        let standing_since = watch.standing_since();
+        // What was read before this leadership may be over: another leader may have acted on it.
+        let standing_since = watch.standing_since().max(self.led_since);
         let restarted = facts.run_id != self.entry.master_run_id;
         let known = facts.replication_id.as_ref().is_none_or(|id| self.entry.lineage.contains(id));
         // A process that was just started has another history, and its data still until it has a link.
@@ -125,9 +131,9 @@ impl Group {
                  new master, or restore its data"
             ));
         }
-        if self.entry.instance_of(&of).is_some_and(|of| self.serves_as_master(of)) {
+        if let Some(other) = self.rival(ctx.now) {
             return Some(format!(
-                "{what}, which is a master of another history or not the only other one: decide with a failover, or point \
+                "{what}, and {other} is a master that does not replace it beyond doubt: decide with a failover, or point \
                  {master} back"
             ));
         }
@@ -141,6 +147,16 @@ impl Group {
             false => self.judge_drift(ctx.now, &master, Kind::Repair, what),
         };
         match wrong {
+            Wrong::Repair(_, why)
+                if self.repairs.get(&master).is_some_and(|(at, _)| ctx.now < *at) =>
+            {
+                Some(format!("the last repair of {master} failed, the next one waits: {why}"))
+            }
+            Wrong::Repair(_, why)
+                if !self.everyone_was_asked(ctx.now, self.ripe_since(&master)) =>
+            {
+                Some(format!("{why}; every instance is asked what it is now"))
+            }
             Wrong::Repair(kind, why) => {
                 self.begin_repair(ctx, token, &master, kind, why, !by_old_file);
                 None
@@ -150,8 +166,27 @@ impl Group {
         }
     }
 
-    fn serves_as_master(&self, addr: &Addr) -> bool {
-        self.watches.get(addr).is_some_and(|watch| watch.serves() && watch.is_master())
+    /// A master that has what the recorded one has, which is a replica, or that it follows: beside it, it is not made a
+    /// master again. One that only came back is made a replica afterwards.
+    pub(super) fn rival(&self, now: Time) -> Option<&Addr> {
+        let recorded = self.watches.get(&self.entry.master).and_then(Watch::facts);
+        let followed = recorded.and_then(Facts::follows).and_then(|of| self.entry.instance_of(of));
+        let contest = self.contest_at(now);
+        let is_rival = |addr: &Addr, facts: &Facts| {
+            let heir = facts.replication_id.is_none() || judge_heir(&contest, facts).is_ok();
+            facts.is_master() && (heir || followed == Some(addr))
+        };
+        let mut others = self.watches.iter().filter(|(addr, _)| **addr != self.entry.master);
+        let rival = others.find(|(addr, watch)| {
+            watch.serves() && watch.facts().is_some_and(|facts| is_rival(addr, facts))
+        });
+        rival.map(|(addr, _)| addr)
+    }
+
+    /// Since when a change by hand of an instance has stood long enough to be undone: what was read before that may be of a
+    /// change that is not complete.
+    pub(super) fn ripe_since(&self, addr: &Addr) -> Time {
+        self.drifts.get(addr).map_or(Time::ZERO, |since| *since + self.policy.drift_wait)
     }
 
     /// Asks everyone what they are since a moment; whether they answered, or were waited for long enough.

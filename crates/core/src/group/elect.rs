@@ -100,7 +100,7 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
         )),
         _ => None,
     };
-    let known = last_known_offset(contest).filter(|_| !contest.emptied);
+    let known = last_known_offset(contest).filter(|_| !contest.emptied && !is_unsettled(contest));
     let mut ranking: Vec<RankedCandidate> = (1..)
         .zip(&eligible)
         .map(|(rank, (addr, facts))| RankedCandidate {
@@ -314,7 +314,20 @@ fn lineage<'a>(contest: &Contest<'a>) -> Vec<&'a ReplicationId> {
         .and_then(|facts| facts.replication_id.as_ref())
         // One that the record knows as an older one was read before the record went on.
         .filter(|id| !contest.emptied && !contest.entry.lineage.contains(id));
-    own.into_iter().chain(&contest.entry.lineage).collect()
+    let recorded = contest.entry.lineage.iter();
+    match is_unsettled(contest) {
+        // It may have lost everything, and whoever followed it with it.
+        true => recorded.chain(own).collect(),
+        false => own.into_iter().chain(recorded).collect(),
+    }
+}
+
+/// Whether the recorded master was another process when it was read last, and it is not known yet what that one had.
+fn is_unsettled(contest: &Contest<'_>) -> bool {
+    let facts = contest.watches.get(&contest.entry.master).and_then(Watch::facts);
+    let run_id = facts.and_then(|facts| facts.run_id.as_ref());
+    let recorded = contest.entry.master_run_id.as_ref();
+    recorded.is_some() && run_id.is_some() && run_id != recorded
 }
 
 /// How many masters ago its history was the group's: 0 is the newest.

@@ -77,7 +77,8 @@ impl Group {
         if matches!(self.work, Work::Proposing { .. }) {
             return Some(why);
         }
-        // Whatever was being prepared is not done.
+        // Whatever was being prepared is not done, and what is changed by hand meanwhile is not what was changed before.
+        self.drifts.clear();
         self.work = Work::Idle;
         self.veto = None;
         if over {

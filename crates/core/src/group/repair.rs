@@ -22,6 +22,15 @@ pub(super) use wrong::Wrong;
 /// So many instances that are left alone are named in one sentence.
 const REASONS_MAX: usize = 3;
 
+/// One that was seen to follow the recorded master.
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// The name that it had for it.
+    of: Addr,
+    /// The process that it was.
+    run_id: Option<Box<str>>,
+}
+
 impl Group {
     /// Repairs one instance, if one needs it; the sentence says why one that looks wrong is left alone.
     pub(super) fn consider_repair(&mut self, ctx: &Context<'_>, token: Token) -> Option<String> {
@@ -83,6 +92,7 @@ impl Group {
         }
         // The master must have answered as one after the instance was seen; an older word may be from before a switch.
         let seen_at = self.watches.get(&addr).map(Watch::standing_since)?;
+        let seen_at = if drift { seen_at.max(self.ripe_since(&addr)) } else { seen_at };
         if master_read_at < seen_at {
             if let Some(master) = self.watches.get_mut(&self.entry.master) {
                 master.ask(ctx.now, seen_at);
@@ -97,6 +107,12 @@ impl Group {
     /// or was never there, was left behind by a failover.
     pub(super) fn note_settled(&mut self) {
         for (addr, watch) in &self.watches {
+            let another =
+                |before: &Settled| watch.facts().is_some_and(|facts| facts.run_id != before.run_id);
+            if self.settled.get(addr).is_some_and(another) {
+                // It was away, however short: another process of it, or another server.
+                self.settled.remove(addr);
+            }
             if watch.away() {
                 self.settled.remove(addr);
                 // Whatever made its last repair fail may be gone when it comes back.
@@ -109,7 +125,8 @@ impl Group {
             {
                 let of = facts.follows().unwrap_or(&self.entry.master);
                 if facts.link_up() || !self.settled.contains_key(addr) {
-                    self.settled.insert(addr.clone(), of.clone());
+                    let settled = Settled { of: of.clone(), run_id: facts.run_id.clone() };
+                    self.settled.insert(addr.clone(), settled);
                 }
             }
         }
@@ -194,6 +211,17 @@ impl Group {
         {
             self.end_repair(ctx, token, &target, Err(why));
             return;
+        }
+        // Another leader decided it, perhaps, and somebody may have been made a master since.
+        if !matches!(self.work, Work::Repairing { .. }) && target == self.entry.master {
+            if !self.everyone_was_asked(ctx.now, self.led_since) {
+                return;
+            }
+            if let Some(other) = self.rival(ctx.now) {
+                let why = format!("{other} became a master meanwhile");
+                self.end_repair(ctx, token, &target, Err(why));
+                return;
+            }
         }
         match &self.work {
             Work::Repairing { unknown_at: Some(since), .. }

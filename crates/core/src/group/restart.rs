@@ -8,9 +8,10 @@ use super::elect::{Contest, judge};
 use super::identity::same_process;
 use super::{Context, Group};
 use crate::addr::Addr;
-use crate::instance::Facts;
+use crate::instance::{Facts, Link, Role};
 use crate::record::{HistoryEntry, Kind, Outcome, Step};
 use crate::time::Time;
+use crate::view::State;
 use crate::watch::{Death, Watch};
 
 /// What is known of a recorded master that runs as another process than the recorded one.
@@ -119,13 +120,21 @@ impl Group {
         if keys.is_none() && asking {
             ask.push(master.clone());
         }
+        // Clients may have written a little by now.
+        let lost_all = keys == Some(0)
+            || keys
+                .zip(watch.keys_before())
+                .is_some_and(|(now, before)| has_nothing_beside(now, before));
         let mut absent = Vec::new();
         let mut held = None;
         for (addr, other) in self.watches.iter().filter(|(addr, _)| *addr != master) {
             if !self.entry.instances.get(addr).is_some_and(|known| known.attached) {
                 continue;
             }
-            let Some(theirs) = other.facts().filter(|_| other.serves()) else {
+            // One that is in doubt since a moment still has what it said after the restart.
+            let doubted = other.state() == State::Up && other.trouble_since().is_some();
+            let says = |theirs: &&Facts| other.serves() || doubted && theirs.asked_at >= since;
+            let Some(theirs) = other.facts().filter(says) else {
                 absent.push(addr.to_string());
                 continue;
             };
@@ -137,10 +146,19 @@ impl Group {
                 ask.push(addr.clone());
                 continue;
             }
+            if theirs.asked_at < since {
+                // It is late, and has perhaps all that is lost.
+                ask.push(addr.clone());
+                absent.push(addr.to_string());
+                continue;
+            }
             // One that does not say how much it holds is known by its offset alone.
             let counted = keys.zip(count);
             let less = counted.is_some_and(|(keys, other)| is_less(keys, other, EMPTY_SHARE));
             let nothing = counted.is_some_and(|(keys, other)| has_nothing_beside(keys, other));
+            // What one holds that was left behind long before says nothing of a master that has some data.
+            let known_older = self.is_one_history(facts, theirs) || !nothing;
+            let less = less && !(known_older && self.is_old(now, since, theirs));
             if !self.is_ahead(facts, theirs) && !less {
                 continue;
             }
@@ -156,17 +174,18 @@ impl Group {
             }
         }
         // After a power cut it may be seen a moment before its replicas are.
-        if !ask.is_empty() || (asking && !absent.is_empty()) {
+        if asking && !(ask.is_empty() && absent.is_empty()) {
             return (Some(Restarted::Asking { until }), ask);
         }
         if let Some(why) = held {
             return (Some(Restarted::Held(why)), ask);
         }
         let patient = since + self.policy.empty_wait;
-        if keys == Some(0) && !absent.is_empty() && now < patient {
+        if lost_all && !absent.is_empty() && now < patient {
             let why = format!(
-                "{master} restarted with no data, and {} may have it but does not answer; nobody is pointed at {master} \
+                "{master} restarted with {}, and {} may have its data but does not answer; nobody is pointed at {master} \
                  before {patient}",
+                keys_in_words(watch),
                 absent.join(", ")
             );
             return (Some(Restarted::Waiting { until: patient, why }), ask);
@@ -188,13 +207,33 @@ impl Group {
             .any(|(addr, watch)| *addr != self.entry.master && watch.serves() && watch.is_master())
     }
 
+    /// Whether the restarted master went on with the history that an instance is on. As a replica it is on it still.
+    fn is_one_history(&self, master: &Facts, other: &Facts) -> bool {
+        let newest = self.entry.lineage.first();
+        let of_master = match master.is_master() {
+            true => &master.second_replication_id,
+            false => &master.replication_id,
+        };
+        newest.is_some() && of_master.as_ref() == newest && other.replication_id.as_ref() == newest
+    }
+
     /// Whether an instance is further in the history that the restarted master went on with.
     fn is_ahead(&self, master: &Facts, other: &Facts) -> bool {
-        let newest = self.entry.lineage.first();
-        newest.is_some()
-            && master.second_replication_id.as_ref() == newest
-            && other.replication_id.as_ref() == newest
-            && other.offset > master.offset
+        self.is_one_history(master, other) && other.offset > master.offset
+    }
+
+    /// Whether a replica had no link long before its master restarted, or does not say since when.
+    fn is_old(&self, now: Time, restarted_at: Time, facts: &Facts) -> bool {
+        match &facts.role {
+            Role::Replica { link: Link::Down { since_secs }, .. } => {
+                since_secs.is_none_or(|secs| {
+                    secs > (now.since(restarted_at) + self.policy.max_link_down).as_secs()
+                })
+            }
+            Role::Replica { link: Link::Up { .. } | Link::Syncing, .. } | Role::Master { .. } => {
+                false
+            }
+        }
     }
 
     /// Who could take over from a master whose data is gone.

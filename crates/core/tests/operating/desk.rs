@@ -13,7 +13,9 @@ pub(crate) use failover_core::instance::{Facts, Flavor, Link, ReplicationId, Rol
 pub(crate) use failover_core::node::{GroupName, Leadership, NodeId, Token};
 pub(crate) use failover_core::notice::What;
 pub(crate) use failover_core::policy::Policy;
-pub(crate) use failover_core::record::{Change, GroupEntry, HistoryEntry, Kind, Outcome, Status};
+pub(crate) use failover_core::record::{
+    Change, GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Status,
+};
 pub(crate) use failover_core::time::Time;
 pub(crate) use failover_core::view::{GroupView, StatusView};
 
@@ -35,10 +37,14 @@ pub(crate) struct Server {
     pub(crate) priority: u32,
     /// A link that does not come up although its master serves.
     pub(crate) broken: bool,
+    /// Since when it says that its link is down.
+    pub(crate) broken_secs: u64,
     /// How many keys it holds.
     pub(crate) keys: u64,
     /// How often it was started.
     pub(crate) life: u32,
+    /// It obeys no command.
+    pub(crate) refuses_commands: bool,
 }
 
 /// A node that leads alone, with a group of three.
@@ -78,8 +84,10 @@ impl Desk {
             offset: 100,
             priority: 100,
             broken: false,
+            broken_secs: 0,
             keys: 10,
             life: 0,
+            refuses_commands: false,
         };
         let mut desk = Self {
             me: "me",
@@ -139,7 +147,10 @@ impl Desk {
     }
 
     pub(crate) fn drain(&mut self) {
+        let mut rounds = 0;
         while let Some(action) = self.fleet.poll() {
+            rounds += 1;
+            assert!(rounds < 10_000, "it never comes to rest: {action:?}");
             let event = match action {
                 Action::Propose { id, .. } if !self.committing => {
                     Event::NotCommitted { id, why: "the quorum is lost".to_owned() }
@@ -201,7 +212,8 @@ impl Desk {
                 Role::Replica { master: addr(of), link: Link::Up { last_io_secs: 0 } }
             }
             Some(of) => {
-                Role::Replica { master: addr(of), link: Link::Down { since_secs: Some(0) } }
+                let since_secs = Some(server.broken_secs);
+                Role::Replica { master: addr(of), link: Link::Down { since_secs } }
             }
         };
         let server = &self.servers[&port];
@@ -237,6 +249,9 @@ impl Desk {
     pub(crate) fn obey(&mut self, port: u16, command: &Command) -> CommandResult {
         if self.servers[&port].mood != Mood::Serves {
             return CommandResult::Refused("it does not listen".to_owned());
+        }
+        if self.servers[&port].refuses_commands {
+            return CommandResult::Refused("-NOPERM".to_owned());
         }
         let before = self.servers[&port].history.clone();
         let mut takes_over = false;

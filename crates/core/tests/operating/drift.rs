@@ -52,7 +52,7 @@ fn a_replica_of_a_stranger_is_brought_back() {
     desk.server(3).follows = Some(99);
     desk.pass(15_000);
     assert_eq!(told(&desk), [(3, Some(1))]);
-    let [repair] = desk.of_kind(Kind::Repair)[..] else { panic!("one repair") };
+    let repair = desk.of_kind(Kind::Repair)[0];
     assert!(repair.reason.contains("127.0.0.1:99"), "{}", repair.reason);
 }
 
@@ -283,4 +283,207 @@ fn a_master_that_a_failover_elsewhere_left_behind_was_not_made_one_by_hand() {
     assert_eq!(told(&desk).first(), Some(&(2, Some(3))), "{}", desk.view().diagnosis.reason);
     let demotion = desk.of_kind(Kind::Demotion).last().map(|entry| entry.reason.clone());
     assert!(demotion.as_ref().is_some_and(|why| why.contains("a master still")), "{demotion:?}");
+}
+
+#[test]
+fn a_master_that_cannot_be_made_one_again_is_told_so_ever_less_often() {
+    let mut desk = ring(|desk| desk.server(1).refuses_commands = true);
+    desk.pass(600_000);
+    let asked = told(&desk).len();
+    assert!((3..12).contains(&asked), "{asked} times in ten minutes");
+    assert!(why(&desk).contains("the last repair of"), "{}", why(&desk));
+    desk.server(1).refuses_commands = false;
+    desk.pass(400_000);
+    assert_eq!(desk.view().diagnosis.name, "Healthy");
+}
+
+#[test]
+fn another_groups_server_that_takes_an_address_within_a_moment_is_left_alone() {
+    let mut desk = Desk::new();
+    let server = Server { history: "other".to_owned(), ..desk.servers[&1].clone() };
+    desk.servers.insert(7, server);
+    let spec = GroupSpec { name: None, master: addr(7), replicas: Vec::new() };
+    assert_eq!(desk.ask(Request::Add(vec![spec])), Answer::Done);
+    desk.pass(3_000);
+    // A container stops and another one gets its address, before anybody sees a refusal.
+    let stranger = desk.server(2);
+    stranger.follows = None;
+    stranger.history = "other".to_owned();
+    stranger.life += 1;
+    desk.handle(Event::Ended { addr: addr(2) });
+    desk.pass(60_000);
+    assert_eq!(told(&desk), []);
+    assert!(why(&desk).contains("forget it here"), "{}", why(&desk));
+}
+
+#[test]
+fn a_master_is_not_made_one_again_beside_another() {
+    // Another instance than the one that it follows by its old file was made a master.
+    let desk = ring(|desk| {
+        desk.promote_by_hand(3);
+        desk.server(3).broken = false;
+    });
+    assert_eq!(told(&desk), [], "{}", desk.view().diagnosis.reason);
+    assert!(why(&desk).contains("decide with a failover"), "{}", why(&desk));
+
+    // By hand, and within the ten seconds.
+    let mut desk = Desk::new();
+    desk.server(1).follows = Some(2);
+    desk.promote_by_hand(3);
+    desk.pass(60_000);
+    assert!(!told(&desk).contains(&(1, None)), "{:?}", told(&desk));
+}
+
+#[test]
+fn a_leader_does_not_adopt_by_what_it_saw_before_it_led() {
+    let mut desk = Desk::new();
+    desk.handle(Event::Leadership(Leadership::Follower { leader: NodeId::new("b") }));
+    desk.promote_by_hand(2);
+    desk.server(1).follows = Some(2);
+    desk.pass(3_000);
+    // Taken back a moment before this node leads.
+    desk.server(1).follows = None;
+    desk.server(2).follows = Some(1);
+    desk.lead();
+    desk.pass(5_000);
+    assert_eq!((desk.master(), desk.entry().epoch), (1, 0));
+    assert_eq!(desk.of_kind(Kind::Adoption).len(), 0);
+}
+
+#[test]
+fn the_ten_seconds_of_a_change_begin_anew_under_another_leadership_and_after_a_pause() {
+    for pause in [false, true] {
+        let mut desk = Desk::new();
+        desk.promote_by_hand(2);
+        desk.pass(5_000);
+        match pause {
+            true => desk.pause(None),
+            false => {
+                desk.handle(Event::Leadership(Leadership::Follower { leader: NodeId::new("b") }))
+            }
+        }
+        desk.server(2).follows = Some(1);
+        desk.pass(600_000);
+        desk.promote_by_hand(2);
+        desk.pass(3_000);
+        match pause {
+            true => desk.resume(),
+            false => desk.lead(),
+        }
+        desk.pass(7_000);
+        assert_eq!(told(&desk), [], "pause: {pause}, {:?}", desk.of_kind(Kind::Demotion));
+        desk.pass(7_000);
+        assert_eq!(told(&desk), [(2, Some(1))], "pause: {pause}");
+    }
+}
+
+#[test]
+fn an_old_master_of_this_groups_history_returns_also_with_replicas_that_nobody_knows() {
+    let mut desk = Desk::new();
+    desk.hang(1);
+    desk.pass(5_000);
+    let master = desk.master();
+    assert_ne!(master, 1);
+    // Attached while it was cut off from here.
+    let its_replica = Server { follows: Some(1), ..desk.servers[&1].clone() };
+    desk.servers.insert(50, Server { mood: Mood::Serves, ..its_replica });
+    desk.commands.clear();
+    desk.server(1).mood = Mood::Serves;
+    desk.pass(20_000);
+    assert_eq!(told(&desk), [(1, Some(master))]);
+}
+
+#[test]
+fn a_master_that_restarts_as_a_replica_with_older_data_is_not_followed() {
+    let desk = ring(|desk| {
+        desk.server(1).history = "h0".to_owned();
+        desk.server(1).offset = 60;
+    });
+    assert_eq!(desk.master(), 2, "{:?}", told(&desk));
+    assert!(!told(&desk).contains(&(1, None)), "{:?}", told(&desk));
+}
+
+#[test]
+fn a_switchover_by_hand_is_adopted_whenever_its_second_half_comes() {
+    let mut adopted = 0;
+    for delay in (8_000..12_500).step_by(100) {
+        let mut desk = Desk::new();
+        desk.promote_by_hand(2);
+        desk.pass(delay);
+        if !told(&desk).is_empty() {
+            continue;
+        }
+        desk.server(1).follows = Some(2);
+        desk.pass(5_000);
+        assert!(!told(&desk).contains(&(2, Some(1))), "after {delay} ms: {:?}", told(&desk));
+        assert_eq!(desk.master(), 2, "after {delay} ms");
+        adopted += 1;
+    }
+    assert!(adopted > 10, "{adopted}");
+}
+
+#[test]
+fn a_switchover_by_hand_that_begins_with_the_old_master_is_adopted_whenever_it_ends() {
+    let mut adopted = 0;
+    for delay in (8_000..12_500).step_by(100) {
+        let mut desk = Desk::new();
+        desk.server(1).follows = Some(2);
+        desk.pass(delay);
+        if !told(&desk).is_empty() {
+            continue;
+        }
+        desk.promote_by_hand(2);
+        desk.pass(5_000);
+        assert_eq!(told(&desk).first(), Some(&(3, Some(2))), "after {delay} ms: {:?}", told(&desk));
+        assert_eq!(desk.master(), 2, "after {delay} ms");
+        adopted += 1;
+    }
+    assert!(adopted > 10, "{adopted}");
+}
+
+#[test]
+fn a_repair_of_the_master_that_another_leader_decided_does_not_make_a_second_one() {
+    let mut desk = Desk::new();
+    desk.handle(Event::Leadership(Leadership::Follower { leader: NodeId::new("b") }));
+    desk.server(1).follows = Some(2);
+    desk.pass(12_000);
+    // That leader decides to make 1 a master again and dies, and somebody makes 2 one.
+    let now = desk.now;
+    desk.commit(|entry| {
+        let history = HistoryEntry {
+            id: "of another".to_owned(),
+            kind: Kind::Repair,
+            epoch: 1,
+            old_master: addr(1),
+            new_master: Some(addr(1)),
+            cause: "MasterBecameReplica".to_owned(),
+            reason: "it was made a replica by hand".to_owned(),
+            outcome: Outcome::Running,
+            started_at: now,
+            finished_at: None,
+            leader: NodeId::new("b"),
+            write_gap_ms: None,
+            bytes_possibly_lost: None,
+            steps: Vec::new(),
+            ranking: Vec::new(),
+        };
+        entry.epoch = 1;
+        entry.history_next += 1;
+        entry.saga = Some(Saga {
+            phase: Phase::Decided,
+            target: addr(1),
+            target_run_id: None,
+            deadline: None,
+            forced: false,
+            attempts: Vec::new(),
+            history,
+        });
+    });
+    desk.promote_by_hand(2);
+    desk.lead();
+    desk.pass(8_000);
+    assert!(!told(&desk).contains(&(1, None)), "{:?}", told(&desk));
+    assert_eq!(desk.master(), 2, "the old one follows it");
+    let repair = desk.of_kind(Kind::Repair)[0];
+    assert!(repair.reason.contains("became a master meanwhile"), "{}", repair.reason);
 }

@@ -287,3 +287,100 @@ fn whoever_was_wiped_while_nothing_could_be_decided_is_not_promoted_any_more() {
     desk.pass(3_000);
     assert_eq!((desk.master(), desk.commands.len()), (1, 0), "{:?}", desk.commands);
 }
+
+#[test]
+fn replicas_that_take_a_moment_to_answer_are_waited_for() {
+    let mut desk = restarted(0, |desk| {
+        for port in [2, 3] {
+            desk.server(port).mood = Mood::Silent;
+        }
+    });
+    desk.pass(400);
+    assert_eq!(desk.entry().master_run_id.as_deref(), Some("1-0"), "it is not accepted as it is");
+    assert_eq!(desk.of_kind(Kind::Failover).len(), 0, "nothing is known to be lost");
+    for port in [2, 3] {
+        desk.server(port).mood = Mood::Serves;
+    }
+    desk.pass(3000);
+    assert_ne!(desk.master(), 1);
+    assert_eq!(desk.servers[&desk.master()].keys, 10);
+}
+
+#[test]
+fn a_replica_of_long_ago_does_not_replace_a_master_that_lost_nothing() {
+    // A cache: what the stale one holds expired long ago, and its link is broken since then.
+    let mut desk = Desk::new();
+    desk.server(2).mood = Mood::Refuses;
+    desk.handle(Event::Ended { addr: addr(2) });
+    let stale = desk.server(3);
+    stale.broken = true;
+    stale.broken_secs = 86_400;
+    stale.keys = 100;
+    stale.offset = 50;
+    desk.pass(5000);
+    let master = desk.server(1);
+    master.keys = 10;
+    master.offset = 100;
+    master.life += 1;
+    master.history = "restarted".to_owned();
+    master.second = Some("h0".to_owned());
+    desk.handle(Event::Ended { addr: addr(1) });
+    desk.pass(3000);
+    assert_eq!((desk.master(), desk.commands.len()), (1, 0), "it has all of its history");
+}
+
+#[test]
+fn a_master_with_next_to_nothing_waits_for_who_may_have_more() {
+    // Clients wrote a key before its replicas were back from the power cut.
+    let mut desk = Desk::new();
+    for port in [1, 2, 3] {
+        desk.server(port).keys = 1000;
+    }
+    // It is counted when a connection is new.
+    for port in [1, 2, 3] {
+        desk.handle(Event::Ended { addr: addr(port) });
+    }
+    desk.pass(3000);
+    let master = desk.server(1);
+    master.keys = 1;
+    master.offset = 0;
+    master.life += 1;
+    master.history = "restarted".to_owned();
+    for port in [2, 3] {
+        desk.server(port).broken = true;
+        desk.server(port).mood = Mood::Refuses;
+    }
+    for port in [1, 2, 3] {
+        desk.handle(Event::Ended { addr: addr(port) });
+    }
+    desk.pass(2000);
+    assert_eq!(desk.master(), 1);
+    for port in [2, 3] {
+        desk.server(port).mood = Mood::Serves;
+    }
+    desk.pass(500);
+    assert_ne!(desk.master(), 1, "{}", desk.view().diagnosis.reason);
+    assert_eq!(desk.servers[&desk.master()].keys, 1000);
+}
+
+#[test]
+fn one_that_has_the_data_comes_before_one_that_took_over_nothing_when_the_empty_master_dies() {
+    let mut desk = restarted(0, |desk| {
+        let wiped = desk.server(3);
+        wiped.broken = false;
+        desk.server(2).mood = Mood::Refuses;
+    });
+    desk.handle(Event::Ended { addr: addr(2) });
+    desk.pass(3000);
+    assert_eq!(desk.servers[&3].keys, 0);
+    assert_eq!(desk.view().diagnosis.name, "MasterRestartedEmpty");
+    // It crashes again, and the one with the data is back before its end is proven.
+    desk.server(1).mood = Mood::Refuses;
+    desk.handle(Event::Ended { addr: addr(1) });
+    desk.server(2).mood = Mood::Serves;
+    desk.pass(3000);
+    assert_eq!(desk.master(), 2);
+    desk.server(2).broken = false;
+    desk.pass(5000);
+    assert_eq!(desk.servers[&2].keys, 10);
+}

@@ -38,6 +38,8 @@ pub(crate) struct Desk {
     pub(crate) servers: BTreeMap<u16, Server>,
     /// The master's process is another one than at the start, and has no data.
     pub(crate) emptied: bool,
+    /// A replica that has taken over what that process has.
+    pub(crate) wiped: Option<u16>,
     /// Proposals are committed at once unless this is set; then they wait in `proposed`.
     pub(crate) slow: bool,
     pub(crate) proposed: Vec<(ProposalId, Vec<Change>)>,
@@ -107,6 +109,7 @@ impl Desk {
                 (OTHER, replica(up())),
             ]),
             emptied: false,
+            wiped: None,
             slow: false,
             proposed: Vec::new(),
             asked: Vec::new(),
@@ -136,7 +139,10 @@ impl Desk {
 
     pub(crate) fn pass(&mut self, ms: u64) {
         let end = self.now + Duration::from_millis(ms);
+        let mut rounds = 0;
         while let Some(at) = self.fleet.poll_timeout().filter(|at| *at <= end) {
+            rounds += 1;
+            assert!(rounds < 1_000_000, "a busy loop at {at}");
             self.now = self.now.max(at);
             self.fleet.handle_timeout(self.now);
             self.drain();
@@ -180,6 +186,10 @@ impl Desk {
                 let mut facts = facts(self.now, port, role);
                 if self.emptied && port == MASTER {
                     facts.run_id = Some("again".into());
+                    facts.replication_id = Some(ReplicationId("new".into()));
+                    facts.keys = Some(0);
+                }
+                if self.wiped == Some(port) {
                     facts.replication_id = Some(ReplicationId("new".into()));
                     facts.keys = Some(0);
                 }

@@ -229,3 +229,41 @@ fn a_master_that_restarted_empty_needs_the_voters_too_and_a_follower_says_so_of_
     let testimony = desk.fleet.testify(desk.now, &group()).expect("it guards the group");
     assert_eq!(testimony.dead, Some(Death::Emptied));
 }
+
+#[test]
+fn one_that_took_over_nothing_does_not_come_before_one_with_the_data_when_an_empty_master_dies() {
+    let mut desk = Desk::new();
+    desk.emptied = true;
+    desk.wiped = Some(OTHER);
+    desk.servers.insert(REPLICA, replica(down()));
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    desk.pass(1_000);
+    assert_eq!((desk.diagnosis(), desk.commands.len()), ("MasterRestartedEmpty", 0));
+    desk.kill_master();
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    desk.pass(20);
+    assert_eq!(desk.promotions(), [REPLICA]);
+    let saga = desk.view().history[0].clone();
+    assert_eq!(saga.bytes_possibly_lost, None, "it cannot be known");
+}
+
+#[test]
+fn a_repointing_that_was_not_sent_is_put_off_without_a_busy_loop() {
+    let mut desk = Desk::new();
+    desk.kill_master();
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    let promoted = facts(desk.now, REPLICA, Role::Master { replicas: Vec::new() });
+    desk.servers.insert(REPLICA, master(&[]));
+    let id = desk.commands.last().expect("a promotion").3;
+    let result = CommandResult::Done { facts: Box::new(promoted), warnings: Vec::new() };
+    desk.handle(Event::Commanded { group: group(), id, result });
+    for _ in 0..3 {
+        let (port, _, _, id) = desk.commands.pop().expect("a command");
+        assert_eq!(port, OTHER);
+        desk.commands.clear();
+        let result = CommandResult::NotSent("the lease ran out".to_owned());
+        desk.handle(Event::Commanded { group: group(), id, result });
+        desk.pass(250);
+    }
+    assert_eq!(desk.commands.len(), 1, "it is sent again");
+}

@@ -71,7 +71,7 @@ impl Group {
             Role::Replica { master: of, .. }
                 if !facts.link_up()
                     && self.entry.instance_of(of).is_none()
-                    && self.settled.get(addr).is_some_and(|before| before != of) =>
+                    && self.settled.get(addr).is_some_and(|before| before.of != *of) =>
             {
                 pointed_away(addr, of)
             }
