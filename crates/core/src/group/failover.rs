@@ -71,6 +71,9 @@ impl Group {
             }
         };
         let asked = if ctx.now > asked + old { ctx.now } else { asked };
+        // What they said while the master was only silent is no word about its end.
+        let refused = self.watches.get(&self.entry.master).and_then(Watch::refused_since);
+        let asked = refused.map_or(asked, |refused| asked.max(refused));
         let waited = asked + timeout;
         let mut again_at =
             if ctx.now < waited { waited } else { ctx.now + self.policy.check_interval };

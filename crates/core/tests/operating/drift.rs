@@ -359,7 +359,7 @@ fn the_ten_seconds_of_a_change_begin_anew_under_another_leadership_and_after_a_p
         match pause {
             true => desk.pause(None),
             false => {
-                desk.handle(Event::Leadership(Leadership::Follower { leader: NodeId::new("b") }))
+                desk.handle(Event::Leadership(Leadership::Follower { leader: NodeId::new("b") }));
             }
         }
         desk.server(2).follows = Some(1);

@@ -12,9 +12,18 @@ pub(crate) struct DecidedFirst;
 
 impl DecidedFirst {
     pub(crate) fn observe(&self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
-        let (Seen::Commanded { addr, command, token } | Seen::Sent { addr, command, token }) = seen
-        else {
-            return Ok(());
+        let (addr, command, token) = match seen {
+            Seen::Commanded { addr, command, token } => (addr, command, token),
+            // What was decided a moment ago may be over by the time that it is written.
+            Seen::Sent { addr, token } if *token != truth.token => {
+                return Err(format!("{addr} was sent a command under an old token"));
+            }
+            Seen::Asked { .. }
+            | Seen::Vetted { .. }
+            | Seen::Proposed { .. }
+            | Seen::Committed { .. }
+            | Seen::Sent { .. }
+            | Seen::Promoted { .. } => return Ok(()),
         };
         let Some(entry) = truth.entry else {
             return Err(format!("{addr} was commanded, but no group is committed"));

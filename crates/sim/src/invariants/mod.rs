@@ -67,7 +67,7 @@ pub(crate) enum Seen<'a> {
     /// The core of the leader wants a command sent.
     Commanded { addr: &'a Addr, command: &'a Command, token: Token },
     /// A command is written to a server, behind the fence.
-    Sent { addr: &'a Addr, command: &'a Command, token: Token },
+    Sent { addr: &'a Addr, token: Token },
     /// A server became a master by a command.
     Promoted { server: usize, epoch: u64 },
 }

@@ -315,15 +315,14 @@ impl World {
         for wish in wishes {
             match wish {
                 Wish::Send { conn, mut message } => {
-                    if let Message::Order { id, command, epoch, .. } = &mut message {
-                        if !self.may_send(node, server, *id) {
+                    if let Message::Order { id, epoch, .. } = &mut message {
+                        let Some(token) = self.may_send(node, server, *id) else {
                             let more = self.nodes[node].shell.not_sent(self.now, server, *id);
                             self.grant(node, server, more);
                             continue;
-                        }
-                        let token = self.broker.token();
+                        };
                         let addr = self.addrs[server].clone();
-                        self.observe(&Seen::Sent { addr: &addr, command, token });
+                        self.observe(&Seen::Sent { addr: &addr, token });
                         *epoch = self.broker.entry(&self.group).map_or(0, |entry| entry.epoch);
                     }
                     let way = Way::Out(conn);
@@ -340,14 +339,15 @@ impl World {
         }
     }
 
-    /// The fence, right before the write.
-    fn may_send(&self, node: usize, server: usize, id: CommandId) -> bool {
-        let Some(order) = self.nodes[node].shell.on_its_way(server, id) else { return false };
-        match order.by {
+    /// The fence, right before the write: under which token, when it lets the command through.
+    fn may_send(&self, node: usize, server: usize, id: CommandId) -> Option<Token> {
+        let order = self.nodes[node].shell.on_its_way(server, id)?;
+        let may = match order.by {
             None => self.broker.allows(node, order.token, self.now),
             // Whoever sends it for the leader knows of no newer one.
             Some(_) => self.nodes[node].token == order.token,
-        }
+        };
+        may.then_some(order.token)
     }
 
     /// What decides has a lane of its own and overtakes what is routine.
