@@ -136,6 +136,11 @@ impl Watch {
         self.trouble.map(|trouble| trouble.since)
     }
 
+    /// Since when its host refuses connections, in the present trouble.
+    pub fn refused_since(&self) -> Option<Time> {
+        self.trouble.and_then(|trouble| trouble.refused)
+    }
+
     /// Since when it answers without trouble; what it was asked before may have been answered before a command that lay
     /// in its socket was executed.
     pub fn answers_since(&self) -> Time {

@@ -91,7 +91,9 @@ fn a_master_that_is_shut_down_is_replaced() {
 #[test]
 fn a_master_that_is_restarted_within_crash_down_time_stays_master() {
     on_each_kind(|kind| {
-        let mut group = Group::start(kind, 1);
+        // What is restarted here has its data still: one without is another case.
+        let mut group = Group::start_with(kind, 1, &Options::durable());
+        group.wait_until_durable();
         let name = group.master.addr();
         let daemon = guard(&group, &["-crash_down_time=3"]);
         let run_id = |daemon: &Daemon| {

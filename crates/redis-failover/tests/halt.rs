@@ -67,7 +67,9 @@ fn a_candidate_whose_promotion_stays_unknown_is_given_up_for_the_next_and_demote
 
 /// A group whose only candidate was stopped under its promotion.
 fn halted(kind: ServerKind) -> (Group, String, Daemon) {
-    let mut group = Group::start(kind, 1);
+    // What is restarted here has its data still: one without is another case.
+    let mut group = Group::start_with(kind, 1, &Options::durable());
+    group.wait_until_durable();
     let name = group.master.addr();
     let candidate = group.replicas[0].addr();
     let daemon = guard_with(&group, &["-max_down_time=1"], &[(FAULT, PAUSE)]);

@@ -61,7 +61,9 @@ fn fault_2_priority_is_inverted_and_0_is_electable() {
 #[test]
 fn fault_3_a_master_is_forgotten_when_its_failover_is_aborted() {
     on_each_kind(|kind| {
-        let mut group = Group::start(kind, 1);
+        // What is restarted here has its data still: one without is another case.
+        let mut group = Group::start_with(kind, 1, &Options::durable());
+        group.wait_until_durable();
         let name = group.master.addr();
         let fault = [("REDIS_FAILOVER_FAULT", "before-promote-send=fail")];
         let daemon = guard_with(&group, &["-failover_timeout=1"], &fault);
@@ -209,7 +211,9 @@ fn fault_8_a_replica_of_another_history_can_be_promoted() {
 #[test]
 fn fault_9_a_group_that_was_down_for_3_s_is_forgotten() {
     on_each_kind(|kind| {
-        let mut group = Group::start(kind, 1);
+        // What is restarted here has its data still: one without is another case.
+        let mut group = Group::start_with(kind, 1, &Options::durable());
+        group.wait_until_durable();
         let name = group.master.addr();
         let replica = group.replicas[0].addr();
         let daemon = guard(&group, &[]);

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// Something that happens to a server.
+use crate::network::Place;
+
+/// Something that happens to a server, to a node, or to the path between two places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// `kill -9`.
@@ -17,14 +19,39 @@ pub enum Fault {
     Return(usize),
     /// It is started again with nothing.
     ReturnEmpty(usize),
+    /// `kill -9` of a node.
+    KillNode(usize),
+    /// SIGSTOP of a node.
+    StopNode(usize),
+    /// SIGCONT of a node.
+    ResumeNode(usize),
+    /// A node is started again with what it had on its disk.
+    StartNode(usize),
+    /// Nothing gets from one place to another.
+    Cut(Place, Place),
+    /// It does again, and what was on its way arrives.
+    Heal(Place, Place),
+}
+
+/// Who there is to be struck.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scene {
+    /// The recorded master.
+    pub(crate) recorded: usize,
+    /// How many servers there are.
+    pub(crate) servers: usize,
+    /// The node that leads.
+    pub(crate) leader: usize,
+    /// How many nodes there are.
+    pub(crate) nodes: usize,
 }
 
 /// A fault, and how long after the beginning of its trouble it happens.
 pub(crate) type Planned = (Duration, Fault);
 
 /// One trouble: what happens, and how it ends.
-pub(crate) fn draw(rng: &mut Rng, recorded: usize, servers: usize) -> Vec<Planned> {
-    let mut planned = one(rng, recorded, servers);
+pub(crate) fn draw(rng: &mut Rng, scene: &Scene) -> Vec<Planned> {
+    let mut planned = one(rng, scene);
     // Troubles like company: the interesting failovers are those with a second fault in them.
     while rng.u8(..100) < 35 {
         let wait = match rng.u8(..3) {
@@ -32,7 +59,7 @@ pub(crate) fn draw(rng: &mut Rng, recorded: usize, servers: usize) -> Vec<Planne
             1 => Duration::from_millis(rng.u64(..500)),
             2.. => Duration::from_millis(rng.u64(..6_000)),
         };
-        planned.extend(one(rng, recorded, servers).into_iter().map(|(at, what)| (at + wait, what)));
+        planned.extend(one(rng, scene).into_iter().map(|(at, what)| (at + wait, what)));
     }
     planned
 }
@@ -46,7 +73,14 @@ pub(crate) fn pause(rng: &mut Rng) -> Duration {
     }
 }
 
-fn one(rng: &mut Rng, recorded: usize, servers: usize) -> Vec<Planned> {
+fn one(rng: &mut Rng, scene: &Scene) -> Vec<Planned> {
+    if scene.nodes > 1 && rng.u8(..100) < 40 {
+        return match rng.bool() {
+            true => of_a_node(rng, scene),
+            false => of_paths(rng, scene),
+        };
+    }
+    let Scene { recorded, servers, .. } = *scene;
     let whom = if rng.bool() { recorded } else { rng.usize(..servers) };
     match rng.u8(..100) {
         0..=44 => {
@@ -72,6 +106,75 @@ fn one(rng: &mut Rng, recorded: usize, servers: usize) -> Vec<Planned> {
             planned
         }
     }
+}
+
+/// A node dies or is stopped, most often the one that leads.
+fn of_a_node(rng: &mut Rng, scene: &Scene) -> Vec<Planned> {
+    let node = if rng.bool() { scene.leader } else { rng.usize(..scene.nodes) };
+    match rng.bool() {
+        true => {
+            let down = Duration::from_millis(rng.u64(20..20_000));
+            vec![(Duration::ZERO, Fault::KillNode(node)), (down, Fault::StartNode(node))]
+        }
+        false => {
+            let stopped = Duration::from_millis(rng.u64(5..5_000));
+            vec![(Duration::ZERO, Fault::StopNode(node)), (stopped, Fault::ResumeNode(node))]
+        }
+    }
+}
+
+/// Paths are cut for a while: one, in one direction or in both, or all between two sides.
+fn of_paths(rng: &mut Rng, scene: &Scene) -> Vec<Planned> {
+    let nodes = (0..scene.nodes).map(Place::Node);
+    let places: Vec<Place> = nodes.chain((0..scene.servers).map(Place::Server)).collect();
+    let mut pairs = Vec::new();
+    match rng.u8(..3) {
+        0 => {
+            let (from, to) = (places[rng.usize(..places.len())], places[rng.usize(..places.len())]);
+            pairs.push((from, to));
+            if rng.bool() {
+                pairs.push((to, from));
+            }
+        }
+        // One place is cut off from some of the others, or from all.
+        1 => {
+            let alone = match rng.u8(..3) {
+                0 => Place::Node(scene.leader),
+                1 => Place::Server(scene.recorded),
+                2.. => places[rng.usize(..places.len())],
+            };
+            let all = rng.bool();
+            for other in &places {
+                if all || rng.bool() {
+                    pairs.push((alone, *other));
+                    pairs.push((*other, alone));
+                }
+            }
+        }
+        // Two halves.
+        2.. => {
+            let sides: Vec<bool> = places.iter().map(|_| rng.bool()).collect();
+            for (from, one) in places.iter().zip(&sides) {
+                for (to, other) in places.iter().zip(&sides) {
+                    if one != other {
+                        pairs.push((*from, *to));
+                    }
+                }
+            }
+        }
+    }
+    pairs.retain(|(from, to)| from != to);
+    let long = Duration::from_millis(match rng.u8(..4) {
+        0 => rng.u64(5..300),
+        1 | 2 => rng.u64(300..10_000),
+        3.. => rng.u64(10_000..60_000),
+    });
+    let mut planned = Vec::new();
+    for (from, to) in pairs {
+        planned.push((Duration::ZERO, Fault::Cut(from, to)));
+        planned.push((long + Duration::from_micros(rng.u64(..2_000)), Fault::Heal(from, to)));
+    }
+    planned
 }
 
 /// Around the limits of `max_down_time` and of commands, and far beyond.

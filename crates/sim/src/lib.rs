@@ -47,6 +47,8 @@ pub struct Options {
     pub journal: bool,
     /// The rules for the group; absent: drawn from the seed, or the defaults.
     pub policy: Option<Policy>,
+    /// How many nodes guard the group; absent: drawn from the seed, or one.
+    pub nodes: Option<usize>,
     /// Whether rules, priorities and the habits of clients are drawn from the seed.
     pub draw: bool,
     /// A mistake that the driver makes on purpose.
@@ -55,7 +57,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { minutes: 10, journal: false, policy: None, draw: true, wrong: None }
+        Self { minutes: 10, journal: false, policy: None, nodes: None, draw: true, wrong: None }
     }
 }
 

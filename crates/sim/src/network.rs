@@ -1,6 +1,6 @@
 //! How long messages travel. Messages on one connection keep their order, others overtake each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use failover_core::time::Time;
@@ -10,6 +10,17 @@ use crate::model_redis::Conn;
 
 /// Connections whose last message is remembered; more and the quiet ones are forgotten.
 const REMEMBERED_MAX: usize = 64;
+
+/// Where something is sent from or arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// A node, by its number.
+    Node(usize),
+    /// A server, by its number.
+    Server(usize),
+    /// The clients, whom nothing cuts off.
+    Clients,
+}
 
 /// What keeps its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +39,8 @@ pub(crate) struct Network {
     /// What replication from one server to another takes at least.
     lags: Vec<Vec<Duration>>,
     last: BTreeMap<Way, Time>,
+    /// From where nothing gets to where.
+    cuts: BTreeSet<(Place, Place)>,
 }
 
 impl Network {
@@ -39,7 +52,23 @@ impl Network {
             10.. => Duration::ZERO,
         };
         let lags = (0..servers).map(|_| (0..servers).map(|_| lag()).collect()).collect();
-        Self { lags, last: BTreeMap::new() }
+        Self { lags, last: BTreeMap::new(), cuts: BTreeSet::new() }
+    }
+
+    pub(crate) fn cut(&mut self, from: Place, to: Place) {
+        self.cuts.insert((from, to));
+    }
+
+    pub(crate) fn heal(&mut self, from: Place, to: Place) {
+        self.cuts.remove(&(from, to));
+    }
+
+    pub(crate) fn is_cut(&self, from: Place, to: Place) -> bool {
+        self.cuts.contains(&(from, to))
+    }
+
+    pub(crate) fn cuts(&self) -> impl Iterator<Item = (Place, Place)> + '_ {
+        self.cuts.iter().copied()
     }
 
     /// When a message that is sent now arrives; `extra` is what it takes beside the way.

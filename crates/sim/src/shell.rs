@@ -12,7 +12,7 @@ use failover_core::addr::Addr;
 use failover_core::event::{CommandId, CommandResult, Event, Health, ProbeSeq, Probed};
 use failover_core::fleet::Fleet;
 use failover_core::instance::Facts;
-use failover_core::node::GroupName;
+use failover_core::node::{GroupName, Token};
 use failover_core::time::Time;
 
 use crate::model_redis::{Conn, Message, Reply};
@@ -46,8 +46,22 @@ pub enum Wrong {
 pub(crate) struct Order {
     pub(crate) id: CommandId,
     pub(crate) command: Command,
-    pub(crate) epoch: u64,
+    pub(crate) token: Token,
+    /// The node, and its life, that this one sends it for.
+    pub(crate) by: Option<(usize, u32)>,
     pub(crate) deadline: Time,
+}
+
+/// The connections of one life of one node are numbered from here on.
+pub(crate) fn conn_base(node: usize, life: u32) -> Conn {
+    let node = u64::try_from(node).unwrap_or(u64::MAX);
+    (node << 48) | (u64::from(life) << 32)
+}
+
+/// Which node, in which of its lives, opened a connection.
+pub(crate) fn opener(conn: Conn) -> (usize, u32) {
+    let node = usize::try_from(conn >> 48).unwrap_or(usize::MAX);
+    (node, u32::try_from((conn >> 32) & 0xffff).unwrap_or(u32::MAX))
 }
 
 /// What the world is to do for the shell.
@@ -57,6 +71,8 @@ pub(crate) enum Wish {
     Send { conn: Conn, message: Message },
     /// Tell the core.
     Tell(Event),
+    /// Tell the node that wanted a command sent how it ended.
+    Answer { to: usize, life: u32, id: CommandId, result: CommandResult },
 }
 
 /// The node's side of the wires to one server.
@@ -99,7 +115,7 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    pub(crate) fn new(fleet: Fleet, group: GroupName, addrs: &[Addr]) -> Self {
+    pub(crate) fn new(fleet: Fleet, group: GroupName, addrs: &[Addr], base: Conn) -> Self {
         let line = |addr: &Addr| Line {
             addr: addr.clone(),
             main: None,
@@ -109,7 +125,7 @@ impl Shell {
             busy: None,
             held: Vec::new(),
         };
-        Self { fleet, group, lines: addrs.iter().map(line).collect(), next_conn: 0 }
+        Self { fleet, group, lines: addrs.iter().map(line).collect(), next_conn: base }
     }
 
     /// Asks how a server is; a probe that was not sent yet is replaced.
@@ -157,6 +173,23 @@ impl Shell {
             };
             self.end(now, server, result, &mut wishes);
         }
+        wishes
+    }
+
+    /// The command that is being sent to a server.
+    pub(crate) fn on_its_way(&self, server: usize, id: CommandId) -> Option<&Order> {
+        let busy = self.lines[server].busy.as_ref();
+        busy.map(|busy| &busy.order).filter(|order| order.id == id)
+    }
+
+    /// A command was held back by the fence.
+    pub(crate) fn not_sent(&mut self, now: Time, server: usize, id: CommandId) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        if self.on_its_way(server, id).is_some() {
+            let why = "the lease ran out".to_owned();
+            self.end(now, server, CommandResult::NotSent(why), &mut wishes);
+        }
+        self.pump(now, server, &mut wishes);
         wishes
     }
 
@@ -239,9 +272,10 @@ impl Shell {
             return;
         }
         busy.written = true;
-        let Order { id, command, epoch, .. } = busy.order.clone();
+        let Order { id, command, .. } = busy.order.clone();
         let conn = main.conn;
-        wishes.push(Wish::Send { conn, message: Message::Order { conn, id, command, epoch } });
+        // The world knows under which epoch.
+        wishes.push(Wish::Send { conn, message: Message::Order { conn, id, command, epoch: 0 } });
     }
 
     /// Something arrives on the connection that carries the command.
@@ -342,8 +376,11 @@ impl Shell {
             // Replies that come late would be taken for those to newer questions.
             line.main = None;
         }
-        let group = self.group.clone();
-        wishes.push(Wish::Tell(Event::Commanded { group, id: busy.order.id, result }));
+        let id = busy.order.id;
+        wishes.push(match busy.order.by {
+            Some((to, life)) => Wish::Answer { to, life, id, result },
+            None => Wish::Tell(Event::Commanded { group: self.group.clone(), id, result }),
+        });
         for reply in std::mem::take(&mut self.lines[server].held) {
             self.take(now, server, reply, wishes);
         }

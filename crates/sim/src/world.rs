@@ -6,27 +6,30 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use failover_core::addr::Addr;
-use failover_core::event::{CommandId, Event, GroupSpec, ProposalId, Request};
-use failover_core::fleet::{Fleet, Policies};
-use failover_core::node::{GroupName, Leadership, NodeId, Token};
+use failover_core::event::{CommandId, CommandResult, Event, GroupSpec, Request};
+use failover_core::node::{GroupName, Token};
 use failover_core::policy::Policy;
-use failover_core::record::{Change, GroupEntry, Status};
+use failover_core::record::{GroupEntry, Status};
 use failover_core::time::Time;
 use failover_core::view::GroupView;
 use fastrand::Rng;
 
 use crate::clients::{Aim, Clients};
-use crate::faults::{self, Fault};
-use crate::invariants::{Invariants, Seen, Truth, Violation, liveness};
+use crate::faults::{self as drawn_faults, Fault, Scene};
+use crate::invariants::{Invariants, Seen, Sight, Truth, Violation, liveness};
 use crate::journal::{self, Journal};
-use crate::model_broker::{Fate, ModelBroker};
+use crate::model_broker::{Fate, ModelBroker, Proposal};
 use crate::model_redis::{Message, Reply, Running, Server};
-use crate::network::Network;
-use crate::shell::{Shell, Wrong};
+use crate::network::{Network, Place};
+use crate::shell::{Order, Wrong};
 use crate::{Options, SERVERS};
 
+mod cluster;
+mod faults;
 mod node;
 mod wires;
+
+use node::Node;
 
 /// How often in a row the core may ask to be woken at once before that counts as a loop.
 const WAKES_AT_ONCE_MAX: u32 = 20;
@@ -37,16 +40,16 @@ const SETTLED_FOR: Duration = Duration::from_secs(3);
 /// Something that will happen.
 #[derive(Debug)]
 enum Happening {
-    /// The core is told.
-    Tell(Event),
+    /// Something for a node, of one of its lives.
+    At { node: usize, life: u32, what: ForNode },
     /// A message reaches a server.
-    Reach { server: usize, message: Message },
-    /// A reply reaches the node.
-    Hear { server: usize, reply: Reply },
+    Reach { from: Place, server: usize, message: Message },
     /// A proposal ends.
-    Settle { id: ProposalId, changes: Vec<Change>, fate: Fate },
-    /// A command's deadline passes.
-    Overdue { server: usize, id: CommandId },
+    Settle { proposal: Proposal, fate: Fate },
+    /// A node gets what was committed.
+    Apply { node: usize },
+    /// The nodes hear of each other, or do not.
+    Beat,
     /// A server's own turn, of one of its lives.
     Cron { server: usize, life: u32 },
     /// Clients write.
@@ -57,6 +60,25 @@ enum Happening {
     Trouble,
     /// An operator looks at the group, and resumes it when it is halted.
     Operator,
+}
+
+/// Something that happens to one node. One that is stopped gets it when it goes on.
+#[derive(Clone, Debug)]
+enum ForNode {
+    /// The core is told.
+    Tell(Event),
+    /// A reply of a server.
+    Hear { server: usize, reply: Reply },
+    /// A command's deadline passes.
+    Overdue { server: usize, id: CommandId },
+    /// Nobody answered for a command that another node was to send.
+    Unanswered { id: CommandId },
+    /// Another node answered for a command.
+    Answered { id: CommandId, result: CommandResult },
+    /// Another node asks what this one sees.
+    Asked { by: usize, token: Token, asked_at: Time },
+    /// The leader wants a command sent.
+    Relay { order: Order, server: usize },
 }
 
 /// Something that will happen, at its place in time; what is planned first happens first.
@@ -116,18 +138,18 @@ pub struct World {
     network: Network,
     broker: ModelBroker,
     clients: Clients,
-    shell: Shell,
+    nodes: Vec<Node>,
+    /// What is on its way over a path that is cut: it arrives when the path is whole again.
+    stuck: Vec<Happening>,
     wrong: Option<Wrong>,
     journal: Journal,
     invariants: Invariants,
+    sight: Sight,
     violation: Option<Violation>,
     counts: Counts,
     troubles: bool,
     /// Faults of an earlier round do not happen any more.
     round: u32,
-    /// Until when the routine lane is behind.
-    routine_until: Time,
-    wakes_at_once: u32,
 }
 
 impl World {
@@ -160,10 +182,10 @@ impl World {
         let policy =
             options.policy.clone().unwrap_or(if options.draw { drawn } else { Policy::default() });
         let aim = if options.draw && rng.u8(..4) == 0 { Aim::Everyone } else { Aim::Recorded };
-        let me = NodeId::new("node");
-        let policies = Policies { default: policy.clone(), ..Policies::default() };
-        let fleet = Fleet::new(me.clone(), policies);
-        let token = Token(1);
+        let drawn = if options.draw && rng.bool() { 3 } else { 1 };
+        let count = options.nodes.unwrap_or(drawn);
+        let nodes: Vec<Node> =
+            (0..count).map(|index| Node::new(index, &policy, &group, &addrs, started)).collect();
         let mut world = Self {
             started,
             now: started,
@@ -171,31 +193,33 @@ impl World {
             rng,
             heap: BinaryHeap::new(),
             next_seq: 0,
-            shell: Shell::new(fleet, group.clone(), &addrs),
             group: group.clone(),
             servers,
-            broker: ModelBroker::new(token),
+            broker: ModelBroker::new(nodes.len()),
+            nodes,
+            stuck: Vec::new(),
             clients: Clients::new(aim),
             wrong: options.wrong,
             journal: Journal::new(started, options.journal),
-            invariants: Invariants::new(started, policy),
+            invariants: Invariants::new(started, policy, count),
+            sight: Sight::new(SERVERS, started),
             violation: None,
             counts: Counts::default(),
             troubles: false,
             round: 0,
-            routine_until: started,
-            wakes_at_once: 0,
             addrs,
         };
         for server in 0..SERVERS {
             world.cron_later(server);
         }
         world.after(Duration::from_millis(1), Happening::Write);
-        world.tell(Event::Voters(vec![me]));
-        world.tell(Event::Leadership(Leadership::Leader(token)));
+        for node in 0..count {
+            world.introduce(node);
+        }
+        world.beat();
         let spec =
             GroupSpec { name: Some(group), master: world.addrs[0].clone(), replicas: Vec::new() };
-        world.tell(Event::Request { id: 1, request: Request::Add(vec![spec]) });
+        world.tell_leader(Event::Request { id: 1, request: Request::Add(vec![spec]) });
         world
     }
 
@@ -207,9 +231,10 @@ impl World {
         self.broker.entry(&self.group).unwrap_or_else(|| panic!("the group is not committed yet"))
     }
 
-    /// The group as the node shows it.
+    /// The group as the leader shows it.
     pub fn view(&self) -> Option<GroupView> {
-        self.shell.fleet.view(self.now, &self.group)
+        let leader = self.broker.leader().unwrap_or(0);
+        self.nodes[leader].shell.fleet.view(self.now, &self.group)
     }
 
     /// One server.
@@ -262,40 +287,6 @@ impl World {
         false
     }
 
-    /// Makes something happen to a server.
-    pub fn inflict(&mut self, fault: Fault) {
-        let mut out = Vec::new();
-        let (index, possible) = match fault {
-            Fault::Kill(index) => (index, self.servers[index].running() != Running::Dead),
-            Fault::Hang(index) => (index, self.servers[index].running() == Running::Up),
-            Fault::Wake(index) => (index, self.servers[index].running() == Running::Hung),
-            Fault::Return(index) | Fault::ReturnEmpty(index) => {
-                (index, self.servers[index].running() == Running::Dead)
-            }
-        };
-        if !possible {
-            return;
-        }
-        self.counts.faults += 1;
-        let addr = self.addrs[index].clone();
-        self.journal.note(self.now, || format!("!! {addr} {fault:?}"));
-        let server = &mut self.servers[index];
-        match fault {
-            Fault::Kill(_) => server.kill(self.now, &mut out),
-            Fault::Hang(_) => server.hang(self.now),
-            Fault::Wake(_) => {
-                let rng = &mut self.rng;
-                server.wake(self.now, || rng.u64(..), &mut out);
-            }
-            Fault::Return(_) | Fault::ReturnEmpty(_) => {
-                let empty = matches!(fault, Fault::ReturnEmpty(_));
-                server.start(self.now, empty, self.rng.u64(..), &mut out);
-                self.cron_later(index);
-            }
-        }
-        self.effects(index, out);
-    }
-
     /// Lets faults happen from now on: drawn ones, and a broker that fails at times.
     pub fn begin_troubles(&mut self) {
         self.troubles = true;
@@ -309,12 +300,7 @@ impl World {
         self.broker.set_reliable(true);
         self.round += 1;
         self.journal.note(self.now, || "!! all faults end".to_owned());
-        for index in 0..SERVERS {
-            let fault = match self.servers[index].running() {
-                Running::Up => continue,
-                Running::Hung => Fault::Wake(index),
-                Running::Dead => Fault::Return(index),
-            };
+        for fault in self.remedies() {
             let wait = Duration::from_millis(self.rng.u64(..2_000));
             self.after(wait, Happening::Fault { fault, round: self.round });
         }
@@ -343,27 +329,26 @@ impl World {
     }
 
     fn settled(&self) -> Result<(), String> {
-        let view = self.view().ok_or_else(|| "the group is not guarded".to_owned())?;
-        liveness::settled(&self.servers, self.entry(), &view)
+        if self.broker.leader().is_none() {
+            return Err("no node leads".to_owned());
+        }
+        let views = self.nodes.iter().map(|node| node.shell.fleet.view(self.now, &self.group));
+        let views: Option<Vec<GroupView>> = views.collect();
+        let views = views.ok_or_else(|| "a node does not guard the group".to_owned())?;
+        liveness::settled(&self.servers, self.entry(), &views)
     }
 
     /// Lets the next thing happen, unless it is later than this. Returns whether something did.
     fn advance(&mut self, end: Time) -> bool {
         let next = self.heap.peek().map(|Reverse(planned)| planned.at);
-        let timer = self.shell.fleet.poll_timeout();
+        let awake = self.nodes.iter().enumerate().filter(|(_, node)| node.running == Running::Up);
+        let timer =
+            awake.filter_map(|(index, node)| Some((node.shell.fleet.poll_timeout()?, index))).min();
         match (timer, next) {
-            (Some(timer), next) if timer <= end && next.is_none_or(|next| timer <= next) => {
-                self.wakes_at_once = if timer <= self.now { self.wakes_at_once + 1 } else { 0 };
-                if self.wakes_at_once > WAKES_AT_ONCE_MAX {
-                    let late = self.now.since(timer).as_micros();
-                    self.violate(
-                        "bounded-work",
-                        format!("the core asks again and again to be woken {late} µs ago"),
-                    );
-                }
-                self.now = self.now.max(timer);
-                self.shell.fleet.handle_timeout(self.now);
-                self.drain();
+            (Some((timer, node)), next)
+                if timer <= end && next.is_none_or(|next| timer <= next) =>
+            {
+                self.wake(node, timer);
                 true
             }
             (_, Some(next)) if next <= end => {
@@ -379,19 +364,20 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Tell(event) => self.tell(event),
-            Happening::Reach { server, message } => {
+            Happening::At { node, life, what } => self.at_node(node, life, what),
+            Happening::Reach { from, server, message } => {
+                if self.network.is_cut(from, Place::Server(server)) {
+                    self.stuck.push(Happening::Reach { from, server, message });
+                    return;
+                }
                 let mut out = Vec::new();
                 let fresh_id = self.rng.u64(..);
                 self.servers[server].receive(self.now, message, fresh_id, &mut out);
                 self.effects(server, out);
             }
-            Happening::Hear { server, reply } => self.hear(server, reply),
-            Happening::Settle { id, changes, fate } => self.settle(id, changes, fate),
-            Happening::Overdue { server, id } => {
-                let wishes = self.shell.overdue(self.now, server, id);
-                self.grant(server, wishes);
-            }
+            Happening::Settle { proposal, fate } => self.settle(proposal, fate),
+            Happening::Apply { node } => self.apply(node),
+            Happening::Beat => self.beat(),
             Happening::Cron { server, life } => {
                 if self.servers[server].life() == life {
                     let mut out = Vec::new();
@@ -423,16 +409,21 @@ impl World {
                     return;
                 }
                 let recorded = self.recorded();
-                for (wait, fault) in faults::draw(&mut self.rng, recorded, SERVERS) {
+                let leader = self.broker.leader().unwrap_or(0);
+                let nodes = self.nodes.len();
+                let scene = Scene { recorded, servers: SERVERS, leader, nodes };
+                for (wait, fault) in drawn_faults::draw(&mut self.rng, &scene) {
                     self.after(wait, Happening::Fault { fault, round: self.round });
                 }
-                let pause = faults::pause(&mut self.rng);
+                let pause = drawn_faults::pause(&mut self.rng);
                 self.after(pause, Happening::Trouble);
             }
             Happening::Operator => {
                 if matches!(self.entry().status, Status::Halted { .. }) {
                     let request = Request::Resume(self.group.clone());
-                    self.tell(Event::Request { id: 2, request });
+                    self.tell_leader(Event::Request { id: 2, request });
+                    // It may have come while nobody led.
+                    self.after(Duration::from_secs(1), Happening::Operator);
                 }
             }
         }
@@ -442,7 +433,8 @@ impl World {
         let recorded = self.recorded();
         for (server, value) in self.clients.writes(recorded, &self.servers) {
             let wait = Duration::from_micros(self.rng.u64(50..500));
-            self.after(wait, Happening::Reach { server, message: Message::Write { value } });
+            let message = Message::Write { value };
+            self.after(wait, Happening::Reach { from: Place::Clients, server, message });
         }
     }
 
@@ -454,6 +446,7 @@ impl World {
             entry: self.broker.entry(&self.group),
             acknowledged: self.clients.acknowledged(),
             token: self.broker.token(),
+            sight: &self.sight,
         };
         if let Err((invariant, sentence)) = self.invariants.observe(seen, &truth) {
             self.violate(invariant, sentence);

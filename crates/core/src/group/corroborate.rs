@@ -121,7 +121,8 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
         match death {
             Death::Hung | Death::Loading | Death::Emptied => {}
             Death::Refusing if now < sign + policy.max_down_time => {
-                let pause = if waited_long {
+                // The first moments count; one that contradicts for longer will do so for a while.
+                let pause = if now >= sign + policy.corroboration_timeout {
                     policy.reconnect_interval_max
                 } else {
                     policy.corroboration_interval

@@ -63,8 +63,17 @@ impl Group {
             | Work::Repairing { .. } => (ctx.now, down, true),
         };
         // Answers grow old: after a wait, for a veto or a candidate or a commit, everyone is asked anew.
-        let old = (timeout * 2).max(self.policy.check_interval);
+        let old = match death {
+            // Those who still have the data may be wiped by now.
+            Death::Emptied => timeout,
+            Death::Refusing | Death::Hung | Death::Unreachable | Death::Loading => {
+                (timeout * 2).max(self.policy.check_interval)
+            }
+        };
         let asked = if ctx.now > asked + old { ctx.now } else { asked };
+        // What they said while the master was only silent is no word about its end.
+        let refused = self.watches.get(&self.entry.master).and_then(Watch::refused_since);
+        let asked = refused.map_or(asked, |refused| asked.max(refused));
         let waited = asked + timeout;
         let mut again_at =
             if ctx.now < waited { waited } else { ctx.now + self.policy.check_interval };

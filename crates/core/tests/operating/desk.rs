@@ -58,6 +58,8 @@ pub(crate) struct Desk {
     pub(crate) answers: Vec<Answer>,
     pub(crate) told: Vec<What>,
     pub(crate) promotions: u32,
+    /// Whether the broker commits what it is asked to.
+    pub(crate) committing: bool,
 }
 
 pub(crate) fn addr(port: u16) -> Addr {
@@ -101,6 +103,7 @@ impl Desk {
             answers: Vec::new(),
             told: Vec::new(),
             promotions: 0,
+            committing: true,
         };
         desk.lead();
         let spec = GroupSpec { name: None, master: addr(1), replicas: Vec::new() };
@@ -149,6 +152,9 @@ impl Desk {
             rounds += 1;
             assert!(rounds < 10_000, "it never comes to rest: {action:?}");
             let event = match action {
+                Action::Propose { id, .. } if !self.committing => {
+                    Event::NotCommitted { id, why: "the quorum is lost".to_owned() }
+                }
                 Action::Propose { id, changes, .. } => Event::Committed { id: Some(id), changes },
                 Action::Probe { addr, fresh: true, .. }
                     if self.servers[&addr.port()].mood == Mood::Silent =>

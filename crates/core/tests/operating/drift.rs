@@ -270,6 +270,27 @@ fn and_when_it_lost_its_data_its_replica_is_the_next_master() {
 }
 
 #[test]
+fn a_master_that_a_failover_elsewhere_left_behind_was_not_made_one_by_hand() {
+    // This node saw the old master all the time, as a replica first; another one, which did not, replaced it.
+    let mut desk = Desk::new();
+    desk.kill(1);
+    desk.start(1);
+    assert_eq!(desk.master(), 2);
+    desk.handle(Event::Leadership(Leadership::Follower { leader: NodeId::new("other") }));
+    desk.promote_by_hand(3);
+    desk.commit(|entry| {
+        entry.master = addr(3);
+        entry.epoch = 2;
+    });
+    desk.commands.clear();
+    desk.lead();
+    desk.pass(2_000);
+    assert_eq!(told(&desk).first(), Some(&(2, Some(3))), "{}", desk.view().diagnosis.reason);
+    let demotion = desk.of_kind(Kind::Demotion).last().map(|entry| entry.reason.clone());
+    assert!(demotion.as_ref().is_some_and(|why| why.contains("a master still")), "{demotion:?}");
+}
+
+#[test]
 fn a_master_that_cannot_be_made_one_again_is_told_so_ever_less_often() {
     let mut desk = ring(|desk| desk.server(1).refuses_commands = true);
     desk.pass(600_000);
@@ -343,7 +364,7 @@ fn the_ten_seconds_of_a_change_begin_anew_under_another_leadership_and_after_a_p
         match pause {
             true => desk.pause(None),
             false => {
-                desk.handle(Event::Leadership(Leadership::Follower { leader: NodeId::new("b") }))
+                desk.handle(Event::Leadership(Leadership::Follower { leader: NodeId::new("b") }));
             }
         }
         desk.server(2).follows = Some(1);

@@ -276,6 +276,19 @@ fn a_pause_is_kept_also_by_a_master_that_restarts_empty() {
 }
 
 #[test]
+fn whoever_was_wiped_while_nothing_could_be_decided_is_not_promoted_any_more() {
+    let mut desk = restarted(0, |desk| desk.committing = false);
+    desk.pass(20);
+    assert_eq!(desk.master(), 1);
+    for port in [2, 3] {
+        desk.server(port).broken = false;
+    }
+    desk.committing = true;
+    desk.pass(3_000);
+    assert_eq!((desk.master(), desk.commands.len()), (1, 0), "{:?}", desk.commands);
+}
+
+#[test]
 fn replicas_that_take_a_moment_to_answer_are_waited_for() {
     let mut desk = restarted(0, |desk| {
         for port in [2, 3] {

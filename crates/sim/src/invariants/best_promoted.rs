@@ -70,6 +70,7 @@ impl BestPromoted {
             Seen::Asked { .. }
             | Seen::Committed { .. }
             | Seen::Commanded { .. }
+            | Seen::Sent { .. }
             | Seen::Promoted { .. } => Ok(()),
         }
     }
@@ -89,7 +90,13 @@ impl BestPromoted {
             return Err(format!("{candidate} was elected to replace itself"));
         }
         let settled = truth.now.since(truth.servers[chosen].running_since()) > NEWS;
-        if settled && let Err(why) = self.electable(&truth.servers[chosen], &truth.servers[master])
+        // Beside a master that came back with nothing, what a replica read from its own disk is better than that.
+        let emptied = truth.lost_its_data(master);
+        let kept = truth.servers[chosen].data().len();
+        let rescues = emptied && kept > 0 && truth.servers[chosen].priority() > 0;
+        if settled
+            && !rescues
+            && let Err(why) = self.electable(&truth.servers[chosen], &truth.servers[master])
         {
             return Err(format!("{candidate} was elected, but {why}"));
         }
@@ -103,11 +110,15 @@ impl BestPromoted {
         let has: BTreeSet<Value> =
             truth.servers[chosen].data().iter().map(|kept| kept.value).collect();
         // What a master took after it had lost everything else is a little, and goes for the sake of the rest.
-        let kept = truth.servers[chosen].data().len();
-        let emptied = truth.lost_its_data(master);
         for (other, server) in truth.servers.iter().enumerate() {
             let given_up = tried.iter().any(|attempt| attempt.addr == truth.addrs[other]);
-            if other == chosen || other == master || given_up || !self.known(server, truth.now) {
+            let heard = truth.sight.by_all(other, truth.now).is_some_and(|long| long > HEARD_AFTER);
+            if other == chosen
+                || other == master
+                || given_up
+                || !heard
+                || !self.known(server, truth.now)
+            {
                 continue;
             }
             let more = server

@@ -18,14 +18,25 @@ pub(crate) struct BoundedWork {
     started: Time,
     second: u64,
     minute: u64,
-    probes: BTreeMap<usize, u32>,
+    /// By node and server.
+    probes: BTreeMap<(usize, usize), u32>,
+    nodes: u32,
     commands: u32,
     proposals: u32,
 }
 
 impl BoundedWork {
-    pub(crate) fn new(started: Time) -> Self {
-        Self { started, second: 0, minute: 0, probes: BTreeMap::new(), commands: 0, proposals: 0 }
+    pub(crate) fn new(started: Time, nodes: usize) -> Self {
+        let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+        Self {
+            started,
+            second: 0,
+            minute: 0,
+            probes: BTreeMap::new(),
+            nodes,
+            commands: 0,
+            proposals: 0,
+        }
     }
 
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
@@ -40,8 +51,8 @@ impl BoundedWork {
             self.proposals = 0;
         }
         match seen {
-            Seen::Asked { server } => {
-                let probes = self.probes.entry(*server).or_default();
+            Seen::Asked { node, server } => {
+                let probes = self.probes.entry((*node, *server)).or_default();
                 *probes += 1;
                 if *probes > PROBES_PER_SECOND_MAX {
                     let addr = &truth.addrs[*server];
@@ -50,17 +61,20 @@ impl BoundedWork {
             }
             Seen::Commanded { .. } => {
                 self.commands += 1;
-                if self.commands > COMMANDS_PER_MINUTE_MAX {
+                if self.commands > COMMANDS_PER_MINUTE_MAX * self.nodes {
                     return Err(format!("{} commands were sent within a minute", self.commands));
                 }
             }
             Seen::Proposed { .. } => {
                 self.proposals += 1;
-                if self.proposals > PROPOSALS_PER_MINUTE_MAX {
+                if self.proposals > PROPOSALS_PER_MINUTE_MAX * self.nodes {
                     return Err(format!("{} proposals were made within a minute", self.proposals));
                 }
             }
-            Seen::Vetted { .. } | Seen::Committed { .. } | Seen::Promoted { .. } => {}
+            Seen::Sent { .. }
+            | Seen::Vetted { .. }
+            | Seen::Committed { .. }
+            | Seen::Promoted { .. } => {}
         }
         Ok(())
     }

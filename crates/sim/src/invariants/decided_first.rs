@@ -12,7 +12,19 @@ pub(crate) struct DecidedFirst;
 
 impl DecidedFirst {
     pub(crate) fn observe(&self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
-        let Seen::Commanded { addr, command, token } = seen else { return Ok(()) };
+        let (addr, command, token) = match seen {
+            Seen::Commanded { addr, command, token } => (addr, command, token),
+            // What was decided a moment ago may be over by the time that it is written.
+            Seen::Sent { addr, token } if *token != truth.token => {
+                return Err(format!("{addr} was sent a command under an old token"));
+            }
+            Seen::Asked { .. }
+            | Seen::Vetted { .. }
+            | Seen::Proposed { .. }
+            | Seen::Committed { .. }
+            | Seen::Sent { .. }
+            | Seen::Promoted { .. } => return Ok(()),
+        };
         let Some(entry) = truth.entry else {
             return Err(format!("{addr} was commanded, but no group is committed"));
         };
@@ -51,6 +63,8 @@ fn decided(entry: &GroupEntry, addr: &Addr, command: &Command) -> bool {
         (Kind::Switchover, _, Command::Pause { .. } | Command::Unpause) => {
             *addr == saga.history.old_master
         }
+        // A recorded master that was made a replica is made a master again.
+        (Kind::Repair, _, Command::Promote { .. }) => saga.target == *addr && *addr == entry.master,
         (
             Kind::Demotion | Kind::Repair | Kind::Adoption | Kind::ReplicaEvent,
             _,

@@ -16,7 +16,7 @@ pub(crate) const BOUND: Duration = Duration::from_secs(180);
 pub(crate) fn settled(
     servers: &[Server],
     entry: &GroupEntry,
-    view: &GroupView,
+    views: &[GroupView],
 ) -> Result<(), String> {
     if let Some(server) = servers.iter().find(|server| server.running() != Running::Up) {
         return Err(format!("{} is not back", server.addr()));
@@ -49,11 +49,13 @@ pub(crate) fn settled(
             (Part::Replica(_), false) => {}
         }
     }
-    if view.master != entry.master {
-        return Err(format!("the node shows {} as the master", view.master));
-    }
-    if view.diagnosis.name != "Healthy" {
-        return Err(format!("the node says {}: {}", view.diagnosis.name, view.diagnosis.reason));
+    for view in views {
+        if view.master != entry.master {
+            return Err(format!("a node shows {} as the master", view.master));
+        }
+        if view.diagnosis.name != "Healthy" {
+            return Err(format!("a node says {}: {}", view.diagnosis.name, view.diagnosis.reason));
+        }
     }
     Ok(())
 }

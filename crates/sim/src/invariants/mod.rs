@@ -2,6 +2,7 @@
 //! what the core believes.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use failover_core::action::Command;
 use failover_core::addr::Addr;
@@ -56,15 +57,17 @@ pub struct Violation {
 #[derive(Debug)]
 pub(crate) enum Seen<'a> {
     /// The core sent a probe.
-    Asked { server: usize },
+    Asked { node: usize, server: usize },
     /// The core held an election and asked the handlers about its winner.
     Vetted { candidate: &'a Addr },
-    /// The core proposed something.
+    /// A core proposed something.
     Proposed { changes: &'a [Change] },
     /// The broker committed something; the truth has the entry after it.
     Committed { before: Option<&'a GroupEntry> },
-    /// The core sent a command.
+    /// The core of the leader wants a command sent.
     Commanded { addr: &'a Addr, command: &'a Command, token: Token },
+    /// A command is written to a server, behind the fence.
+    Sent { addr: &'a Addr, token: Token },
     /// A server became a master by a command.
     Promoted { server: usize, epoch: u64 },
 }
@@ -78,6 +81,54 @@ pub(crate) struct Truth<'a> {
     pub(crate) entry: Option<&'a GroupEntry>,
     pub(crate) acknowledged: &'a BTreeSet<Value>,
     pub(crate) token: Token,
+    pub(crate) sight: &'a Sight,
+}
+
+/// Who really sees what: which nodes run and reach a server that runs, and since when.
+#[derive(Debug)]
+pub(crate) struct Sight {
+    /// Per server: which nodes reach it, since when it is so, and since when a majority does.
+    servers: Vec<Reached>,
+    led_since: Time,
+}
+
+#[derive(Clone, Debug)]
+struct Reached {
+    by: Vec<bool>,
+    by_majority_since: Option<Time>,
+    by_all_since: Option<Time>,
+}
+
+impl Sight {
+    pub(crate) fn new(servers: usize, now: Time) -> Self {
+        let reached =
+            Reached { by: Vec::new(), by_majority_since: Some(now), by_all_since: Some(now) };
+        Self { servers: vec![reached; servers], led_since: now }
+    }
+
+    /// Which nodes reach a server now.
+    pub(crate) fn note(&mut self, server: usize, now: Time, by: &[bool]) {
+        let reached = &mut self.servers[server];
+        let count = by.iter().filter(|seen| **seen).count();
+        let since = |so: bool, since: Option<Time>| so.then(|| since.unwrap_or(now));
+        reached.by_majority_since = since(count > by.len() / 2, reached.by_majority_since);
+        reached.by_all_since = since(count == by.len(), reached.by_all_since);
+        reached.by = by.to_vec();
+    }
+
+    pub(crate) fn leader_changed(&mut self, now: Time) {
+        self.led_since = now;
+    }
+
+    /// How long a majority of the nodes has reached a server.
+    pub(crate) fn by_majority(&self, server: usize, now: Time) -> Option<Duration> {
+        self.servers[server].by_majority_since.map(|since| now.since(since))
+    }
+
+    /// How long every node has reached a server, under one leader.
+    pub(crate) fn by_all(&self, server: usize, now: Time) -> Option<Duration> {
+        self.servers[server].by_all_since.map(|since| now.since(since.max(self.led_since)))
+    }
 }
 
 impl Truth<'_> {
@@ -104,13 +155,13 @@ pub(crate) struct Invariants {
 }
 
 impl Invariants {
-    pub(crate) fn new(started: Time, policy: Policy) -> Self {
+    pub(crate) fn new(started: Time, policy: Policy, nodes: usize) -> Self {
         Self {
             one_promotion: one_promotion::OnePromotion::default(),
             decided_first: decided_first::DecidedFirst,
             best_promoted: best_promoted::BestPromoted::new(policy),
             one_master: one_master::OneMaster::default(),
-            bounded_work: bounded_work::BoundedWork::new(started),
+            bounded_work: bounded_work::BoundedWork::new(started, nodes),
         }
     }
 

@@ -34,17 +34,25 @@ impl OneMaster {
         if let Seen::Vetted { candidate } = seen
             && serves(recorded)
             && !emptied
-            && truth.now.since(truth.servers[recorded].running_since()) > WELL_AFTER
+            && truth.sight.by_majority(recorded, truth.now).is_some_and(|long| long > WELL_AFTER)
         {
             return Err(format!("{candidate} was elected, but {} serves", entry.master));
         }
         let acted_on = serves(recorded) && !emptied && entry.status == Status::Active;
         for (index, since) in self.beside.iter_mut().enumerate() {
-            if !acted_on || index == recorded || !serves(index) {
+            let reached = |server| truth.sight.by_all(server, truth.now).is_some();
+            if !acted_on
+                || index == recorded
+                || !serves(index)
+                || !reached(index)
+                || !reached(recorded)
+            {
                 *since = None;
                 continue;
             }
-            let since = *since.get_or_insert(truth.now);
+            // A new leader begins to look anew.
+            let led = truth.sight.by_all(index, truth.now).unwrap_or_default();
+            let since = (*since.get_or_insert(truth.now)).max(truth.now - led);
             if truth.now.since(since) > DEMOTED_WITHIN {
                 return Err(format!(
                     "{} has been a master beside {} for {} s",

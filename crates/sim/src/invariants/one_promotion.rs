@@ -44,7 +44,8 @@ impl OnePromotion {
             Seen::Asked { .. }
             | Seen::Vetted { .. }
             | Seen::Proposed { .. }
-            | Seen::Commanded { .. } => Ok(()),
+            | Seen::Commanded { .. }
+            | Seen::Sent { .. } => Ok(()),
         }
     }
 }

@@ -1,140 +1,357 @@
-//! The node in the world: what it is told, and what becomes of what it wants done.
+//! The nodes in the world: what they are told, and what becomes of what they want done.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use failover_core::action::{Action, Command};
 use failover_core::addr::Addr;
-use failover_core::event::{CommandId, CommandResult, Event, Probed, ProposalId};
-use failover_core::node::Token;
-use failover_core::record::{Change, GroupEntry, Kind, Status};
+use failover_core::event::{CommandId, CommandResult, Event, Probed};
+use failover_core::fleet::{Fleet, Policies};
+use failover_core::node::{GroupName, NodeId, Token};
+use failover_core::policy::Policy;
 use failover_core::time::Time;
 
-use super::{Happening, World};
+use super::{ForNode, Happening, WAKES_AT_ONCE_MAX, World};
 use crate::SERVERS;
 use crate::invariants::Seen;
 use crate::journal;
-use crate::model_broker::Fate;
-use crate::model_redis::Reply;
-use crate::network::Way;
-use crate::shell::{Order, Wish, Wrong};
+use crate::model_redis::{Message, Reply, Running};
+use crate::network::{Place, Way};
+use crate::shell::{Order, Shell, Wish, Wrong, conn_base};
+
+/// One node: the core under test and the shell around it.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) running: Running,
+    /// Counts its processes.
+    pub(super) life: u32,
+    pub(super) shell: Shell,
+    /// The newest leadership that it heard of.
+    pub(super) token: Token,
+    /// How much of what was committed it has.
+    pub(super) applied: usize,
+    /// What happened while it was stopped.
+    waiting: Vec<ForNode>,
+    /// Commands that another node is to send for it.
+    relayed: BTreeSet<CommandId>,
+    /// Until when the routine lane is behind.
+    routine_until: Time,
+    /// When it was woken last, and how often at that moment.
+    woken_at: Time,
+    wakes_at_once: u32,
+    policy: Policy,
+    group: GroupName,
+    addrs: Vec<Addr>,
+}
+
+impl Node {
+    pub(super) fn new(
+        index: usize,
+        policy: &Policy,
+        group: &GroupName,
+        addrs: &[Addr],
+        now: Time,
+    ) -> Self {
+        let id = NodeId::new(&format!("node {index}"));
+        Self {
+            running: Running::Up,
+            life: 0,
+            shell: shell(&id, policy, group, addrs, conn_base(index, 0)),
+            id,
+            token: Token(0),
+            applied: 0,
+            waiting: Vec::new(),
+            relayed: BTreeSet::new(),
+            routine_until: now,
+            woken_at: now,
+            wakes_at_once: 0,
+            policy: policy.clone(),
+            group: group.clone(),
+            addrs: addrs.to_vec(),
+        }
+    }
+}
+
+fn shell(id: &NodeId, policy: &Policy, group: &GroupName, addrs: &[Addr], base: u64) -> Shell {
+    let policies = Policies { default: policy.clone(), ..Policies::default() };
+    Shell::new(Fleet::new(id.clone(), policies), group.clone(), addrs, base)
+}
 
 impl World {
+    /// Something happens to a node, unless it is another process by now.
+    pub(super) fn at_node(&mut self, node: usize, life: u32, what: ForNode) {
+        if self.nodes[node].life != life {
+            return;
+        }
+        match self.nodes[node].running {
+            Running::Dead => return,
+            Running::Hung => {
+                self.nodes[node].waiting.push(what);
+                return;
+            }
+            Running::Up => {}
+        }
+        match what {
+            ForNode::Tell(event) => self.tell(node, event),
+            ForNode::Hear { server, reply } => {
+                if self.network.is_cut(Place::Server(server), Place::Node(node)) {
+                    let what = ForNode::Hear { server, reply };
+                    self.stuck.push(Happening::At { node, life, what });
+                } else {
+                    self.hear(node, server, reply);
+                }
+            }
+            ForNode::Overdue { server, id } => {
+                let wishes = self.nodes[node].shell.overdue(self.now, server, id);
+                self.grant(node, server, wishes);
+            }
+            ForNode::Unanswered { id } => {
+                let why = "the other node did not answer".to_owned();
+                self.answered(node, id, CommandResult::Unknown(why));
+            }
+            ForNode::Answered { id, result } => self.answered(node, id, result),
+            ForNode::Asked { by, token, asked_at } => self.asked(node, by, token, asked_at),
+            ForNode::Relay { order, server } => self.order(node, server, order),
+        }
+    }
+
+    fn answered(&mut self, node: usize, id: CommandId, result: CommandResult) {
+        if self.nodes[node].relayed.remove(&id) {
+            let group = self.group.clone();
+            self.tell(node, Event::Commanded { group, id, result });
+        }
+    }
+
+    /// Another node asks what this one sees.
+    fn asked(&mut self, node: usize, by: usize, token: Token, asked_at: Time) {
+        let group = self.group.clone();
+        let testimony = self.nodes[node].shell.fleet.testify(self.now, &group);
+        self.drain(node);
+        if let Some(testimony) = testimony {
+            let id = self.nodes[node].id.clone();
+            let event = Event::Testified { node: id, token, group, asked_at, testimony };
+            self.between(node, by, ForNode::Tell(event));
+        }
+    }
+
+    pub(super) fn kill_node(&mut self, node: usize) {
+        let Node { running, life, waiting, .. } = &mut self.nodes[node];
+        *running = Running::Dead;
+        *life += 1;
+        waiting.clear();
+        if self.broker.leader() == Some(node) {
+            self.broker.depose();
+        }
+    }
+
+    pub(super) fn resume_node(&mut self, node: usize) {
+        self.nodes[node].running = Running::Up;
+        let life = self.nodes[node].life;
+        for what in std::mem::take(&mut self.nodes[node].waiting) {
+            self.at_node(node, life, what);
+        }
+    }
+
+    pub(super) fn start_node(&mut self, node: usize) {
+        let now = self.now;
+        let old = &self.nodes[node];
+        let base = conn_base(node, old.life);
+        let shell = shell(&old.id, &old.policy, &old.group, &old.addrs, base);
+        let new = &mut self.nodes[node];
+        new.shell = shell;
+        new.running = Running::Up;
+        new.relayed.clear();
+        new.routine_until = now;
+        self.introduce(node);
+    }
+
+    /// A node's timer is due.
+    pub(super) fn wake(&mut self, node: usize, timer: Time) {
+        let now = self.now.max(timer);
+        let Node { woken_at, wakes_at_once, .. } = &mut self.nodes[node];
+        *wakes_at_once = if *woken_at == now { *wakes_at_once + 1 } else { 0 };
+        *woken_at = now;
+        if *wakes_at_once > WAKES_AT_ONCE_MAX {
+            let late = self.now.since(timer).as_micros();
+            self.violate(
+                "bounded-work",
+                format!("the core asks again and again to be woken {late} µs ago"),
+            );
+        }
+        self.now = now;
+        self.nodes[node].shell.fleet.handle_timeout(self.now);
+        self.drain(node);
+    }
+
     /// Tells the core what happened, and does what it wants done.
-    pub(super) fn tell(&mut self, event: Event) {
+    pub(super) fn tell(&mut self, node: usize, event: Event) {
         if self.wrong == Some(Wrong::TurnDeaf) && self.round > 0 {
             return;
         }
-        self.journal.note(self.now, || journal::event(&event));
+        self.journal.note(self.now, || format!("{node} {}", journal::event(&event)));
         self.counts.events += 1;
-        self.shell.fleet.handle(self.now, event);
-        self.drain();
+        self.nodes[node].shell.fleet.handle(self.now, event);
+        self.drain(node);
     }
 
-    pub(super) fn drain(&mut self) {
-        while let Some(action) = self.shell.fleet.poll() {
-            self.act(action);
+    fn drain(&mut self, node: usize) {
+        while let Some(action) = self.nodes[node].shell.fleet.poll() {
+            self.act(node, action);
         }
-        let _ = self.shell.fleet.take_changed();
+        let _ = self.nodes[node].shell.fleet.take_changed();
     }
 
-    pub(super) fn act(&mut self, action: Action) {
-        self.journal.note(self.now, || journal::action(&action));
+    fn act(&mut self, node: usize, action: Action) {
+        self.journal.note(self.now, || format!("{node} {}", journal::action(&action)));
         match action {
             Action::Probe { addr, seq, fresh, .. } => {
                 let Some(server) = self.index(&addr) else { return };
                 let times = if self.wrong == Some(Wrong::RepeatProbes) { 500 } else { 1 };
                 for _ in 0..times {
-                    self.observe(&Seen::Asked { server });
+                    self.observe(&Seen::Asked { node, server });
                 }
-                let wishes = self.shell.probe(self.now, server, seq, fresh);
-                self.grant(server, wishes);
+                let wishes = self.nodes[node].shell.probe(self.now, server, seq, fresh);
+                self.grant(node, server, wishes);
             }
             Action::Forget { addr } => {
                 if let Some(server) = self.index(&addr) {
-                    self.shell.forget(server);
+                    self.nodes[node].shell.forget(server);
                 }
             }
-            Action::Propose { id, token, changes } => {
-                self.observe(&Seen::Proposed { changes: &changes });
-                let (at, fate) = self.broker.propose(&mut self.rng, self.now, token);
-                self.at(at, Happening::Settle { id, changes, fate });
+            Action::Propose { id, token, changes } => self.propose(node, id, token, changes),
+            Action::Command { id, addr, command, token, via, deadline, .. } => {
+                let via = via.and_then(|via| self.number_of(&via));
+                self.command(node, via, &addr, Order { id, command, token, by: None, deadline });
             }
-            Action::Command { id, addr, command, token, deadline, .. } => {
-                self.command(id, &addr, command, token, deadline);
+            Action::AskPeer { node: whom, token, .. } => {
+                if let Some(to) = self.number_of(&whom) {
+                    self.between(node, to, ForNode::Asked { by: node, token, asked_at: self.now });
+                }
+            }
+            Action::Hint { leader, group } => {
+                if let Some(to) = self.number_of(&leader) {
+                    self.between(node, to, ForNode::Tell(Event::Hinted { group }));
+                }
             }
             Action::Vet { group, id, candidate, .. } => {
-                self.observe(&Seen::Vetted { candidate: &candidate });
+                // One that was deposed may hold an election; it comes of it what the fence lets through: nothing.
+                if self.broker.allows(node, self.nodes[node].token, self.now) {
+                    self.observe(&Seen::Vetted { candidate: &candidate });
+                }
                 let slow = self.troubles && self.rng.u8(..20) == 0;
                 let micros = self.rng.u64(5..if slow { 400_000 } else { 200 });
-                let vetted = Event::Vetted { group, id, veto: None };
-                self.after(Duration::from_micros(micros), Happening::Tell(vetted));
+                let vetted = ForNode::Tell(Event::Vetted { group, id, veto: None });
+                self.later(node, Duration::from_micros(micros), vetted);
             }
-            Action::Publish(_)
-            | Action::Answer { .. }
-            // There is no other node in this world.
-            | Action::AskPeer { .. }
-            | Action::Hint { .. } => {}
+            Action::Publish(_) | Action::Answer { .. } => {}
         }
     }
 
-    pub(super) fn command(
-        &mut self,
-        id: CommandId,
-        addr: &Addr,
-        command: Command,
-        token: Token,
-        deadline: Time,
-    ) {
+    fn later(&mut self, node: usize, wait: Duration, what: ForNode) {
+        let life = self.nodes[node].life;
+        self.after(wait, Happening::At { node, life, what });
+    }
+
+    fn command(&mut self, node: usize, via: Option<usize>, addr: &Addr, order: Order) {
         let Some(server) = self.index(addr) else { return };
-        self.observe(&Seen::Commanded { addr, command: &command, token });
-        let epoch = self.broker.entry(&self.group).map_or(0, |entry| entry.epoch);
-        let refused =
-            self.wrong == Some(Wrong::RefuseFollow) && matches!(command, Command::Follow { .. });
+        if self.broker.allows(node, order.token, self.now) {
+            let Order { command, token, .. } = &order;
+            self.observe(&Seen::Commanded { addr, command, token: *token });
+        }
+        let refused = self.wrong == Some(Wrong::RefuseFollow)
+            && matches!(order.command, Command::Follow { .. });
         if refused {
             let result = CommandResult::Refused("-NOPERM".to_owned());
-            let event = Event::Commanded { group: self.group.clone(), id, result };
-            self.after(Duration::from_micros(200), Happening::Tell(event));
+            let event = Event::Commanded { group: self.group.clone(), id: order.id, result };
+            self.later(node, Duration::from_micros(200), ForNode::Tell(event));
             return;
         }
-        if self.wrong == Some(Wrong::PromoteTwice) && matches!(command, Command::Promote { .. }) {
+        if self.wrong == Some(Wrong::PromoteTwice)
+            && matches!(order.command, Command::Promote { .. })
+        {
             let other = (0..SERVERS).find(|index| *index != server && *index != self.recorded());
             if let Some(other) = other {
-                self.order(
-                    other,
-                    Order {
-                        id: u64::MAX - id,
-                        command: Command::Promote { run_id: None, fence: None },
-                        epoch,
-                        deadline,
-                    },
-                );
+                let command = Command::Promote { run_id: None, fence: None };
+                let twin = Order { id: u64::MAX - order.id, command, ..order.clone() };
+                self.order(node, other, twin);
             }
         }
-        self.order(server, Order { id, command, epoch, deadline });
+        match via {
+            None => self.order(node, server, order),
+            Some(via) => {
+                self.nodes[node].relayed.insert(order.id);
+                let id = order.id;
+                let wait = order.deadline.since(self.now);
+                self.later(node, wait, ForNode::Unanswered { id });
+                let by = Some((node, self.nodes[node].life));
+                self.between(node, via, ForNode::Relay { order: Order { by, ..order }, server });
+            }
+        }
     }
 
-    pub(super) fn order(&mut self, server: usize, order: Order) {
-        self.at(order.deadline, Happening::Overdue { server, id: order.id });
-        let wishes = self.shell.order(self.now, server, order);
-        self.grant(server, wishes);
+    fn order(&mut self, node: usize, server: usize, order: Order) {
+        let wait = order.deadline.since(self.now);
+        self.later(node, wait, ForNode::Overdue { server, id: order.id });
+        let wishes = self.nodes[node].shell.order(self.now, server, order);
+        self.grant(node, server, wishes);
+    }
+
+    /// For the test that a halted group is not commanded.
+    pub(super) fn command_a_halted_group(&mut self) {
+        if self.wrong == Some(Wrong::CommandHalted) {
+            let addr = self.addrs[0].clone();
+            let deadline = self.now + Duration::from_secs(1);
+            let command = Command::Promote { run_id: None, fence: None };
+            let token = self.broker.token();
+            let leader = self.broker.leader().unwrap_or(0);
+            let order = Order { id: u64::MAX, command, token, by: None, deadline };
+            self.command(leader, None, &addr, order);
+        }
     }
 
     /// Does for the shell what it cannot do itself.
-    pub(super) fn grant(&mut self, server: usize, wishes: Vec<Wish>) {
+    fn grant(&mut self, node: usize, server: usize, wishes: Vec<Wish>) {
         for wish in wishes {
             match wish {
-                Wish::Send { conn, message } => {
+                Wish::Send { conn, mut message } => {
+                    if let Message::Order { id, epoch, .. } = &mut message {
+                        let Some(token) = self.may_send(node, server, *id) else {
+                            let more = self.nodes[node].shell.not_sent(self.now, server, *id);
+                            self.grant(node, server, more);
+                            continue;
+                        };
+                        let addr = self.addrs[server].clone();
+                        self.observe(&Seen::Sent { addr: &addr, token });
+                        *epoch = self.broker.entry(&self.group).map_or(0, |entry| entry.epoch);
+                    }
                     let way = Way::Out(conn);
                     let at = self.network.arrival(&mut self.rng, self.now, way, Duration::ZERO);
-                    self.at(at, Happening::Reach { server, message });
+                    self.at(at, Happening::Reach { from: Place::Node(node), server, message });
                 }
-                Wish::Tell(event) => self.tell_in_lanes(event),
+                Wish::Tell(event) => self.tell_in_lanes(node, event),
+                Wish::Answer { to, life, id, result } => {
+                    if self.nodes[to].life == life {
+                        self.between(node, to, ForNode::Answered { id, result });
+                    }
+                }
             }
         }
     }
 
+    /// The fence, right before the write: under which token, when it lets the command through.
+    fn may_send(&self, node: usize, server: usize, id: CommandId) -> Option<Token> {
+        let order = self.nodes[node].shell.on_its_way(server, id)?;
+        let may = match order.by {
+            None => self.broker.allows(node, order.token, self.now),
+            // Whoever sends it for the leader knows of no newer one.
+            Some(_) => self.nodes[node].token == order.token,
+        };
+        may.then_some(order.token)
+    }
+
     /// What decides has a lane of its own and overtakes what is routine.
-    pub(super) fn tell_in_lanes(&mut self, event: Event) {
+    fn tell_in_lanes(&mut self, node: usize, event: Event) {
         let routine = matches!(
             event,
             Event::Accepted { .. } | Event::Probed { outcome: Probed::Replied { .. }, .. }
@@ -144,66 +361,21 @@ impl World {
             if self.rng.u8(..20) == 0 {
                 at = at + Duration::from_micros(self.rng.u64(1..500));
             }
-            at = at.max(self.routine_until);
-            self.routine_until = at;
+            at = at.max(self.nodes[node].routine_until);
+            self.nodes[node].routine_until = at;
         }
-        self.at(at, Happening::Tell(event));
+        let life = self.nodes[node].life;
+        self.at(at, Happening::At { node, life, what: ForNode::Tell(event) });
     }
 
-    pub(super) fn settle(&mut self, id: ProposalId, changes: Vec<Change>, fate: Fate) {
-        if self.wrong == Some(Wrong::SkipCommit)
-            && changes.iter().any(|change| {
-                change.entry.as_ref().is_some_and(|entry| {
-                    entry.saga.as_ref().is_some_and(|saga| saga.history.kind == Kind::Failover)
-                })
-            })
-        {
-            self.tell(Event::Committed { id: Some(id), changes });
-            return;
-        }
-        let before = self.broker.entry(&self.group).cloned();
-        let fate = match fate {
-            Fate::Committed => self.broker.commit(&changes),
-            Fate::NotCommitted(_) => fate,
-        };
-        match fate {
-            Fate::NotCommitted(why) => {
-                self.tell(Event::NotCommitted { id, why: why.to_owned() });
-            }
-            Fate::Committed => {
-                self.observe(&Seen::Committed { before: before.as_ref() });
-                self.operator_looks(before.as_ref());
-                self.tell(Event::Committed { id: Some(id), changes });
-            }
-        }
-    }
-
-    /// An operator comes some time after the group was halted.
-    pub(super) fn operator_looks(&mut self, before: Option<&GroupEntry>) {
-        let halted = |entry: &GroupEntry| matches!(entry.status, Status::Halted { .. });
-        if halted(self.entry()) && !before.is_some_and(halted) {
-            self.counts.halts += 1;
-            if self.wrong == Some(Wrong::CommandHalted) {
-                let addr = self.addrs[0].clone();
-                let deadline = self.now + Duration::from_secs(1);
-                let command = Command::Promote { run_id: None, fence: None };
-                self.command(u64::MAX, &addr, command, self.broker.token(), deadline);
-            }
-            if self.troubles {
-                let wait = Duration::from_millis(self.rng.u64(100..60_000));
-                self.after(wait, Happening::Operator);
-            }
-        }
-    }
-
-    pub(super) fn hear(&mut self, server: usize, mut reply: Reply) {
+    fn hear(&mut self, node: usize, server: usize, mut reply: Reply) {
         if self.wrong == Some(Wrong::TurnOffsets)
             && let Reply::Answer { facts, .. } = &mut reply
             && !facts.is_master()
         {
             facts.offset = 1_000_000_000 - facts.offset;
         }
-        let wishes = self.shell.hear(self.now, server, reply);
-        self.grant(server, wishes);
+        let wishes = self.nodes[node].shell.hear(self.now, server, reply);
+        self.grant(node, server, wishes);
     }
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Happening, World};
+use super::{ForNode, Happening, World};
 use crate::invariants::Seen;
 use crate::model_redis::{Effect, Message, Reply, Value};
-use crate::network::Way;
+use crate::network::{Place, Way};
+use crate::shell::opener;
 
 impl World {
     /// Delivers what a server wants sent.
@@ -23,7 +24,9 @@ impl World {
                     };
                     let way = Way::Back(conn);
                     let at = self.network.arrival(&mut self.rng, self.now, way, Duration::ZERO);
-                    self.at(at, Happening::Hear { server, reply });
+                    let (node, life) = opener(conn);
+                    let what = ForNode::Hear { server, reply };
+                    self.at(at, Happening::At { node, life, what });
                 }
                 Effect::Acknowledge { value } => self.acknowledge(server, value),
                 Effect::Promoted { epoch } => {
@@ -71,6 +74,6 @@ impl World {
                 self.network.arrival(&mut self.rng, self.now, way, Duration::ZERO)
             }
         };
-        self.at(at, Happening::Reach { server: to, message });
+        self.at(at, Happening::Reach { from: Place::Server(from), server: to, message });
     }
 }

@@ -67,6 +67,16 @@ fn a_refusing_master_is_dead_when_every_reachable_replica_lost_its_link() {
 }
 
 #[test]
+fn a_replica_that_contradicts_for_long_is_asked_less_often_also_when_everyone_is_asked_anew() {
+    let mut case = Case::new();
+    case.hear(2, &[down(600)]).hear(3, &[up(600, 0, 100)]);
+    let Verdict::Ask(questions) = case.verdict(Death::Refusing, 599, 601) else {
+        panic!("a link that is up is asked again");
+    };
+    assert_eq!((questions[0].addr.port(), questions[0].at), (3, at(625)));
+}
+
+#[test]
 fn an_answer_from_before_does_not_count_and_one_that_never_comes_is_not_waited_for() {
     let mut case = Case::new();
     case.hear(2, &[down(99)]);

@@ -215,7 +215,8 @@ impl Group {
             .filter(|(addr, _)| !work.active.contains_key(*addr) && !work.failed.contains(*addr))
             .filter(|(addr, watch)| {
                 self.entry.instances.get(*addr).is_some_and(|known| {
-                    known.attached && (watch.returned() || known.abandoned.is_some())
+                    let left_behind = watch.returned() || !self.settled.contains_key(*addr);
+                    known.attached && (left_behind || known.abandoned.is_some())
                 })
             })
             .filter(|(addr, _)| !self.is_stranger(ctx, addr))

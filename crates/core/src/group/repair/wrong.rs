@@ -58,6 +58,11 @@ impl Group {
                 Kind::Demotion,
                 format!("{addr} returned as a master, while {master} is the recorded one"),
             ),
+            // A failover that this node did not see left it behind: nobody made it one by hand.
+            Role::Master { .. } if !self.settled.contains_key(addr) => Wrong::Repair(
+                Kind::Demotion,
+                format!("{addr} is a master still, while {master} is the recorded one"),
+            ),
             Role::Master { .. } => Wrong::Drift(
                 Kind::Demotion,
                 format!("{addr} was made a master by hand, while {master} is the recorded one"),

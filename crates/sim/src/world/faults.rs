@@ -1,0 +1,119 @@
+//! What goes wrong with servers, nodes and paths, and how it ends.
+
+use super::World;
+use crate::SERVERS;
+use crate::faults::Fault;
+use crate::model_redis::Running;
+use crate::network::Place;
+
+impl World {
+    /// Makes something go wrong, or right again.
+    pub fn inflict(&mut self, fault: Fault) {
+        let possible = match fault {
+            Fault::Kill(index) => self.servers[index].running() != Running::Dead,
+            Fault::Hang(index) => self.servers[index].running() == Running::Up,
+            Fault::Wake(index) => self.servers[index].running() == Running::Hung,
+            Fault::Return(index) | Fault::ReturnEmpty(index) => {
+                self.servers[index].running() == Running::Dead
+            }
+            Fault::KillNode(node) => self.nodes[node].running != Running::Dead,
+            Fault::StopNode(node) => self.nodes[node].running == Running::Up,
+            Fault::ResumeNode(node) => self.nodes[node].running == Running::Hung,
+            Fault::StartNode(node) => self.nodes[node].running == Running::Dead,
+            Fault::Cut(from, to) => !self.network.is_cut(from, to),
+            Fault::Heal(from, to) => self.network.is_cut(from, to),
+        };
+        if !possible {
+            return;
+        }
+        self.counts.faults += 1;
+        self.journal.note(self.now, || format!("!! {fault:?}"));
+        match fault {
+            Fault::Kill(server)
+            | Fault::Hang(server)
+            | Fault::Wake(server)
+            | Fault::Return(server)
+            | Fault::ReturnEmpty(server) => self.inflict_on_server(server, fault),
+            Fault::KillNode(node) => self.kill_node(node),
+            Fault::StopNode(node) => self.nodes[node].running = Running::Hung,
+            Fault::ResumeNode(node) => self.resume_node(node),
+            Fault::StartNode(node) => self.start_node(node),
+            Fault::Cut(from, to) => self.network.cut(from, to),
+            Fault::Heal(from, to) => {
+                self.network.heal(from, to);
+                self.release();
+            }
+        }
+        self.look_around();
+    }
+
+    fn inflict_on_server(&mut self, index: usize, fault: Fault) {
+        let mut out = Vec::new();
+        let server = &mut self.servers[index];
+        match fault {
+            Fault::Hang(_) => server.hang(self.now),
+            Fault::Wake(_) => {
+                let rng = &mut self.rng;
+                server.wake(self.now, || rng.u64(..), &mut out);
+            }
+            Fault::Return(_) | Fault::ReturnEmpty(_) => {
+                let empty = matches!(fault, Fault::ReturnEmpty(_));
+                server.start(self.now, empty, self.rng.u64(..), &mut out);
+                self.cron_later(index);
+            }
+            Fault::Kill(_)
+            | Fault::KillNode(_)
+            | Fault::StopNode(_)
+            | Fault::ResumeNode(_)
+            | Fault::StartNode(_)
+            | Fault::Cut(..)
+            | Fault::Heal(..) => server.kill(self.now, &mut out),
+        }
+        self.effects(index, out);
+    }
+
+    /// What was stuck on paths that are whole again goes on, in its order.
+    fn release(&mut self) {
+        for happening in std::mem::take(&mut self.stuck) {
+            // Whatever is still cut gets stuck again.
+            self.at(self.now, happening);
+        }
+    }
+
+    /// Who sees whom has changed.
+    pub(super) fn look_around(&mut self) {
+        let up = |node: usize| self.nodes[node].running == Running::Up;
+        let joined = |node: usize, server: usize| {
+            let (node, server) = (Place::Node(node), Place::Server(server));
+            !self.network.is_cut(node, server) && !self.network.is_cut(server, node)
+        };
+        for server in 0..SERVERS {
+            let runs = self.servers[server].running() == Running::Up;
+            let seen: Vec<bool> = (0..self.nodes.len())
+                .map(|node| runs && up(node) && joined(node, server))
+                .collect();
+            self.sight.note(server, self.now, &seen);
+        }
+    }
+
+    /// What puts an end to all that is wrong.
+    pub(super) fn remedies(&self) -> Vec<Fault> {
+        let mut remedies: Vec<Fault> =
+            self.network.cuts().map(|(from, to)| Fault::Heal(from, to)).collect();
+        for index in 0..SERVERS {
+            match self.servers[index].running() {
+                Running::Up => {}
+                Running::Hung => remedies.push(Fault::Wake(index)),
+                Running::Dead => remedies.push(Fault::Return(index)),
+            }
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            match node.running {
+                Running::Up => {}
+                Running::Hung => remedies.push(Fault::ResumeNode(index)),
+                Running::Dead => remedies.push(Fault::StartNode(index)),
+            }
+        }
+        remedies
+    }
+}
