@@ -503,3 +503,13 @@ fn a_master_that_was_pointed_elsewhere_and_restarts_as_that_is_made_one_again_at
     desk.pass(1_000);
     assert_eq!(told(&desk), [(1, None)]);
 }
+
+#[test]
+fn the_clock_of_an_earlier_leader_that_was_days_ahead_lets_nothing_stand_for_days() {
+    let mut desk = Desk::new();
+    let ahead = desk.now + Duration::from_secs(3 * 86_400);
+    desk.commit(|entry| entry.drifts_undone = vec![ahead; 3]);
+    desk.promote_by_hand(2);
+    desk.pass(15_000);
+    assert_eq!(told(&desk), [(2, Some(1))], "{}", desk.view().diagnosis.reason);
+}
