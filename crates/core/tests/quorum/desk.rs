@@ -38,6 +38,8 @@ pub(crate) struct Desk {
     pub(crate) servers: BTreeMap<u16, Server>,
     /// The master's process is another one than at the start, and has no data.
     pub(crate) emptied: bool,
+    /// But so many keys that clients wrote since.
+    pub(crate) keys_left: u64,
     /// A replica that has taken over what that process has.
     pub(crate) wiped: Option<u16>,
     /// Proposals are committed at once unless this is set; then they wait in `proposed`.
@@ -109,6 +111,7 @@ impl Desk {
                 (OTHER, replica(up())),
             ]),
             emptied: false,
+            keys_left: 0,
             wiped: None,
             slow: false,
             proposed: Vec::new(),
@@ -187,7 +190,7 @@ impl Desk {
                 if self.emptied && port == MASTER {
                     facts.run_id = Some("again".into());
                     facts.replication_id = Some(ReplicationId("new".into()));
-                    facts.keys = Some(0);
+                    facts.keys = Some(self.keys_left);
                 }
                 if self.wiped == Some(port) {
                     facts.replication_id = Some(ReplicationId("new".into()));

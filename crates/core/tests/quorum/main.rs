@@ -282,3 +282,28 @@ fn a_request_that_waits_for_answers_keeps_nobody_busy_while_the_master_is_heard_
     desk.pass(500);
     assert!(matches!(desk.answers.last(), Some(Answer::Refused { .. })), "{:?}", desk.answers);
 }
+
+#[test]
+fn a_connection_that_ends_for_a_moment_settles_nothing_of_a_master_that_lost_its_data() {
+    let mut desk = Desk::new();
+    (desk.emptied, desk.keys_left) = (true, 4);
+    for port in [REPLICA, OTHER] {
+        desk.servers.insert(port, replica(down()));
+    }
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    desk.pass(500);
+    assert_eq!(desk.diagnosis(), "MasterRestartedEmpty", "the voters are waited for");
+    for port in [REPLICA, OTHER] {
+        desk.servers.insert(port, Server::Silent);
+        desk.handle(Event::Ended { addr: addr(port) });
+    }
+    desk.pass(300);
+    for port in [REPLICA, OTHER] {
+        desk.servers.insert(port, replica(down()));
+        desk.handle(Event::Ended { addr: addr(port) });
+    }
+    desk.pass(500);
+    desk.testify("b", 1, desk.now, Some(Death::Emptied));
+    desk.pass(20);
+    assert_eq!(desk.promotions(), [REPLICA], "{}", desk.view().diagnosis.reason);
+}
