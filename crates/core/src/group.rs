@@ -278,7 +278,7 @@ impl Group {
     /// A fresh connection to an instance was accepted.
     pub fn accepted(&mut self, ctx: &Context<'_>, addr: &Addr) {
         let Some(watch) = self.watches.get_mut(addr) else { return };
-        watch.accepted();
+        watch.accepted(ctx.now, &self.policy);
         // What was down by a refusal is not, now that somebody listens.
         let before = (watch.state(), watch.since());
         self.changed |= watch.update(ctx.now, &self.policy);

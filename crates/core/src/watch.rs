@@ -270,9 +270,14 @@ impl Watch {
         }
     }
 
-    /// A fresh connection was accepted.
-    pub fn accepted(&mut self) {
+    /// A fresh connection was accepted. One that was dead in another way until now is back, or hangs: it gets the time to
+    /// answer what it was asked on it.
+    pub fn accepted(&mut self, now: Time, policy: &Policy) {
         if let Some(trouble) = &mut self.trouble {
+            let news = !trouble.accepted || trouble.refused.is_some();
+            if news && self.state == State::Down {
+                trouble.not_before = trouble.not_before.max(now + policy.corroboration_timeout);
+            }
             trouble.accepted = true;
             trouble.refused = None;
             if self.how == How::Refusing {

@@ -41,7 +41,7 @@ fn a_refusal_is_down_at_once_and_an_accepted_connection_takes_it_back() {
     assert!(watch.update(at(11), &policy()));
     assert_eq!((watch.state(), watch.death()), (State::Down, Some(Death::Refusing)));
     assert_eq!(watch.since(), at(10), "it counts from the first sign");
-    watch.accepted();
+    watch.accepted(at(12), &policy());
     watch.update(at(12), &policy());
     assert_eq!(watch.state(), State::Unknown, "a process listens again");
 }
@@ -68,11 +68,17 @@ fn silence_counts_from_the_first_unanswered_probe_and_only_after_a_fresh_connect
     assert_eq!(watch.state(), State::Down);
     assert_eq!(watch.death(), Some(Death::Unreachable), "no connection was accepted");
     assert!(first.since(at(0)) <= Duration::from_millis(160), "{first}");
-    watch.accepted();
+    watch.accepted(at(1300), &policy());
+    watch.update(at(1300), &policy());
+    assert_eq!(watch.state(), State::Unknown, "it is back, and gets the time to say so");
+    watch.update(at(1500), &policy());
     assert_eq!(watch.death(), Some(Death::Hung));
+    watch.accepted(at(1550), &policy());
+    watch.update(at(1550), &policy());
+    assert_eq!(watch.death(), Some(Death::Hung), "it accepts every connection");
     // One reply, also to an old question, and all is well.
-    watch.probed(at(1400), sent[0].0, reply(master(at(1399))), &policy());
-    watch.update(at(1400), &policy());
+    watch.probed(at(1600), sent[0].0, reply(master(at(1599))), &policy());
+    watch.update(at(1600), &policy());
     assert_eq!(watch.state(), State::Up);
     assert!(watch.returned(), "it was away");
 }
