@@ -71,9 +71,10 @@ impl Group {
             }
         };
         let asked = if ctx.now > asked + old { ctx.now } else { asked };
-        // What they said while the master was only silent is no word about its end.
+        // What they said while the master was only silent is no word about its end. When a connection ends they are asked
+        // at once, a moment before its host is heard to refuse another.
         let refused = self.watches.get(&self.entry.master).and_then(Watch::refused_since);
-        let asked = refused.map_or(asked, |refused| asked.max(refused));
+        let asked = refused.map_or(asked, |refused| asked.max(refused - timeout));
         let waited = asked + timeout;
         let mut again_at =
             if ctx.now < waited { waited } else { ctx.now + self.policy.check_interval };
