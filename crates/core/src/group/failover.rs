@@ -65,7 +65,7 @@ impl Group {
         // Answers grow old: after a wait, for a veto or a candidate or a commit, everyone is asked anew.
         let old = match death {
             // Those who still have the data may be wiped by now.
-            Death::Emptied => timeout,
+            Death::Emptied => timeout / 4,
             Death::Refusing | Death::Hung | Death::Unreachable | Death::Loading => {
                 (timeout * 2).max(self.policy.check_interval)
             }

@@ -11,6 +11,8 @@ use crate::model_redis::{Part, Running};
 
 /// A probe, a look at the recorded master, a decision, a command, and a broker that is slow at times.
 const DEMOTED_WITHIN: Duration = Duration::from_secs(8);
+/// How old the core's picture of a copy that arrives may be.
+const EMPTIED_NEWS: Duration = Duration::from_millis(300);
 /// A master that has served for this long is known to be well.
 const WELL_AFTER: Duration = Duration::from_secs(1);
 
@@ -18,6 +20,8 @@ const WELL_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct OneMaster {
     /// Since when each server has been a master beside a recorded one that serves.
     beside: Vec<Option<Time>>,
+    /// When the recorded master was seen to have lost its data last.
+    emptied_at: Option<Time>,
 }
 
 impl OneMaster {
@@ -31,9 +35,14 @@ impl OneMaster {
         };
         // One that restarted without its data is as good as dead, and nobody is made to follow it.
         let emptied = truth.lost_its_data(recorded);
+        if emptied {
+            self.emptied_at = Some(truth.now);
+        }
+        // Whoever had more may be wiped between the last look at it and the election.
+        let recently = self.emptied_at.is_some_and(|at| truth.now.since(at) < EMPTIED_NEWS);
         if let Seen::Vetted { candidate } = seen
             && serves(recorded)
-            && !emptied
+            && !recently
             && truth.sight.by_majority(recorded, truth.now).is_some_and(|long| long > WELL_AFTER)
         {
             return Err(format!("{candidate} was elected, but {} serves", entry.master));
