@@ -481,7 +481,14 @@ impl Group {
             return None;
         }
         match self.death(ctx.now) {
-            Some((death, sign, down)) => self.consider_failover(ctx, token, death, sign, down),
+            Some((death, sign, down)) => {
+                let because = self.consider_failover(ctx, token, death, sign, down);
+                if self.veto.is_some() && matches!(self.work, Work::Hearing { .. }) {
+                    // Somebody sees it live: what becomes of it meanwhile is learned from who follows it.
+                    self.learn(ctx, token);
+                }
+                because
+            }
             None => {
                 self.work = Work::Idle;
                 self.veto = None;

@@ -150,16 +150,29 @@ impl Group {
             let of = facts.follows().and_then(|of| entry.instance_of(of));
             if of == Some(&entry.master) {
                 let history = facts.replication_id.clone().filter(|_| facts.link_up());
-                settled.push((addr.clone(), facts.asked_at >= watch.answers_since(), history));
+                // One that is cut off keeps a link that is only said to be up.
+                let heard = facts.link_last_io_secs().map(std::time::Duration::from_secs);
+                let heard = heard.is_some_and(|ago| ago <= self.policy.ping_period);
+                let surely = facts.asked_at >= watch.answers_since();
+                settled.push((addr.clone(), surely, history.map(|id| (id, heard))));
             }
         }
+        let master = self.watches.get(&entry.master);
+        let master_says = master.is_some_and(Watch::serves);
+        // What followed a process that was never judged may be a copy of nothing.
+        let judged = master
+            .and_then(Watch::facts)
+            .is_none_or(|facts| !facts.is_master() || facts.run_id == entry.master_run_id)
+            && self.restart_in_doubt().is_none();
         for (addr, surely, history) in settled {
             // A master that restarted begins another history when its first replica comes, and may die before it is
-            // read again: whoever has its link up has its master's history. The newest is what the master says.
-            if let Some(id) = history
-                .filter(|id| !entry.lineage.contains(id) && self.restart_in_doubt().is_none())
+            // read again: whoever has its link up has its master's history. The newest is what the master says, and while
+            // it does not, that of whoever just heard of it.
+            if let Some((id, heard)) =
+                history.filter(|(id, _)| !entry.lineage.contains(id) && judged)
             {
-                entry.lineage.insert(entry.lineage.len().min(1), id);
+                let place = if heard && !master_says { 0 } else { entry.lineage.len().min(1) };
+                entry.lineage.insert(place, id);
                 entry.lineage.truncate(LINEAGE_MAX);
             }
             if let Some(known) = entry.instances.get_mut(&addr) {

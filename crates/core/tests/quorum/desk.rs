@@ -42,6 +42,8 @@ pub(crate) struct Desk {
     pub(crate) keys_left: u64,
     /// A replica that has taken over what that process has.
     pub(crate) wiped: Option<u16>,
+    /// Servers that are on another history than the others.
+    pub(crate) of_history: BTreeMap<u16, String>,
     /// Proposals are committed at once unless this is set; then they wait in `proposed`.
     pub(crate) slow: bool,
     pub(crate) proposed: Vec<(ProposalId, Vec<Change>)>,
@@ -111,6 +113,7 @@ impl Desk {
                 (OTHER, replica(up())),
             ]),
             emptied: false,
+            of_history: BTreeMap::new(),
             keys_left: 0,
             wiped: None,
             slow: false,
@@ -187,6 +190,9 @@ impl Desk {
             Server::Refuses => Probed::Refused,
             Server::Is(role) => {
                 let mut facts = facts(self.now, port, role);
+                if let Some(history) = self.of_history.get(&port) {
+                    facts.replication_id = Some(ReplicationId(history.as_str().into()));
+                }
                 if self.emptied && port == MASTER {
                     facts.run_id = Some("again".into());
                     facts.replication_id = Some(ReplicationId("new".into()));

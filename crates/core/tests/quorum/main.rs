@@ -307,3 +307,30 @@ fn a_connection_that_ends_for_a_moment_settles_nothing_of_a_master_that_lost_its
     desk.pass(20);
     assert_eq!(desk.promotions(), [REPLICA], "{}", desk.view().diagnosis.reason);
 }
+
+#[test]
+fn a_leader_that_is_cut_off_learns_from_the_replicas_that_its_master_began_another_history() {
+    // The master restarted where this node cannot see it; one replica followed it there, the other is cut off as well.
+    let mut desk = Desk::new();
+    desk.servers.insert(MASTER, Server::Silent);
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    desk.servers.insert(REPLICA, replica(Link::Up { last_io_secs: 60 }));
+    desk.of_history = BTreeMap::from([(OTHER, "of its new process".to_owned())]);
+    for _ in 0..20 {
+        desk.testify("b", 1, desk.now, None);
+        desk.testify("c", 1, desk.now, None);
+        desk.pass(500);
+    }
+    assert_eq!(desk.promotions(), vec![], "the others see it");
+    let record = desk.fleet.record().clone();
+    let lineage = &record.entry(&group()).expect("it is guarded").lineage;
+    assert_eq!(lineage.first().map(|id| &*id.0), Some("of its new process"));
+    // Now it dies, and the link of the one that followed it to the end goes down.
+    desk.servers.insert(OTHER, replica(down()));
+    for _ in 0..10 {
+        desk.testify("b", 1, desk.now, Some(Death::Refusing));
+        desk.testify("c", 1, desk.now, Some(Death::Refusing));
+        desk.pass(1_500);
+    }
+    assert_eq!(desk.promotions().first(), Some(&OTHER), "{}", desk.view().diagnosis.reason);
+}
