@@ -4,8 +4,9 @@
 //! time in the place of tokio, a model in the place of Redis and another in the place of the broker. A seed is a whole
 //! run: the same seed gives the same run, line by line.
 //!
-//! A run has two phases. First faults (kill, hang, return) are drawn from the seed while clients write; then all faults
-//! end, and the group must be whole again within a bound. After everything that happens the invariants are checked
+//! A run has two phases. First faults are drawn from the seed while clients write: servers and nodes are killed, stopped and
+//! started again, with their data or without, and paths between them are cut. Then all faults end, and the group must be
+//! whole again within a bound. After everything that happens the invariants are checked
 //! against what is really so, not against what the core believes.
 //!
 //! - [`world`]: the loop, and what it makes happen

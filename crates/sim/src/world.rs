@@ -1,5 +1,5 @@
-//! The world: a heap of virtual time, three servers, their clients, a broker and one node, and nothing that is random
-//! but the seed.
+//! The world: a heap of virtual time, three servers, their clients, a broker and its nodes, and nothing that is random but
+//! the seed.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;

@@ -19,7 +19,7 @@ pub(crate) struct Piece {
 /// Something that arrives at a server.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    /// The node asks how it is.
+    /// A node asks how it is.
     Ask { conn: Conn, connect: bool, seq: ProbeSeq, asked_at: Time },
     /// The node wants it changed.
     Order { conn: Conn, id: CommandId, command: Command, epoch: u64 },
