@@ -159,35 +159,6 @@ fn a_candidate_is_not_given_up_for_a_lease_that_ran_out_for_a_moment() {
 }
 
 #[test]
-fn a_repointing_that_was_put_off_is_not_looked_at_again_and_again_until_then() {
-    let mut desk = Desk::new();
-    desk.kill_master();
-    desk.testify("b", 1, desk.now, Some(Death::Refusing));
-    let promoted = facts(desk.now, REPLICA, Role::Master { replicas: Vec::new() });
-    desk.servers.insert(REPLICA, master(&[]));
-    let id = desk.commands.last().expect("a promotion").3;
-    let done = CommandResult::Done { facts: Box::new(promoted), warnings: Vec::new() };
-    desk.handle(Event::Commanded { group: group(), id, result: done });
-    let (port, command, _, id) = desk.commands.last().expect("a command").clone();
-    assert!(port == OTHER && matches!(command, Command::Follow { .. }), "{command:?}");
-    let result = CommandResult::NotSent("the lease ran out".to_owned());
-    desk.handle(Event::Commanded { group: group(), id, result });
-    let sent = desk.commands.len();
-    let mut woken = 0;
-    let end = desk.now + Duration::from_millis(150);
-    while let Some(at) = desk.fleet.poll_timeout().filter(|at| *at <= end) {
-        desk.now = desk.now.max(at);
-        desk.fleet.handle_timeout(desk.now);
-        desk.drain();
-        woken += 1;
-        assert!(woken < 50, "it asks to be woken at {at} again and again");
-    }
-    assert_eq!(desk.commands.len(), sent, "before its time");
-    desk.pass(500);
-    assert_eq!(desk.commands.len(), sent + 1);
-}
-
-#[test]
 fn a_replica_that_only_another_node_reaches_can_veto() {
     let mut desk = Desk::new();
     for port in [MASTER, REPLICA, OTHER] {
