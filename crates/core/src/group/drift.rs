@@ -11,7 +11,6 @@ use super::{Context, Group};
 use crate::addr::Addr;
 use crate::instance::{Facts, Role};
 use crate::node::{GroupName, NodeId, Token};
-use crate::policy::LINEAGE_MAX;
 use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Step};
 use crate::time::Time;
 use crate::view::State;
@@ -171,9 +170,8 @@ impl Group {
     pub(super) fn rival(&self, now: Time) -> Option<&Addr> {
         let recorded = self.watches.get(&self.entry.master).and_then(Watch::facts);
         let followed = recorded.and_then(Facts::follows).and_then(|of| self.entry.instance_of(of));
-        let contest = self.contest_at(now);
         let is_rival = |addr: &Addr, facts: &Facts| {
-            let heir = facts.replication_id.is_none() || judge_heir(&contest, facts).is_ok();
+            let heir = facts.replication_id.is_none() || self.is_heir(now, facts);
             facts.is_master() && (heir || followed == Some(addr))
         };
         let mut others = self.watches.iter().filter(|(addr, _)| **addr != self.entry.master);
@@ -238,22 +236,13 @@ impl Group {
                 && facts.replication_id.is_some()
                 && facts.replication_id == heir.replication_id
         });
-        let fits = taken_over || judge_heir(&self.contest_at(now), heir).is_ok();
+        let fits = taken_over || self.is_heir(now, heir);
         (followed && fits).then(|| (*addr).clone())
     }
 
-    fn contest_at(&self, now: Time) -> Contest<'_> {
-        Contest {
-            entry: &self.entry,
-            watches: &self.watches,
-            policy: &self.policy,
-            peers: &self.peers,
-            tried: &[],
-            dead_since: now,
-            read_after: None,
-            emptied: false,
-            now,
-        }
+    /// Whether a master that was made by hand has what the group's masters had.
+    fn is_heir(&self, now: Time, facts: &Facts) -> bool {
+        judge_heir(&Contest { emptied: false, ..self.contest_at(now) }, facts).is_ok()
     }
 
     /// Whether the repair before is still on its way: one full copy at a time is enough for a master.
@@ -282,28 +271,18 @@ impl Group {
         }
         let facts = self.watches.get(master).and_then(Watch::facts);
         entry.master_run_id = facts.and_then(|facts| facts.run_id.clone());
-        if let Some(id) = facts.and_then(|facts| facts.replication_id.clone()) {
-            entry.lineage.retain(|known| *known != id);
-            entry.lineage.insert(0, id);
-            entry.lineage.truncate(LINEAGE_MAX);
+        if let Some(id) = facts.and_then(|facts| facts.replication_id.as_ref()) {
+            entry.begin_history(id);
         }
         let old = &self.entry.master;
+        let reason =
+            format!("{master} was made the master by hand, and {old} follows it or is down");
         let history = HistoryEntry {
-            id: format!("{}-{}", self.name, self.entry.history_next),
-            kind: Kind::Adoption,
             epoch: entry.epoch,
-            old_master: old.clone(),
             new_master: Some(master.clone()),
             cause: cause.name().to_owned(),
-            reason: format!(
-                "{master} was made the master by hand, and {old} follows it or is down"
-            ),
             outcome: Outcome::Done,
-            started_at: now,
             finished_at: Some(now),
-            leader: me.clone(),
-            write_gap_ms: None,
-            bytes_possibly_lost: None,
             steps: vec![Step {
                 name: "recorded".to_owned(),
                 addr: Some(master.clone()),
@@ -311,7 +290,7 @@ impl Group {
                 node: me.clone(),
                 note: None,
             }],
-            ranking: Vec::new(),
+            ..self.new_history((now, me), Kind::Adoption, reason)
         };
         (entry, history)
     }

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use super::Group;
 use super::identity::same_process;
 use super::quorum::Peers;
 use super::restart::has_nothing_beside;
@@ -33,6 +34,23 @@ pub(crate) struct Contest<'a> {
     /// Only what was asked at or after this counts as an offset; candidates that did not answer since are out.
     pub(crate) read_after: Option<Time>,
     pub(crate) now: Time,
+}
+
+impl Group {
+    /// Who could take over from a master that died now, of all who ever said anything.
+    pub(super) fn contest_at(&self, now: Time) -> Contest<'_> {
+        Contest {
+            entry: &self.entry,
+            watches: &self.watches,
+            policy: &self.policy,
+            peers: &self.peers,
+            tried: &[],
+            dead_since: now,
+            emptied: self.is_emptied(),
+            read_after: None,
+            now,
+        }
+    }
 }
 
 /// The outcome of an election.

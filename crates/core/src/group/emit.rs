@@ -9,7 +9,7 @@ use crate::event::{CommandId, ProposalId};
 use crate::node::{Leadership, NodeId, Token};
 use crate::notice::{Notice, What};
 use crate::policy::STEPS_MAX;
-use crate::record::{Change, GroupEntry, HistoryEntry, Outcome, Saga, Step};
+use crate::record::{Change, GroupEntry, HistoryEntry, Kind, Outcome, Saga, Step};
 use crate::time::{Time, millis};
 use crate::watch::Watch;
 
@@ -93,6 +93,32 @@ impl Group {
     pub(super) fn publish(&mut self, at: Time, what: What, sentence: String) {
         let notice = Notice { at, group: self.name.clone(), what, sentence };
         self.actions.push_back(Action::Publish(notice));
+    }
+
+    /// An entry of history that begins now, about the recorded master and what is diagnosed of it, before anything was done.
+    pub(super) fn new_history(
+        &self,
+        (now, me): (Time, &NodeId),
+        kind: Kind,
+        reason: String,
+    ) -> HistoryEntry {
+        HistoryEntry {
+            id: format!("{}-{}", self.name, self.entry.history_next),
+            kind,
+            epoch: self.entry.epoch,
+            old_master: self.entry.master.clone(),
+            new_master: None,
+            cause: self.diagnosis.name().to_owned(),
+            reason,
+            outcome: Outcome::Running,
+            started_at: now,
+            finished_at: None,
+            leader: me.clone(),
+            write_gap_ms: None,
+            bytes_possibly_lost: None,
+            steps: Vec::new(),
+            ranking: Vec::new(),
+        }
     }
 
     /// Notes when a saga began, by this node's clock, as it hears of it. Two nodes' clocks cannot be compared: what

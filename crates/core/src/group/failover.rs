@@ -210,17 +210,7 @@ impl Group {
         read_after: Option<Time>,
         tried: &[Attempt],
     ) -> Election {
-        elect(&Contest {
-            entry: &self.entry,
-            watches: &self.watches,
-            policy: &self.policy,
-            peers: &self.peers,
-            tried,
-            dead_since: sign,
-            read_after,
-            emptied: self.is_emptied(),
-            now,
-        })
+        elect(&Contest { tried, dead_since: sign, read_after, ..self.contest_at(now) })
     }
 
     /// The entry that decides this failover.
@@ -249,22 +239,14 @@ impl Group {
             note: None,
         };
         let history = HistoryEntry {
-            id: format!("{}-{}", self.name, self.entry.history_next),
-            kind: Kind::Failover,
             epoch: self.entry.epoch + 1,
-            old_master: master.clone(),
-            new_master: None,
             // The diagnosis that is shown may be from before the death, or be about the replicas.
             cause: Diagnosis::of_death(death).name().to_owned(),
-            reason,
-            outcome: Outcome::Running,
             started_at: sign,
-            finished_at: None,
-            leader: ctx.me.clone(),
-            write_gap_ms: None,
             bytes_possibly_lost: election.behind_bytes,
             steps: vec![at("first_sign", sign), at("down", seen), at("dead_agreed", ctx.now)],
             ranking: election.ranking,
+            ..self.new_history((ctx.now, ctx.me), Kind::Failover, reason)
         };
         GroupEntry {
             epoch: self.entry.epoch + 1,

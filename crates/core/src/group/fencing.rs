@@ -197,20 +197,12 @@ impl Group {
         entry.history_next += 1;
         HistoryEntry {
             id,
-            kind: Kind::Repair,
             epoch: entry.epoch,
             old_master: entry.master.clone(),
             new_master: Some(entry.master.clone()),
-            cause: self.diagnosis.name().to_owned(),
-            reason,
             outcome: Outcome::Done,
-            started_at: ctx.now,
             finished_at: Some(ctx.now),
-            leader: ctx.me.clone(),
-            write_gap_ms: None,
-            bytes_possibly_lost: None,
-            steps: Vec::new(),
-            ranking: Vec::new(),
+            ..self.new_history((ctx.now, ctx.me), Kind::Repair, reason)
         }
     }
 

@@ -114,9 +114,7 @@ impl Group {
             && entry.lineage.first() != Some(id)
             && self.restart_in_doubt().is_none()
         {
-            entry.lineage.retain(|known| known != id);
-            entry.lineage.insert(0, id.clone());
-            entry.lineage.truncate(LINEAGE_MAX);
+            entry.begin_history(id);
         }
         if let Some(known) = entry.instances.get_mut(&entry.master) {
             known.attached = true;

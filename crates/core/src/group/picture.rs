@@ -147,20 +147,6 @@ impl Group {
         }
         let dead_since =
             self.watches.get(&self.entry.master).and_then(Watch::trouble_since).unwrap_or(now);
-        judge(
-            &Contest {
-                entry: &self.entry,
-                watches: &self.watches,
-                policy: &self.policy,
-                peers: &self.peers,
-                tried: &[],
-                dead_since,
-                read_after: None,
-                emptied: self.is_emptied(),
-                now,
-            },
-            addr,
-        )
-        .map(|_| ())
+        judge(&Contest { dead_since, ..self.contest_at(now) }, addr).map(|_| ())
     }
 }

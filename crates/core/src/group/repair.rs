@@ -155,19 +155,10 @@ impl Group {
         };
         let started_at = started_at.min(ctx.now);
         let history = HistoryEntry {
-            id: format!("{}-{}", self.name, self.entry.history_next),
-            kind,
             epoch,
             old_master: addr.clone(),
             new_master: Some(self.entry.master.clone()),
-            cause: self.diagnosis.name().to_owned(),
-            reason: why.clone(),
-            outcome: Outcome::Running,
             started_at,
-            finished_at: None,
-            leader: ctx.me.clone(),
-            write_gap_ms: None,
-            bytes_possibly_lost: None,
             steps: vec![Step {
                 name: name.to_owned(),
                 addr: Some(addr.clone()),
@@ -175,7 +166,7 @@ impl Group {
                 node: ctx.me.clone(),
                 note,
             }],
-            ranking: Vec::new(),
+            ..self.new_history((ctx.now, ctx.me), kind, why.clone())
         };
         let entry = GroupEntry {
             epoch,

@@ -174,20 +174,11 @@ impl Group {
         entry.history_next += 1;
         HistoryEntry {
             id,
-            kind: Kind::ReplicaEvent,
             epoch: entry.epoch,
             old_master: addr.clone(),
-            new_master: None,
-            cause: self.diagnosis.name().to_owned(),
-            reason,
             outcome: Outcome::Done,
-            started_at: now,
             finished_at: Some(now),
-            leader: me.clone(),
-            write_gap_ms: None,
-            bytes_possibly_lost: None,
-            steps: Vec::new(),
-            ranking: Vec::new(),
+            ..self.new_history((now, me), Kind::ReplicaEvent, reason)
         }
     }
 }

@@ -238,17 +238,7 @@ impl Group {
 
     /// Who could take over from a master whose data is gone.
     fn rescue(&self, now: Time) -> Contest<'_> {
-        Contest {
-            entry: &self.entry,
-            watches: &self.watches,
-            policy: &self.policy,
-            peers: &self.peers,
-            tried: &[],
-            dead_since: now,
-            read_after: None,
-            emptied: true,
-            now,
-        }
+        Contest { emptied: true, ..self.contest_at(now) }
     }
 
     /// What the history says of a master that came back with nothing when nobody has more: it cannot be helped any more.
@@ -267,23 +257,15 @@ impl Group {
                 "none of the {others} other instances has more: whoever followed it was wiped by that"
             ),
         };
+        let reason = format!(
+            "{master} restarted with no data, where {held} keys were counted last, and {who}; only a backup can bring it \
+             back"
+        );
         Some(HistoryEntry {
-            id: format!("{}-{}", self.name, self.entry.history_next),
-            kind: Kind::Failover,
-            epoch: self.entry.epoch,
-            old_master: master.clone(),
-            new_master: None,
             cause: super::Diagnosis::MasterRestartedEmpty.name().to_owned(),
-            reason: format!(
-                "{master} restarted with no data, where {held} keys were counted last, and {who}; only a backup can bring \
-                 it back"
-            ),
             outcome: Outcome::Failed,
             started_at: since,
             finished_at: Some(ctx.now),
-            leader: ctx.me.clone(),
-            write_gap_ms: None,
-            bytes_possibly_lost: None,
             steps: vec![Step {
                 name: "first_sign".to_owned(),
                 addr: Some(master.clone()),
@@ -291,7 +273,7 @@ impl Group {
                 node: ctx.me.clone(),
                 note: None,
             }],
-            ranking: Vec::new(),
+            ..self.new_history((ctx.now, ctx.me), Kind::Failover, reason)
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{Answer, RefusalCode, Replacement, RequestId, SWITCHOVER_TIMEOUTS};
 use crate::node::Token;
-use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Status};
+use crate::record::{GroupEntry, HistoryEntry, Kind, Phase, Saga, Status};
 use crate::time::Time;
 use crate::watch::Watch;
 
@@ -167,28 +167,17 @@ impl Group {
 
     fn begin_wanted(&mut self, ctx: &Context<'_>, token: Token, wish: Wish, draft: Draft) {
         let Draft { target, election, reason, lost, plan, warnings } = draft;
-        let history_id = format!("{}-{}", self.name, self.entry.history_next);
         let (kind, deadline, forced) = match wish {
             Wish::Switchover { timeout } => (Kind::Switchover, Some(ctx.now + timeout), false),
             Wish::Failover { force } => (Kind::ManualFailover, None, force),
         };
         let history = HistoryEntry {
-            id: history_id.clone(),
-            kind,
             epoch: self.entry.epoch + 1,
-            old_master: self.entry.master.clone(),
-            new_master: None,
-            cause: self.diagnosis.name().to_owned(),
-            reason,
-            outcome: Outcome::Running,
-            started_at: ctx.now,
-            finished_at: None,
-            leader: ctx.me.clone(),
-            write_gap_ms: None,
             bytes_possibly_lost: lost,
-            steps: Vec::new(),
             ranking: election.ranking,
+            ..self.new_history((ctx.now, ctx.me), kind, reason)
         };
+        let history_id = history.id.clone();
         let entry = GroupEntry {
             epoch: self.entry.epoch + 1,
             history_next: self.entry.history_next + 1,

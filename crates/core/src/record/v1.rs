@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::addr::Addr;
 use crate::instance::{Flavor, MinReplicas, ReplicationId};
 use crate::node::NodeId;
+use crate::policy::LINEAGE_MAX;
 use crate::time::Time;
 
 /// What is agreed about one group.
@@ -59,6 +60,13 @@ impl GroupEntry {
             history_next: 1,
             leaving: None,
         }
+    }
+
+    /// The masters go on with this history from now on.
+    pub fn begin_history(&mut self, id: &ReplicationId) {
+        self.lineage.retain(|known| known != id);
+        self.lineage.insert(0, id.clone());
+        self.lineage.truncate(LINEAGE_MAX);
     }
 
     /// Whether an address is one of the group's instances, or another name of one.

@@ -25,6 +25,17 @@ fn restarted(keys: u64, change: impl FnOnce(&mut Desk)) -> Desk {
     desk
 }
 
+/// The same with no data left: one replica was wiped, the other does not answer.
+fn wiped_or_gone() -> Desk {
+    let mut desk = restarted(0, |desk| {
+        desk.server(2).keys = 0;
+        desk.server(2).broken = false;
+        desk.server(3).mood = Mood::Refuses;
+    });
+    desk.handle(Event::Ended { addr: addr(3) });
+    desk
+}
+
 #[test]
 fn the_most_advanced_replica_replaces_a_master_that_restarted_empty_before_it_is_wiped() {
     let mut desk = restarted(0, |desk| desk.server(3).offset = 101);
@@ -92,13 +103,7 @@ fn nobody_is_promoted_for_data_that_everybody_lost_and_the_history_says_so() {
 
 #[test]
 fn an_empty_master_is_not_followed_while_somebody_who_may_have_the_data_is_away() {
-    let mut desk = restarted(0, |desk| {
-        // Both were wiped or are gone: one is empty, the other does not answer.
-        desk.server(2).keys = 0;
-        desk.server(2).broken = false;
-        desk.server(3).mood = Mood::Refuses;
-    });
-    desk.handle(Event::Ended { addr: addr(3) });
+    let mut desk = wiped_or_gone();
     desk.pass(3000);
     assert_eq!((desk.master(), desk.commands.len()), (1, 0));
     let view = desk.view();
@@ -111,12 +116,7 @@ fn an_empty_master_is_not_followed_while_somebody_who_may_have_the_data_is_away(
 
 #[test]
 fn whoever_is_away_for_too_long_is_not_waited_for() {
-    let mut desk = restarted(0, |desk| {
-        desk.server(2).keys = 0;
-        desk.server(2).broken = false;
-        desk.server(3).mood = Mood::Refuses;
-    });
-    desk.handle(Event::Ended { addr: addr(3) });
+    let mut desk = wiped_or_gone();
     desk.pass(62_000);
     assert_eq!(desk.master(), 1);
     assert_ne!(desk.view().diagnosis.name, "MasterRestartedEmpty");

@@ -7,7 +7,7 @@ use crate::group::switchover::writable_until_ms;
 use crate::group::{Context, Group, Hold, Veto, Work};
 use crate::instance::Facts;
 use crate::node::Token;
-use crate::policy::{LINEAGE_MAX, OnFailedFailover};
+use crate::policy::OnFailedFailover;
 use crate::record::{Attempt, GroupEntry, Kind, Outcome, Phase, Saga, Status};
 use crate::time::{Time, millis};
 use crate::watch::Watch;
@@ -260,10 +260,8 @@ impl Group {
         let mut entry =
             GroupEntry { master: target.clone(), saga: Some(saga), ..self.entry.clone() };
         for id in [&facts.second_replication_id, &facts.replication_id].into_iter().flatten() {
-            entry.lineage.retain(|known| known != id);
-            entry.lineage.insert(0, id.clone());
+            entry.begin_history(id);
         }
-        entry.lineage.truncate(LINEAGE_MAX);
         entry.master_run_id.clone_from(&facts.run_id);
         if let Some(known) = entry.instances.get_mut(target) {
             known.attached = true;

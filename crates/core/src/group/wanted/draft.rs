@@ -168,17 +168,7 @@ impl Group {
 
     fn contest(&self, ctx: &Context<'_>, read_after: Option<Time>) -> Contest<'_> {
         let sign = self.death(ctx.now).map_or(ctx.now, |(_, sign, _)| sign);
-        Contest {
-            entry: &self.entry,
-            watches: &self.watches,
-            policy: &self.policy,
-            peers: &self.peers,
-            tried: &[],
-            dead_since: sign,
-            read_after,
-            emptied: self.is_emptied(),
-            now: ctx.now,
-        }
+        Contest { dead_since: sign, read_after, ..self.contest_at(ctx.now) }
     }
 
     /// The instance that somebody names.
