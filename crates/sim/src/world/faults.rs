@@ -29,11 +29,20 @@ impl World {
         self.counts.faults += 1;
         self.journal.note(self.now, || format!("!! {fault:?}"));
         match fault {
-            Fault::Kill(server)
-            | Fault::Hang(server)
-            | Fault::Wake(server)
-            | Fault::Return(server)
-            | Fault::ReturnEmpty(server) => self.inflict_on_server(server, fault),
+            Fault::Kill(server) => {
+                let mut out = Vec::new();
+                self.servers[server].kill(self.now, &mut out);
+                self.effects(server, out);
+            }
+            Fault::Hang(server) => self.servers[server].hang(self.now),
+            Fault::Wake(server) => {
+                let mut out = Vec::new();
+                let rng = &mut self.rng;
+                self.servers[server].wake(self.now, || rng.u64(..), &mut out);
+                self.effects(server, out);
+            }
+            Fault::Return(server) => self.start_server(server, false),
+            Fault::ReturnEmpty(server) => self.start_server(server, true),
             Fault::KillNode(node) => self.kill_node(node),
             Fault::StopNode(node) => self.nodes[node].running = Running::Hung,
             Fault::ResumeNode(node) => self.resume_node(node),
@@ -47,28 +56,11 @@ impl World {
         self.look_around();
     }
 
-    fn inflict_on_server(&mut self, index: usize, fault: Fault) {
+    fn start_server(&mut self, index: usize, empty: bool) {
         let mut out = Vec::new();
-        let server = &mut self.servers[index];
-        match fault {
-            Fault::Hang(_) => server.hang(self.now),
-            Fault::Wake(_) => {
-                let rng = &mut self.rng;
-                server.wake(self.now, || rng.u64(..), &mut out);
-            }
-            Fault::Return(_) | Fault::ReturnEmpty(_) => {
-                let empty = matches!(fault, Fault::ReturnEmpty(_));
-                server.start(self.now, empty, self.rng.u64(..), &mut out);
-                self.cron_later(index);
-            }
-            Fault::Kill(_)
-            | Fault::KillNode(_)
-            | Fault::StopNode(_)
-            | Fault::ResumeNode(_)
-            | Fault::StartNode(_)
-            | Fault::Cut(..)
-            | Fault::Heal(..) => server.kill(self.now, &mut out),
-        }
+        let id = self.rng.u64(..);
+        self.servers[index].start(self.now, empty, id, &mut out);
+        self.cron_later(index);
         self.effects(index, out);
     }
 
