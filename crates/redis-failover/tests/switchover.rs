@@ -23,6 +23,14 @@ fn newest(daemon: &Daemon, name: &str, kind: &str) -> Option<Value> {
     daemon.history(name).into_iter().find(|entry| entry["kind"] == kind)
 }
 
+/// Waits until a server has taken a hundred more writes.
+fn wait_for_writes(writer: &Writer, addr: &str) {
+    let since = now();
+    wait_until("a hundred writes are acknowledged", PATIENCE, || {
+        (writer.acknowledged_after(addr, since).len() >= 100).then_some(())
+    });
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_and_nobody_is_copied_anew() {
     on_each_kind(|kind| {
@@ -30,13 +38,13 @@ fn nothing_acknowledged_is_lost_and_nobody_is_copied_anew() {
         let name = group.master.addr();
         let daemon = guard(&group, &[]);
         let mut writer = Writer::start(&group);
-        std::thread::sleep(Duration::from_millis(200));
+        wait_for_writes(&writer, &name);
         let to = group.replicas[1].addr();
         let asked_at = now();
         let answer = switch_over(&daemon, &name, &format!(r#"{{"to":"{to}"}}"#));
         let gap = writer.wait_for_gap(asked_at, &name, PATIENCE);
         assert_eq!(gap.addr, to);
-        std::thread::sleep(Duration::from_millis(200));
+        wait_for_writes(&writer, &to);
         writer.stop();
         assert_eq!(writer.two_masters(&name, &gap), Duration::ZERO);
         assert_eq!(writer.lost(&name, group.server(&to)), 0);
