@@ -11,6 +11,7 @@ use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{CommandId, CommandResult, ProbeSeq, Probed};
 use crate::fleet::Owners;
+use crate::mutation::Mutation;
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::What;
 use crate::policy::Policy;
@@ -350,6 +351,9 @@ impl Group {
 
     /// Silence of a time in which this node stood still proves nothing.
     pub fn discard(&mut self, now: Time, stalled: Duration) {
+        if self.policy.has(Mutation::StallsIgnored) {
+            return;
+        }
         for watch in self.watches.values_mut() {
             watch.discard(stalled, now, &self.policy);
         }
@@ -430,7 +434,9 @@ impl Group {
         if self.again.is_none() && self.drive_leaving(ctx, token) {
             return None;
         }
-        if let Status::Halted { reason, .. } = &self.entry.status {
+        if let Status::Halted { reason, .. } = &self.entry.status
+            && !self.policy.has(Mutation::HaltIgnored)
+        {
             return Some(format!("the group is halted until it is resumed: {reason}"));
         }
         if let Some((_, why)) = &self.again {

@@ -152,6 +152,11 @@ impl Watch {
         self.trouble.is_some_and(|trouble| trouble.away)
     }
 
+    /// Whether the last attempt to reach it got no answer from its host.
+    pub fn unreached(&self) -> bool {
+        self.trouble.is_some_and(|trouble| trouble.unreached)
+    }
+
     /// Whether it was away since it was last seen as a replica.
     pub fn returned(&self) -> bool {
         self.returned
@@ -258,7 +263,7 @@ impl Watch {
                 true
             }
             Probed::Unreachable(why) => {
-                self.fail(asked_at.unwrap_or(now), How::Silent, why);
+                self.fail(asked_at.unwrap_or(now), How::Silent, why).unreached = true;
                 self.reconnect_later(now, policy);
                 true
             }
@@ -279,6 +284,7 @@ impl Watch {
                 trouble.not_before = trouble.not_before.max(now + policy.corroboration_timeout);
             }
             trouble.accepted = true;
+            trouble.unreached = false;
             trouble.refused = None;
             if self.how == How::Refusing {
                 self.how = How::Silent;
@@ -530,6 +536,7 @@ impl Watch {
             since,
             refused: None,
             accepted: false,
+            unreached: false,
             tried_fresh: false,
             away: false,
             not_before: Time::ZERO,

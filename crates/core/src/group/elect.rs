@@ -10,6 +10,7 @@ use super::restart::has_nothing_beside;
 use super::rules::{judge_rules, preference, priority_of};
 use crate::addr::Addr;
 use crate::instance::{Facts, Link, ReplicationId, Role};
+use crate::mutation::Mutation;
 use crate::policy::Policy;
 use crate::record::{Attempt, GroupEntry, RankedCandidate};
 use crate::time::{Time, millis};
@@ -105,7 +106,11 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
         (age(facts), wish, Reverse(extent(addr, facts)), facts.run_id.as_deref(), *addr)
     });
     let place = |addr: &Addr, facts: &Facts| (Reverse(age(facts)), extent(addr, facts));
-    let most = eligible.iter().map(|(addr, facts)| place(addr, facts)).max();
+    let places = eligible.iter().map(|(addr, facts)| place(addr, facts));
+    let most = match contest.policy.has(Mutation::OffsetsTurned) {
+        true => places.min(),
+        false => places.max(),
+    };
     let chosen = eligible.iter().find(|(addr, facts)| Some(place(addr, facts)) == most).copied();
     let note = match (eligible.first(), chosen) {
         (Some((first, behind)), Some((addr, ahead))) if *first != addr => Some(format!(
@@ -229,6 +234,9 @@ fn read_here<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts, String
     let Some(facts) = watch.facts() else { return Err("did not report its facts yet".to_owned()) };
     // One whose connection ended may be another by now; only its next answer tells.
     let doubted = watch.trouble_since().is_some();
+    if contest.policy.has(Mutation::OldAnswers) {
+        return Ok(facts);
+    }
     if read_after.is_some_and(|after| facts.asked_at < after || doubted) {
         return Err("gave no answer when it was asked about the dead master".to_owned());
     }
@@ -277,6 +285,9 @@ fn read_its_own_disk(contest: &Contest<'_>, addr: &Addr, facts: &Facts) -> bool 
 
 /// Its data must be of this group's history; the replication id decides, the address only where there is none.
 fn judge_history(contest: &Contest<'_>, facts: &Facts) -> Result<(), String> {
+    if contest.policy.has(Mutation::AnyHistory) {
+        return Ok(());
+    }
     let entry = contest.entry;
     let lineage = lineage(contest);
     let follows_recorded =
@@ -366,6 +377,9 @@ fn judge_link(policy: &Policy, dead_since: Time, now: Time, facts: &Facts) -> Re
     };
     match *link {
         Link::Up { .. } => Ok(()),
+        Link::Syncing | Link::Down { since_secs: None } if policy.has(Mutation::UnfinishedSync) => {
+            Ok(())
+        }
         Link::Syncing => {
             Err("is in the middle of a full sync: its data is old or partial".to_owned())
         }

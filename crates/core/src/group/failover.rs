@@ -75,7 +75,8 @@ impl Group {
         // at once, a moment before its host is heard to refuse another.
         let refused = self.watches.get(&self.entry.master).and_then(Watch::refused_since);
         let asked = refused.map_or(asked, |refused| asked.max(refused - timeout));
-        let waited = asked + timeout;
+        // Whoever was not asked anew yet, when the host was first heard to refuse, gets the time to answer.
+        let waited = refused.map_or(asked, |refused| asked.max(refused)) + timeout;
         let mut again_at =
             if ctx.now < waited { waited } else { ctx.now + self.policy.check_interval };
         let verdict = hear(&Hearing {
@@ -86,6 +87,7 @@ impl Group {
             death,
             sign,
             down: asked,
+            patient_until: waited,
             now: ctx.now,
         });
         if first {

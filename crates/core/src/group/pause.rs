@@ -6,6 +6,7 @@
 
 use super::{Context, Group, Work};
 use crate::event::RefusalCode;
+use crate::mutation::Mutation;
 use crate::node::Token;
 use crate::record::{GroupEntry, Status};
 use crate::time::Time;
@@ -66,6 +67,7 @@ impl Group {
     /// paused.
     pub(super) fn keep_paused(&mut self, ctx: &Context<'_>, token: Token) -> Option<String> {
         let over = match self.entry.status {
+            Status::Paused { .. } if self.policy.has(Mutation::PauseIgnored) => return None,
             Status::Active | Status::Halted { .. } => return None,
             Status::Resuming => true,
             Status::Paused { until, .. } => {

@@ -9,6 +9,7 @@ use super::identity::same_process;
 use super::{Context, Group};
 use crate::addr::Addr;
 use crate::instance::{Facts, Link, Role};
+use crate::mutation::Mutation;
 use crate::record::{HistoryEntry, Kind, Outcome, Step};
 use crate::time::Time;
 use crate::view::State;
@@ -101,6 +102,9 @@ impl Group {
     fn judge_restart(&self, ctx: &Context<'_>) -> (Option<Restarted>, Ask) {
         let now = ctx.now;
         let none = (None, Ask::new());
+        if self.policy.has(Mutation::EmptyIsFollowed) {
+            return none;
+        }
         let master = &self.entry.master;
         let watch = self.watches.get(master).filter(|watch| watch.serves());
         let (Some(recorded), Some(watch)) = (&self.entry.master_run_id, watch) else { return none };
