@@ -500,6 +500,13 @@ impl Watch {
             self.keys = Some((keys, facts.asked_at));
         }
         let changed = self.facts.as_ref().is_none_or(|before| !before.same_standing(&facts));
+        if self.keys.is_some_and(|(_, asked_at)| asked_at < facts.asked_at)
+            && self.facts.as_ref().is_some_and(|before| is_replaced(before, &facts))
+        {
+            // The count is of data that are gone. It is told on a new connection.
+            self.next_probe = now;
+            self.next_fresh = true;
+        }
         if changed {
             self.standing_since = now;
         }
@@ -575,6 +582,12 @@ impl Watch {
         let past = (from + interval - phase % interval) % interval;
         Time::from_micros(from + interval - past)
     }
+}
+
+/// Whether an instance has other data than it had, and not those and more.
+fn is_replaced(before: &Facts, after: &Facts) -> bool {
+    after.replication_id != before.replication_id
+        && after.second_replication_id != before.replication_id
 }
 
 /// When a probe without a reply becomes silence that is looked into.
