@@ -15,7 +15,7 @@ use crate::mutation::Mutation;
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::What;
 use crate::policy::Policy;
-use crate::record::{GroupEntry, Kind, Revision, Status, Step};
+use crate::record::{GroupEntry, Kind, Revision, Step};
 use crate::time::Time;
 use crate::watch::{Death, Watch};
 
@@ -434,10 +434,8 @@ impl Group {
         if self.again.is_none() && self.drive_leaving(ctx, token) {
             return None;
         }
-        if let Status::Halted { reason, .. } = &self.entry.status
-            && !self.policy.has(Mutation::HaltIgnored)
-        {
-            return Some(format!("the group is halted until it is resumed: {reason}"));
+        if let Some(why) = self.keep_halted(ctx, token) {
+            return Some(why);
         }
         if let Some((_, why)) = &self.again {
             return Some(why.clone());

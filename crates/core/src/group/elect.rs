@@ -99,13 +99,16 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
     let unnamed = |facts: &Facts| contest.emptied && age(facts) == lineage.len();
     let extent = |addr: &Addr, facts: &Facts| match unnamed(facts) {
         true => keys_of(contest, addr).unwrap_or_default(),
-        false => facts.offset,
+        false => extent_in(&lineage, facts),
     };
     eligible.sort_by_key(|(addr, facts)| {
         let wish = (preference(contest, addr), priority(addr, facts));
-        (age(facts), wish, Reverse(extent(addr, facts)), facts.run_id.as_deref(), *addr)
+        let held = Reverse((extent(addr, facts), facts.offset));
+        (age(facts), wish, held, facts.run_id.as_deref(), *addr)
     });
-    let place = |addr: &Addr, facts: &Facts| (Reverse(age(facts)), extent(addr, facts));
+    // Of two that left the group's history at the same place, one may have gone on.
+    let place =
+        |addr: &Addr, facts: &Facts| (Reverse(age(facts)), extent(addr, facts), facts.offset);
     let places = eligible.iter().map(|(addr, facts)| place(addr, facts));
     let most = match contest.policy.has(Mutation::OffsetsTurned) {
         true => places.min(),
@@ -118,7 +121,10 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
              {} behind it and would lose them for good",
             priority(first, behind),
             priority(addr, ahead),
-            extent(addr, ahead).saturating_sub(extent(first, behind)),
+            match extent(addr, ahead).saturating_sub(extent(first, behind)) {
+                0 => ahead.offset.saturating_sub(behind.offset),
+                more => more,
+            },
             if unnamed(ahead) { "keys" } else { "bytes" }
         )),
         _ => None,
@@ -368,6 +374,15 @@ fn history_age(lineage: &[&ReplicationId], facts: &Facts) -> usize {
             .or_else(|| facts.second_replication_id.as_ref().and_then(age))
             .unwrap_or(lineage.len()),
     }
+}
+
+/// How far an instance is in the group's history. One that was promoted behind everybody's back took writes of its own since:
+/// they do not count for what the group's master acknowledged.
+fn extent_in(lineage: &[&ReplicationId], facts: &Facts) -> u64 {
+    let ours = |id: &ReplicationId| lineage.contains(&id);
+    let left = facts.replication_id.as_ref().is_some_and(|own| !ours(own))
+        && facts.second_replication_id.as_ref().is_some_and(ours);
+    facts.second_offset.filter(|_| left).map_or(facts.offset, |at| at.min(facts.offset))
 }
 
 fn judge_link(policy: &Policy, dead_since: Time, now: Time, facts: &Facts) -> Result<(), String> {

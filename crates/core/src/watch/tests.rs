@@ -170,6 +170,7 @@ fn keys_are_counted_anew_when_other_data_took_their_place() {
         let facts = Facts {
             replication_id: Some(crate::sample::id(id)),
             second_replication_id: second,
+            second_offset: None,
             keys,
             ..replica(at(ms), &addr(9), Link::Up { last_io_secs: 0 })
         };

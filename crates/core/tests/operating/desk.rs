@@ -233,6 +233,7 @@ impl Desk {
             role,
             replication_id: Some(ReplicationId(server.history.clone().into())),
             second_replication_id: server.second.clone().map(|id| ReplicationId(id.into())),
+            second_offset: None,
             offset: server.offset,
             priority: server.priority,
             ping_period_secs: Some(10),
