@@ -67,10 +67,15 @@ impl BestPromoted {
                     None => Ok(()),
                 }
             }
+            Seen::Promoted { server, .. } if !truth.servers[*server].was_synced() => {
+                Err(format!("{} was promoted after it had restarted", truth.addrs[*server]))
+            }
             Seen::Asked { .. }
             | Seen::Committed { .. }
             | Seen::Commanded { .. }
             | Seen::Sent { .. }
+            | Seen::Testified { .. }
+            | Seen::Did { .. }
             | Seen::Promoted { .. } => Ok(()),
         }
     }

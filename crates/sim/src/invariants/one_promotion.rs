@@ -49,7 +49,9 @@ impl OnePromotion {
             | Seen::Vetted { .. }
             | Seen::Proposed { .. }
             | Seen::Commanded { .. }
-            | Seen::Sent { .. } => Ok(()),
+            | Seen::Sent { .. }
+            | Seen::Testified { .. }
+            | Seen::Did { .. } => Ok(()),
         }
     }
 }

@@ -1,0 +1,67 @@
+//! A healthy master is not replaced unasked: not one that serves, and not one whose silence was shorter than it may be.
+
+use std::time::Duration;
+
+use failover_core::policy::Policy;
+use failover_core::time::Time;
+
+use super::{Seen, Truth};
+use crate::model_redis::{Part, Running};
+
+/// A master that has served for this long is known to be well.
+const WELL_AFTER: Duration = Duration::from_secs(1);
+/// How old the core's picture of a copy that arrives may be.
+const EMPTIED_NEWS: Duration = Duration::from_millis(300);
+/// Questions and answers are on their way for so long.
+const ON_THE_WAY: Duration = Duration::from_millis(25);
+
+#[derive(Debug)]
+pub(crate) struct NoFalseAlarm {
+    policy: Policy,
+    /// When the recorded master was seen to have lost its data last.
+    emptied_at: Option<Time>,
+    /// The process that the recorded master was when it was well last.
+    well: u32,
+}
+
+impl NoFalseAlarm {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self { policy, emptied_at: None, well: 0 }
+    }
+
+    pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+        let Some(entry) = truth.entry else { return Ok(()) };
+        let Some(recorded) = truth.index(&entry.master) else { return Ok(()) };
+        if truth.lost_its_data(recorded) {
+            self.emptied_at = Some(truth.now);
+        }
+        let silent = truth.sight.lost_for(recorded, truth.now);
+        if silent.is_zero() {
+            self.well = truth.servers[recorded].life();
+        }
+        let Seen::Vetted { candidate } = seen else { return Ok(()) };
+        // Whoever had more may be wiped between the last look at it and the election.
+        if self.emptied_at.is_some_and(|at| truth.now.since(at) < EMPTIED_NEWS) {
+            return Ok(());
+        }
+        let master = &truth.servers[recorded];
+        let serves = master.part() == Part::Master && master.running() == Running::Up;
+        let seen_for = truth.sight.by_majority(recorded, truth.now);
+        if serves && seen_for.is_some_and(|long| long > WELL_AFTER) {
+            return Err(format!("{candidate} was elected, but {} serves", entry.master));
+        }
+        // One whose process is gone, or was, need not be silent for long.
+        let ended = master.running() == Running::Dead || master.life() != self.well;
+        if ended || master.part() != Part::Master {
+            return Ok(());
+        }
+        if silent + ON_THE_WAY < self.policy.max_down_time {
+            return Err(format!(
+                "{candidate} was elected, but {} was well {} ms ago",
+                entry.master,
+                silent.as_millis()
+            ));
+        }
+        Ok(())
+    }
+}
