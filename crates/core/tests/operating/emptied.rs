@@ -129,6 +129,22 @@ fn a_master_that_was_filled_again_meanwhile_is_counted_before_it_is_replaced() {
 }
 
 #[test]
+fn a_master_that_was_filled_again_before_it_could_be_replaced_stays() {
+    let mut desk = restarted(0, |desk| {
+        desk.counting_always = false;
+        desk.committing = false;
+    });
+    desk.pass(20);
+    assert_eq!(desk.view().diagnosis.name, "MasterRestartedEmpty");
+    desk.server(1).keys = 100;
+    desk.pass(3000);
+    desk.committing = true;
+    desk.pass(3000);
+    assert_eq!(desk.master(), 1);
+    assert_eq!(desk.entry().epoch, 0);
+}
+
+#[test]
 fn whoever_is_away_for_too_long_is_not_waited_for() {
     let mut desk = wiped_or_gone();
     desk.pass(62_000);
