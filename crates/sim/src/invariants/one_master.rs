@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use failover_core::addr::Addr;
 use failover_core::record::Status;
 use failover_core::time::Time;
 
 use super::{Seen, Truth};
-use crate::model_redis::{Part, Running};
+use crate::model_redis::Part;
 
 /// A probe, a look at the recorded master, a decision, a command, and a broker that is slow at times.
 const DEMOTED_WITHIN: Duration = Duration::from_secs(8);
@@ -15,6 +16,12 @@ const DEMOTED_WITHIN: Duration = Duration::from_secs(8);
 const DRIFT_WAIT: Duration = Duration::from_secs(10);
 /// How old the core's picture of a copy that arrives may be.
 const EMPTIED_NEWS: Duration = Duration::from_millis(300);
+/// The same where a node goes by what others see: the regular questions of these, and the age of what they say.
+const EMPTIED_HEARSAY: Duration = Duration::from_secs(2);
+/// How long it waits for those who may have the data of an emptied master: `empty_wait`.
+const EMPTY_WAIT: Duration = Duration::from_secs(60);
+/// How long the core may go by an old number of keys: servers are asked for it no more often.
+const COUNTED_WITHIN: Duration = Duration::from_secs(32);
 /// A master that has served for this long is known to be well.
 const WELL_AFTER: Duration = Duration::from_secs(1);
 
@@ -33,7 +40,7 @@ impl OneMaster {
         let Some(recorded) = truth.index(&entry.master) else { return Ok(()) };
         let serves = |index: usize| {
             let server = &truth.servers[index];
-            server.part() == Part::Master && server.running() == Running::Up
+            server.part() == Part::Master && server.serves()
         };
         // One that restarted without its data is as good as dead, and nobody is made to follow it.
         let emptied = truth.lost_its_data(recorded);
@@ -41,15 +48,27 @@ impl OneMaster {
             self.emptied_at = Some(truth.now);
         }
         // Whoever had more may be wiped between the last look at it and the election.
-        let recently = self.emptied_at.is_some_and(|at| truth.now.since(at) < EMPTIED_NEWS);
+        let sees = |addr: &Addr| {
+            truth.index(addr).is_some_and(|index| truth.sight.by_all(index, truth.now).is_some())
+        };
+        let recently = |candidate: &Addr| {
+            let news = if sees(candidate) { EMPTIED_NEWS } else { EMPTIED_HEARSAY };
+            self.emptied_at.is_some_and(|at| truth.now.since(at) < news)
+        };
         if let Seen::Vetted { candidate } = seen
             && serves(recorded)
-            && !recently
+            && !recently(candidate)
             && truth.sight.by_majority(recorded, truth.now).is_some_and(|long| long > WELL_AFTER)
         {
             return Err(format!("{candidate} was elected, but {} serves", entry.master));
         }
-        let acted_on = serves(recorded) && !emptied && entry.status == Status::Active;
+        let doubted = self.emptied_at.is_some_and(|at| truth.now.since(at) < COUNTED_WITHIN);
+        // For the sake of whoever is away and may have its data, nobody is pointed at one that came back with nothing.
+        let waited_for = truth.servers[recorded]
+            .began_empty()
+            .is_some_and(|at| truth.now.since(at) < EMPTY_WAIT + DEMOTED_WITHIN);
+        let doubted = doubted || waited_for;
+        let acted_on = serves(recorded) && !doubted && entry.status == Status::Active;
         for (index, since) in self.beside.iter_mut().enumerate() {
             let reached = |server| truth.sight.by_all(server, truth.now).is_some();
             if !acted_on
