@@ -19,11 +19,12 @@ use crate::deed::{Deed, Timed};
 use crate::invariants::{Invariants, Judgement, Seen, Sight, Truth, Violation, liveness};
 use crate::journal::{self, Journal};
 use crate::model_broker::{Fate, ModelBroker, Proposal};
-use crate::model_redis::{Message, Reply, Running, Server};
+use crate::model_redis::{Message, Part, Reply, Running, Server, Settings};
 use crate::network::{Network, Place};
 use crate::shell::{Order, Wrong};
 use crate::{Options, SERVERS};
 
+mod ailments;
 mod ambush;
 mod cluster;
 mod faults;
@@ -193,11 +194,19 @@ impl World {
             1 | 2 if options.draw => 50,
             _ => 100,
         };
+        // So small that a replica is often too far behind to go on, or as large as servers have it.
+        let backlog_bytes_max = match rng.u8(..4) {
+            0 if options.draw => rng.u64(500..20_000),
+            _ => Settings::default().backlog_bytes_max,
+        };
+        let settings = Settings { backlog_bytes_max, ..Settings::default() };
         let servers = (0..SERVERS)
             .map(|index| {
                 let id = rng.u64(..);
                 let priority = priority(&mut rng, index);
-                Server::new(index, &addrs, priority, started, id)
+                let part = if index == 0 { Part::Master } else { Part::Replica(0) };
+                let settings = Settings { priority, ..settings };
+                Server::new(index, &addrs, part, settings, started, id)
             })
             .collect();
         let drawn = draw_policy(&mut rng);
@@ -427,7 +436,7 @@ impl World {
 
     fn write(&mut self) {
         let recorded = self.recorded();
-        for (server, value) in self.clients.writes(recorded, &self.servers) {
+        for (server, value) in self.clients.writes(self.now, recorded, &self.servers) {
             let wait = Duration::from_micros(self.rng.u64(50..500));
             let message = Message::Write { value };
             self.after(wait, Happening::Reach { from: Place::Clients, server, message });
@@ -444,7 +453,7 @@ impl World {
             servers: &self.servers,
             addrs: &self.addrs,
             entry: self.broker.entry(&self.group),
-            acknowledged: self.clients.acknowledged(),
+            written: self.clients.written(),
             token: self.broker.token(),
             history: self.broker.record().history(&self.group).len(),
             sight: &self.sight,

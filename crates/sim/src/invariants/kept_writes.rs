@@ -28,12 +28,8 @@ impl KeptWrites {
         let (was, is) = (kind(*before), kind(truth.entry));
         for kind in [was, is].into_iter().flatten() {
             self.excused |= match kind {
-                Kind::Failover
-                | Kind::ManualFailover
-                | Kind::Repair
-                | Kind::Adoption
-                | Kind::Switchover => true,
-                Kind::Demotion | Kind::ReplicaEvent => false,
+                Kind::Failover | Kind::ManualFailover | Kind::Repair | Kind::Adoption => true,
+                Kind::Switchover | Kind::Demotion | Kind::ReplicaEvent => false,
             };
         }
         let another = before.is_none_or(|before| {
@@ -61,10 +57,9 @@ impl KeptWrites {
         // One that came back may bring what was given up.
         self.gone.retain(|value| !held.contains(value));
         let missing: Vec<Value> = truth
-            .acknowledged
-            .iter()
+            .written
+            .acknowledged()
             .filter(|value| !held.contains(value) && !self.gone.contains(value))
-            .copied()
             .collect();
         let count = missing.len();
         self.gone.extend(missing);

@@ -1,7 +1,6 @@
 //! What must always be so, one file each. The checks see everything that happens and the truth behind it, and none of
 //! what the core believes.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use failover_core::action::Command;
@@ -11,7 +10,8 @@ use failover_core::policy::Policy;
 use failover_core::record::{Change, GroupEntry};
 use failover_core::time::Time;
 
-use crate::model_redis::{Server, Value};
+use crate::clients::Written;
+use crate::model_redis::Server;
 
 pub(crate) mod best_promoted;
 pub(crate) mod bounded_state;
@@ -95,7 +95,7 @@ pub(crate) enum Seen<'a> {
     /// So much the core wanted done after one event.
     Did { actions: usize },
     /// A server became a master by a command.
-    Promoted { server: usize, epoch: u64 },
+    Promoted { server: usize, epoch: u64, synced: bool },
 }
 
 /// How things really are.
@@ -105,7 +105,7 @@ pub(crate) struct Truth<'a> {
     pub(crate) servers: &'a [Server],
     pub(crate) addrs: &'a [Addr],
     pub(crate) entry: Option<&'a GroupEntry>,
-    pub(crate) acknowledged: &'a BTreeSet<Value>,
+    pub(crate) written: &'a Written,
     pub(crate) token: Token,
     /// How many entries the group's history has.
     pub(crate) history: usize,
@@ -187,8 +187,15 @@ impl Truth<'_> {
         self.addrs.iter().position(|known| known == addr)
     }
 
-    /// Whether a master has so much less than another server that it must have restarted without its data.
+    /// Whether a master has so much less than another server that it must have restarted without its data, or went back to
+    /// what it had saved while another one is further in the same history.
     pub(crate) fn lost_its_data(&self, master: usize) -> bool {
+        let went_back = self.servers[master].went_back_to().is_some_and(|(replid, offset)| {
+            self.servers.iter().any(|other| other.replid() == replid && other.offset() > offset)
+        });
+        if went_back {
+            return true;
+        }
         let held = |server: &Server| server.data().len();
         let most = self.servers.iter().map(held).max().unwrap_or_default();
         held(&self.servers[master]) < most.div_ceil(2)

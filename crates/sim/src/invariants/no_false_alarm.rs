@@ -12,6 +12,8 @@ use crate::model_redis::{Part, Running};
 const WELL_AFTER: Duration = Duration::from_secs(1);
 /// How old the core's picture of a copy that arrives may be.
 const EMPTIED_NEWS: Duration = Duration::from_millis(300);
+/// The same where a node goes by what others see: the regular questions of these, and the age of what they say.
+const EMPTIED_HEARSAY: Duration = Duration::from_secs(2);
 /// Questions and answers are on their way for so long.
 const ON_THE_WAY: Duration = Duration::from_millis(25);
 
@@ -41,11 +43,15 @@ impl NoFalseAlarm {
         }
         let Seen::Vetted { candidate } = seen else { return Ok(()) };
         // Whoever had more may be wiped between the last look at it and the election.
-        if self.emptied_at.is_some_and(|at| truth.now.since(at) < EMPTIED_NEWS) {
+        let sees = truth
+            .index(candidate)
+            .is_some_and(|index| truth.sight.by_all(index, truth.now).is_some());
+        let news = if sees { EMPTIED_NEWS } else { EMPTIED_HEARSAY };
+        if self.emptied_at.is_some_and(|at| truth.now.since(at) < news) {
             return Ok(());
         }
         let master = &truth.servers[recorded];
-        let serves = master.part() == Part::Master && master.running() == Running::Up;
+        let serves = master.part() == Part::Master && master.serves();
         let seen_for = truth.sight.by_majority(recorded, truth.now);
         if serves && seen_for.is_some_and(|long| long > WELL_AFTER) {
             return Err(format!("{candidate} was elected, but {} serves", entry.master));

@@ -6,17 +6,23 @@ use failover_core::record::Status;
 use failover_core::time::Time;
 
 use super::{Seen, Truth};
-use crate::model_redis::{Part, Running};
+use crate::model_redis::Part;
 
 /// A probe, a look at the recorded master, a decision, a command, and a broker that is slow at times.
 const DEMOTED_WITHIN: Duration = Duration::from_secs(8);
 /// How long a role that was changed by hand stands: `drift_wait`.
 const DRIFT_WAIT: Duration = Duration::from_secs(10);
+/// How long it waits for those who may have the data of an emptied master: `empty_wait`.
+const EMPTY_WAIT: Duration = Duration::from_secs(60);
+/// How long the core may go by an old number of keys: servers are asked for it no more often.
+const COUNTED_WITHIN: Duration = Duration::from_secs(32);
 
 #[derive(Debug, Default)]
 pub(crate) struct OneMaster {
     /// Since when each server has been a master beside a recorded one that serves.
     beside: Vec<Option<Time>>,
+    /// When the recorded master was seen to have lost its data last.
+    emptied_at: Option<Time>,
 }
 
 impl OneMaster {
@@ -26,11 +32,20 @@ impl OneMaster {
         let Some(recorded) = truth.index(&entry.master) else { return Ok(()) };
         let serves = |index: usize| {
             let server = &truth.servers[index];
-            server.part() == Part::Master && server.running() == Running::Up
+            server.part() == Part::Master && server.serves()
         };
         // One that restarted without its data is as good as dead, and nobody is made to follow it.
         let emptied = truth.lost_its_data(recorded);
-        let acted_on = serves(recorded) && !emptied && entry.status == Status::Active;
+        if emptied {
+            self.emptied_at = Some(truth.now);
+        }
+        let doubted = self.emptied_at.is_some_and(|at| truth.now.since(at) < COUNTED_WITHIN);
+        // For the sake of whoever is away and may have its data, nobody is pointed at one that came back with nothing.
+        let waited_for = truth.servers[recorded]
+            .began_empty()
+            .is_some_and(|at| truth.now.since(at) < EMPTY_WAIT + DEMOTED_WITHIN);
+        let doubted = doubted || waited_for;
+        let acted_on = serves(recorded) && !doubted && entry.status == Status::Active;
         for (index, since) in self.beside.iter_mut().enumerate() {
             let reached = |server| truth.sight.by_all(server, truth.now).is_some();
             if !acted_on

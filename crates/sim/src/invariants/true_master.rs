@@ -3,7 +3,7 @@
 
 use failover_core::action::Command;
 use failover_core::policy::{OnFailedFailover, Policy};
-use failover_core::record::{Kind, Status};
+use failover_core::record::{Kind, Phase, Status};
 
 use super::{Seen, Truth};
 use crate::model_redis::{Part, Running};
@@ -35,11 +35,11 @@ impl TrueMaster {
         {
             return Err(format!("{} is recorded as the master, and is a replica", entry.master));
         }
-        let failed =
-            before.saga.as_ref().is_some_and(|saga| {
-                matches!(saga.history.kind, Kind::Failover | Kind::ManualFailover)
-            }) && entry.saga.is_none()
-                && entry.master == before.master;
+        let failed = before.saga.as_ref().is_some_and(|saga| {
+            saga.phase == Phase::Decided
+                && matches!(saga.history.kind, Kind::Failover | Kind::ManualFailover)
+        }) && entry.saga.is_none()
+            && entry.master == before.master;
         if before.saga.is_none() {
             self.sent = false;
         }

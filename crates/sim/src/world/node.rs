@@ -171,6 +171,10 @@ impl World {
         new.relayed.clear();
         new.routine_until = now;
         self.introduce(node);
+        if self.nodes.len() == 1 {
+            // It has nobody to be elected by.
+            self.beat();
+        }
     }
 
     /// A node's timer is due.
