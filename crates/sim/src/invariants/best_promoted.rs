@@ -164,7 +164,8 @@ impl BestPromoted {
     }
 
     fn electable(&self, server: &Server, master: &Server) -> Result<(), String> {
-        if server.priority() == 0 {
+        // A master does not say what priority it would have as a replica.
+        if server.priority() == 0 && server.part() != Part::Master {
             return Err("its priority is 0".to_owned());
         }
         if !server.synced() {
