@@ -2,6 +2,7 @@
 //! witnesses that measure what happens between them.
 //!
 //! - [`server`]: one Redis or Valkey server; [`group`]: a master and its replicas;
+//! - [`store`]: the etcd and ZooKeeper through which nodes agree;
 //! - [`netns`]: hosts of a network that can be cut off from each other, to start them on;
 //! - [`cluster`]: several nodes of the program that guard together, [`node`] one of them;
 //! - [`daemon`]: the program itself, and a small HTTP client for it in [`http`];
@@ -32,6 +33,7 @@ pub mod node;
 pub mod ports;
 pub mod scenario;
 pub mod server;
+pub mod store;
 pub mod together;
 pub mod witness;
 
@@ -42,6 +44,7 @@ pub use daemon::Daemon;
 pub use group::Group;
 pub use netns::Network;
 pub use server::{Options, Server, ServerKind};
+pub use store::{Agree, Store};
 pub use witness::{Told, Writer};
 
 /// How long the rig waits for something that takes milliseconds on an idle machine.
