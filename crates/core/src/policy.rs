@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::Addr;
 use crate::instance::MinReplicas;
+use crate::mutation::Mutation;
 use crate::record::Rule;
 
 /// What happens to a group after a failover failed that had changed something.
@@ -108,6 +109,8 @@ pub struct Policy {
     pub election_grace: Duration,
     /// What another node said it sees counts for this long, from the moment it was asked.
     pub testimony_age_max: Duration,
+    /// But a master is only replaced on votes that are younger than this: one that came back since must not be.
+    pub vote_age_max: Duration,
     /// How long another node is waited for before it is asked again.
     pub testimony_timeout: Duration,
     /// The shortest pause between two questions to a node that does not see a master down yet; it grows with the time
@@ -142,6 +145,9 @@ pub struct Policy {
     pub removal_timeout: Duration,
     /// After three failovers within this time every dead master is waited for `max_down_time`.
     pub flapping_window: Duration,
+    /// A mistake that is made on purpose.
+    #[cfg(feature = "mutations")]
+    pub mutation: Option<Mutation>,
 }
 
 impl Default for Policy {
@@ -166,6 +172,7 @@ impl Default for Policy {
             command_timeout: Duration::from_millis(250),
             election_grace: Duration::from_secs(2),
             testimony_age_max: Duration::from_secs(1),
+            vote_age_max: Duration::from_millis(200),
             testimony_timeout: Duration::from_millis(200),
             testimony_interval: Duration::from_millis(2),
             corroboration_timeout: Duration::from_millis(200),
@@ -182,6 +189,8 @@ impl Default for Policy {
             empty_wait: Duration::from_secs(60),
             removal_timeout: Duration::from_secs(10),
             flapping_window: Duration::from_secs(60),
+            #[cfg(feature = "mutations")]
+            mutation: None,
         }
     }
 }
@@ -211,6 +220,18 @@ const PAUSE_DOUBLINGS_MAX: u32 = 6;
 pub const STEPS_MAX: usize = 256;
 
 impl Policy {
+    /// Whether this mistake is made on purpose.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    /// Whether this mistake is made on purpose: never, in this build.
+    #[cfg(not(feature = "mutations"))]
+    pub(crate) const fn has(&self, _: Mutation) -> bool {
+        false
+    }
+
     /// Checks the settings against each other.
     ///
     /// # Errors
@@ -290,6 +311,7 @@ impl Policy {
     /// When the quorum that was set is larger than the membership: it could never be reached.
     pub fn quorum_of(&self, voters: usize) -> Result<usize, String> {
         match self.quorum {
+            0 if self.has(Mutation::QuorumTooLow) => Ok((voters / 2).max(1)),
             0 => Ok(voters / 2 + 1),
             set if set <= voters => Ok(set),
             set => Err(format!(

@@ -75,7 +75,8 @@ impl Group {
         // at once, a moment before its host is heard to refuse another.
         let refused = self.watches.get(&self.entry.master).and_then(Watch::refused_since);
         let asked = refused.map_or(asked, |refused| asked.max(refused - timeout));
-        let waited = asked + timeout;
+        // Whoever was not asked anew yet, when the host was first heard to refuse, gets the time to answer.
+        let waited = refused.map_or(asked, |refused| asked.max(refused)) + timeout;
         let mut again_at =
             if ctx.now < waited { waited } else { ctx.now + self.policy.check_interval };
         let verdict = hear(&Hearing {
@@ -86,6 +87,7 @@ impl Group {
             death,
             sign,
             down: asked,
+            patient_until: waited,
             now: ctx.now,
         });
         if first {
@@ -140,7 +142,7 @@ impl Group {
     fn elect_and_vet(
         &mut self,
         ctx: &Context<'_>,
-        _token: Token,
+        token: Token,
         death: Death,
         (sign, seen, asked): (Time, Time, Time),
     ) -> Option<String> {
@@ -171,6 +173,10 @@ impl Group {
                 self.way_out(&election)
             ));
         };
+        if let Some(again_at) = self.votes_are_old(ctx, token, sign) {
+            self.work = Work::Hearing { seen, asked, again_at };
+            return Some("the other voters are asked whether the master is still down".to_owned());
+        }
         self.hold = None;
         let plan = self.plan(ctx, death, election, &candidate, (sign, seen));
         let deadline = ctx.now + self.policy.before_failover_timeout;

@@ -305,3 +305,72 @@ fn a_leader_that_is_cut_off_learns_from_the_replicas_that_its_master_began_anoth
     }
     assert_eq!(desk.promotions().first(), Some(&OTHER), "{}", desk.view().diagnosis.reason);
 }
+
+#[test]
+fn a_vote_that_is_half_a_second_old_is_asked_for_again_before_anybody_is_promoted() {
+    let mut desk = Desk::new();
+    // Nobody can take over at first: what the others say meanwhile explains why, and nothing is done upon it.
+    for port in [REPLICA, OTHER] {
+        desk.servers.insert(port, Server::Silent);
+    }
+    desk.servers.insert(MASTER, Server::Refuses);
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    desk.pass(3_500);
+    for voter in ["b", "c"] {
+        desk.testify(voter, 1, desk.now, Some(Death::Refusing));
+    }
+    // The master comes back where this node cannot see it, and a replica is found that could take over.
+    desk.asked.clear();
+    desk.pass(500);
+    desk.servers.insert(REPLICA, replica(down()));
+    desk.handle(Event::Ended { addr: addr(REPLICA) });
+    desk.pass(100);
+    assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]), "the votes are old");
+    assert!(desk.asked.contains(&node("b")) && desk.asked.contains(&node("c")));
+    assert!(desk.asked.len() <= 10, "no busy loop: {:?}", desk.asked);
+    for voter in ["b", "c"] {
+        desk.testify(voter, 1, desk.now, None);
+    }
+    desk.pass(100);
+    assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]), "they see it");
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    desk.pass(10);
+    assert_eq!(desk.promotions(), [REPLICA], "{}", desk.view().diagnosis.reason);
+}
+
+#[test]
+fn a_replica_that_was_asked_a_moment_ago_is_waited_for_when_a_silent_master_begins_to_refuse() {
+    let mut desk = Desk::new();
+    desk.servers.insert(MASTER, Server::Silent);
+    desk.servers.insert(REPLICA, replica(down()));
+    desk.pass(3_000);
+    desk.servers.insert(OTHER, Server::Silent);
+    desk.pass(300);
+    desk.servers.insert(MASTER, Server::Refuses);
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    desk.pass(50);
+    assert_eq!(desk.promotions(), vec![], "the other one may have more");
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    desk.pass(170);
+    assert_eq!(desk.promotions(), [REPLICA], "{}", desk.view().diagnosis.reason);
+}
+
+#[test]
+fn a_decision_whose_master_is_neither_dead_nor_back_keeps_nobody_busy() {
+    let mut desk = Desk::new();
+    desk.slow = true;
+    desk.kill_master();
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    let (id, changes) = desk.proposed.pop().expect("a decision");
+    // It is committed late, when nobody says any more that the master is down.
+    desk.slow = false;
+    desk.pass(300);
+    desk.servers.insert(MASTER, Server::Silent);
+    desk.handle(Event::Committed { id: Some(id), changes });
+    desk.testify("b", 1, desk.now, None);
+    desk.testify("c", 1, desk.now, None);
+    desk.handle(Event::Accepted { addr: addr(MASTER) });
+    desk.pass(900);
+    assert_eq!(desk.promotions(), vec![]);
+}
