@@ -268,7 +268,7 @@ fn register_when_led(cluster: &Cluster, node: usize, master: &str) {
     });
 }
 
-/// Of three servers one is killed after the other: nodes go to those that are left, and go on.
+/// Of three servers one after the other is killed, and then hangs: nodes go to those that are left, and go on.
 #[test]
 fn an_ensemble_that_loses_one_server_goes_on() {
     on_each_outer(|agree| {
@@ -276,8 +276,15 @@ fn an_ensemble_that_loses_one_server_goes_on() {
         let mut group = Group::start(ServerKind::Redis, 2);
         let name = group.master.addr();
         let cluster = start_guard(Cluster::plan_through(&store, 3), &group, &[]);
-        let (_ports, addrs) = nobodies(3);
-        for (server, addr) in addrs.iter().enumerate() {
+        let (_ports, addrs) = nobodies(6);
+        let (killed, hung) = addrs.split_at(3);
+        for (server, addr) in hung.iter().enumerate() {
+            store.freeze(server);
+            register_when_led(&cluster, server, addr);
+            store.thaw(server);
+        }
+        cluster.leader_of_all();
+        for (server, addr) in killed.iter().enumerate() {
             store.kill9(server);
             register_when_led(&cluster, server, addr);
             if server == 1 {

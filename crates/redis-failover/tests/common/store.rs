@@ -173,6 +173,16 @@ impl Store {
         }
     }
 
+    /// SIGSTOP of one server: it accepts connections, and says nothing.
+    pub fn freeze(&mut self, at: usize) {
+        self.servers[at].process.as_mut().expect("it runs").stop();
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&mut self, at: usize) {
+        self.servers[at].process.as_mut().expect("it runs").cont();
+    }
+
     /// Starts it again with what it had.
     pub fn restart(&mut self, at: usize) {
         assert!(self.servers[at].process.is_none(), "it runs");

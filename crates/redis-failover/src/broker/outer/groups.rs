@@ -40,6 +40,12 @@ impl Seen {
         self.entry.as_ref().map_or(0, |seen| seen.revision)
     }
 
+    /// The master that everyone who asks is told.
+    fn master(&self) -> Option<&Addr> {
+        let entry = &self.entry.as_ref()?.entry;
+        entry.leaving.is_none().then_some(&entry.master)
+    }
+
     /// Whether the newest entry of history is there that belongs to it: values are not always read at once.
     fn is_complete(&self) -> bool {
         let at = self.entry.as_ref().and_then(|seen| seen.history_at);
@@ -141,7 +147,15 @@ impl Groups {
     /// What is to be told of what was taken.
     pub(super) fn news(&mut self) -> Vec<Event> {
         let touched = std::mem::take(&mut self.touched);
-        self.seen.retain(|_, seen| seen.entry.is_some() || !seen.history.is_empty());
+        for name in &touched {
+            if self
+                .seen
+                .get(name)
+                .is_some_and(|seen| seen.entry.is_none() && seen.history.is_empty())
+            {
+                self.seen.remove(name);
+            }
+        }
         let Some(mut told) = self.told.take() else { return vec![self.restore()] };
         let mut events = Vec::new();
         for name in touched {
@@ -224,11 +238,11 @@ impl Groups {
 
     /// The end of a plan: the list of masters when it changes, and the mark that is last.
     pub(super) fn complete(&self, plan: &mut Plan) -> Result<(), String> {
-        let unchanged = BTreeMap::new();
-        let masters = self.masters(&unchanged);
-        let after = self.masters(&plan.groups);
-        if masters != after {
-            plan.ops.push(put(layout::MASTERS, &after, Expect::Anything)?);
+        let is_changed = |(name, after): (&GroupName, &Seen)| {
+            self.seen.get(name).and_then(Seen::master) != after.master()
+        };
+        if plan.groups.iter().any(is_changed) {
+            plan.ops.push(put(layout::MASTERS, &self.masters(&plan.groups), Expect::Anything)?);
         }
         let marker = StoredMarker::V1 { removed: self.removed(plan) };
         plan.ops.push(put(layout::MARKER, &marker, Expect::Anything)?);
@@ -271,12 +285,7 @@ impl Groups {
     fn masters<'a>(&'a self, changed: &'a BTreeMap<GroupName, Seen>) -> Vec<&'a Addr> {
         let names: BTreeSet<&GroupName> = self.seen.keys().chain(changed.keys()).collect();
         let group = |name| changed.get(name).or_else(|| self.seen.get(name));
-        names
-            .into_iter()
-            .filter_map(|name| group(name)?.entry.as_ref())
-            .filter(|seen| seen.entry.leaving.is_none())
-            .map(|seen| &seen.entry.master)
-            .collect()
+        names.into_iter().filter_map(|name| group(name)?.master()).collect()
     }
 }
 

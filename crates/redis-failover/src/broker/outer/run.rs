@@ -38,15 +38,27 @@ const SAY_INTERVAL: Duration = Duration::from_secs(30);
 const SECRET_BYTES: usize = 32;
 
 /// What outlasts a session.
-#[derive(Default)]
 struct Heard {
     groups: Groups,
-    leadership: Option<Leadership>,
+    leadership: Leadership,
     voters: Vec<NodeId>,
     /// The last thing said of a trouble.
     said: Option<(String, Time)>,
-    /// The address under which this node took its place among the members in this run.
+    /// Whether this node saw to its place among the members in this run.
     joined: bool,
+}
+
+impl Heard {
+    /// Nothing yet, which the driver knows.
+    fn nothing() -> Self {
+        Self {
+            groups: Groups::default(),
+            leadership: Leadership::None,
+            voters: Vec::new(),
+            said: None,
+            joined: false,
+        }
+    }
 }
 
 /// A session, and what happens in it.
@@ -64,7 +76,7 @@ struct Served {
 impl OuterBroker {
     /// Goes from session to session until it is told to stop.
     pub(super) async fn run(self, mut proposals: mpsc::Receiver<Proposal>) {
-        let mut heard = Heard::default();
+        let mut heard = Heard::nothing();
         let mut pause = RETRY_MIN;
         let mut stopping = self.0.stopping.subscribe();
         loop {
@@ -74,9 +86,13 @@ impl OuterBroker {
             };
             match opened {
                 Ok(mut served) => {
-                    pause = RETRY_MIN;
+                    let began = self.0.clock.now();
                     let end = self.serve(&mut served, &mut heard, &mut proposals).await;
                     self.end_session(served, &mut heard, &mut proposals, &end).await;
+                    // One that ends as soon as it has begun is no reason to hurry.
+                    if self.0.clock.now().since(began) >= RETRY_MAX {
+                        pause = RETRY_MIN;
+                    }
                     match end {
                         Some(why) => self.say(&mut heard, why),
                         None => break,
@@ -303,8 +319,8 @@ impl OuterBroker {
         if is_first && !std::mem::replace(&mut served.is_proving, is_first) {
             self.0.renew_now.notify_one();
         }
-        if heard.leadership.as_ref() != Some(&leadership) {
-            heard.leadership = Some(leadership.clone());
+        if heard.leadership != leadership {
+            heard.leadership = leadership.clone();
             self.tell(vec![Event::Leadership(leadership.clone())]).await;
         }
         let place = (&served.session, &served.own);
@@ -374,8 +390,8 @@ impl OuterBroker {
         let why = end.as_deref().unwrap_or("the program is stopping");
         let events = served.writer.give_up(why);
         self.tell(events).await;
-        if heard.leadership != Some(Leadership::None) {
-            heard.leadership = Some(Leadership::None);
+        if heard.leadership != Leadership::None {
+            heard.leadership = Leadership::None;
             self.tell(vec![Event::Leadership(Leadership::None)]).await;
         }
         // Also a session that is over for this node may not be for the others.
@@ -398,9 +414,7 @@ impl OuterBroker {
     }
 
     fn is_troubled(&self, why: &str) {
-        let name = self.name();
-        *lock(&self.0.problem) =
-            Some(format!("{name} cannot be reached, and nobody acts without it: {why}"));
+        *lock(&self.0.problem) = Some(format!("nobody acts without {}: {why}", self.name()));
     }
 
     /// Says what is wrong when it is new, and again after a while.

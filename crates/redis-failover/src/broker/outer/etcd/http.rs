@@ -38,6 +38,14 @@ const UNCERTAIN: [u64; 4] = [2, 4, 13, 14];
 
 type Connection = SendRequest<Full<Bytes>>;
 
+/// An answer that comes in parts, and who gives it.
+pub(super) struct Streamed {
+    pub(super) server: usize,
+    /// It goes on while this is there.
+    _connection: Connection,
+    pub(super) body: Incoming,
+}
+
 /// Why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failed {
@@ -105,12 +113,14 @@ impl Http {
         path: &str,
         body: &Value,
     ) -> Result<T, Failed> {
-        let answer =
-            timeout(ANSWER_TIMEOUT, self.answer(path, body)).await.unwrap_or_else(|_| {
-                self.turn_away();
-                let ms = ANSWER_TIMEOUT.as_millis();
-                Err(Failed::Unknown(format!("etcd did not answer within {ms} ms")))
-            })?;
+        // Whoever waits may give up earlier: then, too, the next call goes to another server.
+        let unanswered = Unanswered::by_current(self);
+        let answer = timeout(ANSWER_TIMEOUT, self.answer(path, body)).await.map_err(|_| {
+            let ms = ANSWER_TIMEOUT.as_millis();
+            Failed::Unknown(format!("etcd did not answer within {ms} ms"))
+        })?;
+        unanswered.is_over();
+        let answer = answer?;
         serde_json::from_slice(&answer)
             .map_err(|error| Failed::Unknown(format!("etcd's answer cannot be read: {error}")))
     }
@@ -144,23 +154,21 @@ impl Http {
     }
 
     /// Calls, and gives the answer as it comes, on a connection of its own.
-    pub(super) async fn stream(
-        &self,
-        path: &str,
-        body: &Value,
-    ) -> Result<(Connection, Incoming), Failed> {
+    pub(super) async fn stream(&self, path: &str, body: &Value) -> Result<Streamed, Failed> {
         // The head of the answer comes with its first message, and from a server that lost the others never.
+        let unanswered = Unanswered::by_current(self);
         let sent = timeout(STREAM_TIMEOUT, async {
             self.log_in().await?;
             self.send(path, body, false).await
         });
-        let (server, connection, response) = sent.await.unwrap_or_else(|_| {
-            self.turn_away();
-            Err(Failed::Unknown("etcd did not begin to answer".to_owned()))
-        })?;
+        let sent =
+            sent.await.map_err(|_| Failed::Unknown("etcd did not begin to answer".to_owned()))?;
+        unanswered.is_over();
+        let (server, connection, response) = sent?;
         let status = response.status();
         if status.is_success() {
-            return Ok((connection, response.into_body()));
+            let body = response.into_body();
+            return Ok(Streamed { server, _connection: connection, body });
         }
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();
@@ -225,7 +233,7 @@ impl Http {
         let body = Bytes::from(body.to_string());
         let mut why = "no etcd server is given".to_owned();
         for _ in 0..self.servers.len() {
-            let server = self.current.load(Ordering::Relaxed) % self.servers.len();
+            let server = self.current();
             let mut kept = if may_reuse { self.reuse(server) } else { None };
             loop {
                 let is_kept = kept.is_some();
@@ -317,6 +325,11 @@ impl Http {
         }
     }
 
+    /// Which server is asked next.
+    pub(super) fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed) % self.servers.len().max(1)
+    }
+
     /// The next call goes to another server.
     fn turn_away_from(&self, server: usize) {
         let next = server.wrapping_add(1);
@@ -327,9 +340,29 @@ impl Http {
             Ordering::Relaxed,
         );
     }
+}
 
-    fn turn_away(&self) {
-        self.turn_away_from(self.current.load(Ordering::Relaxed));
+/// A call to a server. When it is dropped before it is over, the next one goes to another server.
+struct Unanswered<'a> {
+    http: &'a Http,
+    server: Option<usize>,
+}
+
+impl<'a> Unanswered<'a> {
+    fn by_current(http: &'a Http) -> Self {
+        Self { http, server: Some(http.current()) }
+    }
+
+    fn is_over(mut self) {
+        self.server = None;
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(server) = self.server {
+            self.http.turn_away_from(server);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 
 use super::super::store::{News, Update};
 use super::http::Http;
@@ -21,6 +21,9 @@ const MESSAGE_BYTES_MAX: usize = 256 << 20;
 /// The pause until a watch that ended begins again, the first and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the server that is watched is still the one that answers.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Where news come from.
 #[derive(Debug)]
@@ -145,14 +148,22 @@ async fn watch(http: &Http, keys: &Keys, next: &mut u64, told: &mpsc::Sender<New
         "range_end": encode(behind),
         "start_revision": next.to_string(),
     } });
-    let Ok((_connection, mut body)) = http.stream("/v3/watch", &body).await else {
+    let Ok(mut streamed) = http.stream("/v3/watch", &body).await else {
         return End::Broken;
     };
     let mut buffer = Vec::new();
+    let mut look = interval(LOOK_INTERVAL);
     loop {
         let frame = tokio::select! {
-            frame = body.frame() => frame,
+            frame = streamed.body.frame() => frame,
             () = told.closed() => return End::Over,
+            // One that hangs says nothing for ever; that it does is found out by whoever asks it something.
+            _ = look.tick() => {
+                if http.current() == streamed.server {
+                    continue;
+                }
+                return End::Broken;
+            }
         };
         let Some(Ok(frame)) = frame else { return End::Broken };
         let Ok(data) = frame.into_data() else { continue };
