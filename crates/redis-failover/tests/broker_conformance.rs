@@ -16,6 +16,7 @@ use common::together::{
     QUIET, assert_complete, assert_promoted_once, guard_by, holds_quiet, register, start_guard,
     wait_for_diagnosis_at, wait_until_settled,
 };
+use common::wire::Wire;
 use common::{Agree, Cluster, Daemon, Group, PATIENCE, Server, ServerKind, Store, wait_until};
 
 /// Longer than a session of the rig, and than any election.
@@ -32,6 +33,19 @@ fn nobodies(count: usize) -> (Vec<Port>, Vec<String>) {
     (ports, addrs)
 }
 
+/// Three nodes, of which each is a member that the leader reaches: one that came late is taken in first.
+fn start_three(agree: Agree) -> Cluster {
+    let mut cluster = Cluster::plan_by(agree, 3);
+    cluster.start_all();
+    let leader = cluster.leader_of_all();
+    wait_until("everyone votes and is reached", PATIENCE, || {
+        let members = cluster.members(leader);
+        let is_whole = |member: &Value| member["role"] != "learner" && member["reachable"] == true;
+        (members.len() == 3 && members.iter().all(is_whole)).then_some(())
+    });
+    cluster
+}
+
 fn wait_for_all_masters(cluster: &Cluster, addrs: &[&String]) {
     let addrs: Vec<&str> = addrs.iter().map(|addr| addr.as_str()).collect();
     cluster.wait_masters(&addrs, PATIENCE);
@@ -42,8 +56,7 @@ fn wait_for_all_masters(cluster: &Cluster, addrs: &[&String]) {
 #[test]
 fn what_was_agreed_is_read_on_every_node_and_stays() {
     on_each_broker(|agree| {
-        let mut cluster = Cluster::plan_by(agree, 3);
-        cluster.start_all();
+        let mut cluster = start_three(agree);
         let (_ports, addrs) = nobodies(9);
         std::thread::scope(|scope| {
             for (node, some) in addrs.chunks(3).enumerate() {
@@ -101,8 +114,7 @@ fn a_node_that_is_alone_keeps_the_part_of_it_that_has_a_meaning() {
 #[test]
 fn leadership_is_handed_over_and_tokens_grow() {
     on_each_broker(|agree| {
-        let mut cluster = Cluster::plan_by(agree, 3);
-        cluster.start_all();
+        let mut cluster = start_three(agree);
         let term = |cluster: &Cluster, node: usize| {
             cluster.node(node).get("/v1/cluster").json["term"].as_u64().expect("it has terms")
         };
@@ -133,8 +145,7 @@ fn leadership_is_handed_over_and_tokens_grow() {
 #[test]
 fn a_leader_that_was_deposed_while_it_stood_still_writes_nothing() {
     on_each_broker(|agree| {
-        let mut cluster = Cluster::plan_by(agree, 3);
-        cluster.start_all();
+        let mut cluster = start_three(agree);
         let (_ports, addrs) = nobodies(2);
         let [asked, meanwhile] = [&addrs[0], &addrs[1]];
         let old = cluster.leader_of_all();
@@ -163,8 +174,7 @@ fn a_leader_that_was_deposed_while_it_stood_still_writes_nothing() {
 #[test]
 fn a_follower_that_lost_its_session_comes_back() {
     on_each_broker(|agree| {
-        let mut cluster = Cluster::plan_by(agree, 3);
-        cluster.start_all();
+        let mut cluster = start_three(agree);
         let (_ports, addrs) = nobodies(2);
         let leader = cluster.leader_of_all();
         let follower = cluster.follower();
@@ -305,6 +315,53 @@ fn an_ensemble_that_loses_one_server_goes_on() {
         });
         let replicas = group.replicas.iter().map(Server::times_promoted).sum::<usize>();
         assert_eq!(replicas, 1, "{agree:?}");
+    });
+}
+
+/// The way from the leader to the store is cut, and no other: it goes on seeing the servers and the other nodes. It stops
+/// to lead before another one begins, so that a master which dies then is replaced by one of them and not by both; and
+/// it is told of that when it is back.
+#[test]
+fn a_leader_that_is_cut_off_from_the_store_stops_before_another_one_leads() {
+    on_each_outer(|agree| {
+        let store = Store::shared(agree);
+        let mut group = Group::start(ServerKind::Redis, 2);
+        let name = group.master.addr();
+        let mut cluster = Cluster::plan_by(agree, 3);
+        let wire = Wire::to(&store.addrs());
+        cluster.set_for(0, &format!("-{}_addr={}", agree.name(), wire.addr()));
+        let cluster = start_guard(cluster, &group, &[]);
+        assert_eq!(cluster.leader_of_all(), 0, "it came first");
+
+        wire.cut();
+        let heir = wait_until("another one leads", PATIENCE, || {
+            let heir = (1..3).find(|node| cluster.named_by(*node) == Some(*node));
+            // Whoever begins to lead is looked at first: the old one must have ended before.
+            let is_over = cluster.named_by(0) != Some(0);
+            assert!(heir.is_none() || is_over, "{agree:?}: two nodes lead");
+            heir
+        });
+        group.master.kill9();
+        let entry = wait_until("the heir has replaced the master", PATIENCE, || {
+            let newest = failovers(cluster.node(heir), &name).into_iter().next()?;
+            (newest["outcome"] == "done").then_some(newest)
+        });
+        let new = entry["new_master"].as_str().expect("there is one").to_owned();
+        assert_eq!((&entry["leader"], &entry["epoch"]), (&cluster.id(heir).into(), &1.into()));
+        let cut_off = cluster.node(0);
+        assert_eq!(cut_off.get("/master").body, name, "it shows what it knew");
+        assert_eq!(cut_off.post("/master", "masters=127.0.0.1:1").status, 503);
+        holds_for(QUIET, "it does nothing", || {
+            let told = |server: &Server| server.times_promoted();
+            group.replicas.iter().map(told).sum::<usize>() == 1
+        });
+
+        wire.mend();
+        cluster.wait_masters(&[&new], PATIENCE);
+        assert_eq!(cluster.leader_of_all(), heir);
+        let replicas: Vec<&Server> = group.replicas.iter().collect();
+        assert_promoted_once(&replicas, &new);
+        holds_quiet(&cluster, &name, &new, 1, 1);
     });
 }
 

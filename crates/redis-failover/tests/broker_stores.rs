@@ -12,6 +12,7 @@ use common::http::Client;
 use common::scenario::wait_until_guarded;
 use common::store::on_each_outer;
 use common::together::{guard_by, register, start_guard, wait_until_settled};
+use common::wire::Wire;
 use common::{Agree, Cluster, Daemon, Group, PATIENCE, Server, ServerKind, Store, wait_until};
 
 /// Asks a ZooKeeper as another program would.
@@ -192,6 +193,47 @@ fn etcd_with_users_is_logged_in_to() {
     let node = Daemon::start_with(&Daemon::binary(), &flags, &wrong);
     node.wait_for_log("refuses the login of guard", PATIENCE);
     assert!(!node.log().contains("stapler"));
+}
+
+/// What a node did not hear while it had no connection is told from where it was; and when etcd does not keep that any
+/// more, everything is read anew. Its session goes on all the while.
+#[test]
+fn a_node_of_etcd_catches_up_with_what_it_missed_also_when_that_was_compacted() {
+    if !Agree::Etcd.is_there() {
+        return;
+    }
+    let store = Store::shared(Agree::Etcd);
+    let mut cluster = Cluster::plan_by(Agree::Etcd, 2);
+    cluster.set_for_all("-etcd_lease_ttl_ms=20000");
+    let wire = Wire::to(&store.addrs());
+    cluster.set_for(1, &format!("-etcd_addr={}", wire.addr()));
+    cluster.start_all();
+    let servers: Vec<Server> =
+        (0..3).map(|_| Server::start(ServerKind::Redis, &common::Options::new())).collect();
+    let addrs: Vec<String> = servers.iter().map(Server::addr).collect();
+    register(&cluster, 0, &addrs[0]);
+    cluster.wait_masters(&[&addrs[0]], PATIENCE);
+    for (addr, is_compacted) in [(&addrs[1], false), (&addrs[2], true)] {
+        wire.break_off();
+        wait_until("its connections end", PATIENCE, || {
+            let health = cluster.node(1).get("/v1/health").json;
+            health["problems"].to_string().contains("etcd").then_some(())
+        });
+        register(&cluster, 0, addr);
+        if is_compacted {
+            let range = json!({ "key": "AA==" });
+            let now = etcd(&store.addrs(), "/v3/kv/range", &range)["header"]["revision"].clone();
+            let compact = json!({ "revision": now, "physical": true });
+            etcd(&store.addrs(), "/v3/kv/compaction", &compact);
+        }
+        assert!(!cluster.masters(1).contains(addr), "it cannot know");
+        wire.mend();
+        wait_until("it has caught up", PATIENCE, || {
+            cluster.masters(1).contains(addr).then_some(())
+        });
+        assert_eq!(cluster.leader_of_all(), 0);
+    }
+    assert!(!cluster.log(1).contains("without a session"), "{}", cluster.log(1));
 }
 
 /// The record as a broker's URL.

@@ -199,7 +199,7 @@ impl OuterBroker {
         if self.age().is_none_or(|age| age >= CONTACT_AGE_MAX) {
             return why.or_else(|| Some(format!("{} does not answer yet", self.name())));
         }
-        self.is_outside().or(why)
+        self.is_doubled().or_else(|| self.is_outside()).or(why)
     }
 
     /// Whether this node leads under this token, and its session surely goes on.

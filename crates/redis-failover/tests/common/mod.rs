@@ -3,6 +3,7 @@
 //!
 //! - [`server`]: one Redis or Valkey server; [`group`]: a master and its replicas;
 //! - [`store`]: the etcd and ZooKeeper through which nodes agree;
+//! - [`wire`]: a way to it that can be cut;
 //! - [`netns`]: hosts of a network that can be cut off from each other, to start them on;
 //! - [`cluster`]: several nodes of the program that guard together, [`node`] one of them;
 //! - [`daemon`]: the program itself, and a small HTTP client for it in [`http`];
@@ -35,6 +36,7 @@ pub mod scenario;
 pub mod server;
 pub mod store;
 pub mod together;
+pub mod wire;
 pub mod witness;
 
 use std::time::{Duration, Instant};

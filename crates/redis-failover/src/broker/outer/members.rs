@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use failover_core::addr::Addr;
 use failover_core::event::RefusalCode;
-use failover_core::node::NodeId;
+use failover_core::node::{Leadership, NodeId};
 use tokio::time::timeout;
 
 use super::OuterBroker;
@@ -48,7 +48,6 @@ impl OuterBroker {
 
     /// Who leads, this node included.
     pub(crate) fn leader(&self) -> Option<NodeId> {
-        use failover_core::node::Leadership;
         match self.standing().leadership(self.0.clock.now()) {
             Leadership::Leader(_) => Some(self.0.settings.who.node.clone()),
             Leadership::Follower { leader } => Some(leader),
@@ -67,7 +66,7 @@ impl OuterBroker {
     /// When it is not taken in, or that is not known.
     pub(crate) async fn add(&self, addr: &Addr, replaces: Option<&Addr>) -> Result<(), NotChanged> {
         let _alone = self.0.changing.try_lock().map_err(|_| busy())?;
-        let (id, mut ops) = {
+        let (id, ops) = {
             let standing = self.standing();
             if standing.leading().is_none() {
                 return Err(no_leader());
@@ -98,7 +97,6 @@ impl OuterBroker {
             ops.push(put);
             (id.clone(), ops)
         };
-        ops.dedup();
         self.change(ops, |members| members.contains(&id)).await?;
         tracing::info!("{addr} is a member now");
         Ok(())
@@ -167,6 +165,17 @@ impl OuterBroker {
             None => Expect::Nothing,
         };
         put(&layout::member(&who.node), &info, expect).ok()
+    }
+
+    /// That another process has the name of this node: a sentence.
+    pub(super) fn is_doubled(&self) -> Option<String> {
+        let who = &self.0.settings.who;
+        let standing = self.standing();
+        let other = standing.node(&who.node).filter(|node| node.run != who.run)?;
+        Some(format!(
+            "another process (pid {}, reached at {}) has the name {} too: give each node its own node_addr",
+            other.pid, other.addr, who.node
+        ))
     }
 
     /// Why this node has no vote, once that is known: a sentence.

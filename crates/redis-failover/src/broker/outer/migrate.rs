@@ -136,3 +136,38 @@ fn writes(record: &Record) -> Result<Vec<Vec<Op>>, String> {
     writes.retain(|part| !part.is_empty());
     Ok(writes)
 }
+
+#[cfg(test)]
+mod tests {
+    use failover_core::addr::Addr;
+    use failover_core::node::GroupName;
+    use failover_core::record::{Change, GroupEntry};
+
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_larger_than_a_write_is_written_in_parts_and_is_the_same() {
+        let mut record = Record::default();
+        for number in 0..4000_u16 {
+            let addr = Addr::new("redis.example", number + 1).expect("an address");
+            let change = Change {
+                group: GroupName::new(&format!("group-{number}")).expect("a name"),
+                expect: 0,
+                what: String::new(),
+                entry: Some(GroupEntry::new(addr)),
+                history: None,
+            };
+            record.apply(&[change]).expect("new");
+        }
+        let writes = writes(&record).expect("it can be written down");
+        let bytes = |ops: &Vec<Op>| ops.iter().map(Op::bytes).sum::<usize>();
+        assert!(writes.iter().map(bytes).sum::<usize>() > WRITE_BYTES_MAX);
+        assert!(writes.iter().all(|ops| bytes(ops) <= WRITE_BYTES_MAX && ops.len() <= OPS_MAX));
+        let mut groups = Groups::default();
+        for op in writes.iter().flatten() {
+            let Op::Put { path, value, .. } = op else { panic!("{op:?}") };
+            groups.take(path, Some((value, 1))).expect("it is understood");
+        }
+        assert_eq!(groups.record(), record);
+    }
+}

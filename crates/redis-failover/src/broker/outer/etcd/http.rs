@@ -119,7 +119,7 @@ impl Http {
             let ms = ANSWER_TIMEOUT.as_millis();
             Failed::Unknown(format!("etcd did not answer within {ms} ms"))
         })?;
-        unanswered.is_over();
+        unanswered.end();
         let answer = answer?;
         serde_json::from_slice(&answer)
             .map_err(|error| Failed::Unknown(format!("etcd's answer cannot be read: {error}")))
@@ -163,7 +163,7 @@ impl Http {
         });
         let sent =
             sent.await.map_err(|_| Failed::Unknown("etcd did not begin to answer".to_owned()))?;
-        unanswered.is_over();
+        unanswered.end();
         let (server, connection, response) = sent?;
         let status = response.status();
         if status.is_success() {
@@ -353,7 +353,7 @@ impl<'a> Unanswered<'a> {
         Self { http, server: Some(http.current()) }
     }
 
-    fn is_over(mut self) {
+    fn end(mut self) {
         self.server = None;
     }
 }
