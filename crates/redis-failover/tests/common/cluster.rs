@@ -56,9 +56,18 @@ impl Cluster {
 
     /// Nodes on loopback that agree through these servers.
     pub fn plan_through(store: &Store, nodes: usize) -> Self {
-        let mut this = Self::plan(nodes);
-        this.agree = store.agree();
-        let (addrs, place) = (store.addrs(), Store::new_place());
+        Self::plan(nodes).through(store.agree(), &store.addrs())
+    }
+
+    /// A node on each host, which reach the servers of a store like this.
+    pub fn plan_on_through(hosts: &[Host], agree: Agree, addrs: &str) -> Self {
+        Self::plan_on(hosts).through(agree, addrs)
+    }
+
+    fn through(mut self, agree: Agree, addrs: &str) -> Self {
+        let place = Store::new_place();
+        let this = &mut self;
+        this.agree = agree;
         match this.agree {
             Agree::Zk => {
                 this.set_for_all(&format!("-zk_addr={addrs}"));
@@ -72,7 +81,7 @@ impl Cluster {
             }
             Agree::Raft => panic!("Raft has no servers of its own"),
         }
-        this
+        self
     }
 
     /// How its nodes agree.

@@ -32,15 +32,21 @@ impl State {
 /// A place to connect to that leads to a server.
 #[derive(Debug)]
 pub struct Wire {
+    ip: String,
     port: Port,
     state: State,
 }
 
 impl Wire {
     pub fn to(server: &str) -> Self {
+        Self::from("127.0.0.1", server)
+    }
+
+    /// From another address of this host: of a network, whose hosts reach the server by it.
+    pub fn from(ip: &str, server: &str) -> Self {
         let port = Port::take();
         let listener =
-            TcpListener::bind(("127.0.0.1", port.number())).expect("the port is ours to listen on");
+            TcpListener::bind((ip, port.number())).expect("the port is ours to listen on");
         let state = State::default();
         let (server, of_threads) = (server.to_owned(), state.clone());
         std::thread::spawn(move || {
@@ -53,11 +59,11 @@ impl Wire {
                 std::thread::spawn(move || carry(inner, &server, &state));
             }
         });
-        Self { port, state }
+        Self { ip: ip.to_owned(), port, state }
     }
 
     pub fn addr(&self) -> String {
-        format!("127.0.0.1:{}", self.port.number())
+        format!("{}:{}", self.ip, self.port.number())
     }
 
     /// From now on nothing gets through, in either direction; connections stay open.
