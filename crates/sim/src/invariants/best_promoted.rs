@@ -19,6 +19,8 @@ use crate::model_redis::{Part, Running, Server, Value};
 const HEARD_AFTER: Duration = Duration::from_secs(3);
 /// A master that has been up for this long was read by the core.
 const READ_AFTER: Duration = Duration::from_millis(100);
+/// What a replica said so long before its master's host refused connections counts, when the master was in doubt already.
+const ANSWERED_BEFORE: Duration = Duration::from_millis(250);
 /// What arrived at a replica in the last moment need not be known to the core.
 const NEWS: Duration = Duration::from_millis(25);
 
@@ -29,11 +31,13 @@ pub(crate) struct BestPromoted {
     lineage: BTreeSet<u64>,
     /// The id of the recorded master when it was last there to be read.
     newest: u64,
+    /// Who was elected last, and which of its processes.
+    elected: Option<(usize, u32)>,
 }
 
 impl BestPromoted {
     pub(crate) fn new(policy: Policy) -> Self {
-        Self { policy, lineage: BTreeSet::new(), newest: 0 }
+        Self { policy, lineage: BTreeSet::new(), newest: 0, elected: None }
     }
 
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
@@ -67,16 +71,21 @@ impl BestPromoted {
                     None => Ok(()),
                 }
             }
+            Seen::Promoted { server, synced: false, .. } if self.restarted(*server, truth) => {
+                Err(format!("{} was promoted after it had restarted", truth.addrs[*server]))
+            }
             Seen::Asked { .. }
             | Seen::Committed { .. }
             | Seen::Commanded { .. }
             | Seen::Sent { .. }
+            | Seen::Testified { .. }
+            | Seen::Did { .. }
             | Seen::Promoted { .. } => Ok(()),
         }
     }
 
     fn elected(
-        &self,
+        &mut self,
         candidate: &Addr,
         tried: &[Attempt],
         truth: &Truth<'_>,
@@ -86,6 +95,7 @@ impl BestPromoted {
         else {
             return Err(format!("{candidate} is not of this group"));
         };
+        self.elected = Some((chosen, truth.servers[chosen].life()));
         if chosen == master {
             return Err(format!("{candidate} was elected to replace itself"));
         }
@@ -108,7 +118,7 @@ impl BestPromoted {
             .data()
             .iter()
             .map(|kept| kept.value)
-            .filter(|value| truth.acknowledged.contains(value))
+            .filter(|value| truth.written.contains(value))
             .collect();
         let has: BTreeSet<Value> =
             truth.servers[chosen].data().iter().map(|kept| kept.value).collect();
@@ -141,6 +151,18 @@ impl BestPromoted {
         Ok(())
     }
 
+    /// Whether the process that was elected last is another one by now.
+    fn restarted(&self, server: usize, truth: &Truth<'_>) -> bool {
+        let saga = truth.entry.and_then(|entry| entry.saga.as_ref());
+        let fails_over = saga.is_some_and(|saga| {
+            saga.history.kind == Kind::Failover && saga.target == truth.addrs[server]
+        });
+        fails_over
+            && self.elected.is_some_and(|(elected, life)| {
+                elected == server && life != truth.servers[server].life()
+            })
+    }
+
     fn electable(&self, server: &Server, master: &Server) -> Result<(), String> {
         if server.priority() == 0 {
             return Err("its priority is 0".to_owned());
@@ -155,7 +177,7 @@ impl BestPromoted {
         }
         let gone = server.running() != Running::Up;
         let gone_first = master.running() == Running::Up
-            || server.running_since() + NEWS < master.running_since();
+            || server.running_since() + ANSWERED_BEFORE < master.running_since();
         if gone && gone_first && master.running() != Running::Up {
             return Err("it was gone before the master was".to_owned());
         }
