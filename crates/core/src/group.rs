@@ -11,7 +11,6 @@ use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{CommandId, CommandResult, ProbeSeq, Probed};
 use crate::fleet::Owners;
-use crate::mutation::Mutation;
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::What;
 use crate::policy::Policy;
@@ -351,9 +350,6 @@ impl Group {
 
     /// Silence of a time in which this node stood still proves nothing.
     pub fn discard(&mut self, now: Time, stalled: Duration) {
-        if self.policy.has(Mutation::StallsIgnored) {
-            return;
-        }
         for watch in self.watches.values_mut() {
             watch.discard(stalled, now, &self.policy);
         }

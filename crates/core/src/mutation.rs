@@ -14,8 +14,6 @@ pub enum Mutation {
     ReplicasUnheard,
     /// Silence counts after a tenth of the time that it has to last.
     Hasty,
-    /// What was silent while this node stood still was silent.
-    StallsIgnored,
     /// The replica that is behind is taken.
     OffsetsTurned,
     /// What replicas said before the master died counts as what they have.
@@ -52,19 +50,16 @@ pub enum Mutation {
     SwitchoverRushed,
     /// A switchover promotes before the old master is known to be demoted.
     SwitchoverUnfenced,
-    /// What is set to keep old masters from taking writes is never set again.
-    FenceForgotten,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 23] = [
         Self::QuorumTooLow,
         Self::StaleVotes,
         Self::VotesForAnother,
         Self::ReplicasUnheard,
         Self::Hasty,
-        Self::StallsIgnored,
         Self::OffsetsTurned,
         Self::OldAnswers,
         Self::PriorityIgnored,
@@ -83,7 +78,6 @@ impl Mutation {
         Self::PauseIgnored,
         Self::SwitchoverRushed,
         Self::SwitchoverUnfenced,
-        Self::FenceForgotten,
     ];
 
     /// The name as it is written on a command line.
@@ -94,7 +88,6 @@ impl Mutation {
             Self::VotesForAnother => "votes-for-another",
             Self::ReplicasUnheard => "replicas-unheard",
             Self::Hasty => "hasty",
-            Self::StallsIgnored => "stalls-ignored",
             Self::OffsetsTurned => "offsets-turned",
             Self::OldAnswers => "old-answers",
             Self::PriorityIgnored => "priority-ignored",
@@ -113,7 +106,6 @@ impl Mutation {
             Self::PauseIgnored => "pause-ignored",
             Self::SwitchoverRushed => "switchover-rushed",
             Self::SwitchoverUnfenced => "switchover-unfenced",
-            Self::FenceForgotten => "fence-forgotten",
         }
     }
 }
