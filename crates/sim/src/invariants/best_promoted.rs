@@ -19,6 +19,8 @@ use crate::model_redis::{Part, Running, Server, Value};
 const HEARD_AFTER: Duration = Duration::from_secs(3);
 /// A master that has been up for this long was read by the core.
 const READ_AFTER: Duration = Duration::from_millis(100);
+/// The same of what a master that lost its data took since it was counted last.
+const EMPTIED_NEWS: Duration = Duration::from_secs(2);
 /// What a replica said so long before its master's host refused connections counts, when the master was in doubt already.
 const ANSWERED_BEFORE: Duration = Duration::from_millis(250);
 /// What arrived at a replica in the last moment need not be known to the core.
@@ -114,6 +116,8 @@ impl BestPromoted {
             .collect();
         let has: BTreeSet<Value> =
             truth.servers[chosen].data().iter().map(|kept| kept.value).collect();
+        // One that lost its data takes writes until it is replaced, and its copies have them.
+        let news = if emptied { EMPTIED_NEWS } else { NEWS };
         // What a master took after it had lost everything else is a little, and goes for the sake of the rest.
         for (other, server) in truth.servers.iter().enumerate() {
             let given_up = tried.iter().any(|attempt| attempt.addr == truth.addrs[other]);
@@ -130,7 +134,7 @@ impl BestPromoted {
             let more = server
                 .data()
                 .iter()
-                .filter(|kept| kept.at + NEWS < truth.now)
+                .filter(|kept| kept.at + news < truth.now)
                 .filter(|kept| lost_with.contains(&kept.value) && !has.contains(&kept.value))
                 .count();
             if more > 0 && !(emptied && server.data().len() <= kept) {

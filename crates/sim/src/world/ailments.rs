@@ -21,7 +21,8 @@ impl World {
             Ailment::Save => server.running() == Running::Up && !server.loading(),
             Ailment::Refuse => runs && !server.refusing(),
             Ailment::Listen => runs && server.refusing(),
-            Ailment::BreakDisk => runs && !server.misconfigured(),
+            // One that reads its data has not tried to save anything yet.
+            Ailment::BreakDisk => runs && !server.misconfigured() && !server.loading(),
             Ailment::MendDisk => runs && server.misconfigured(),
             Ailment::Slow { ms } => runs && server.slow_by() != Duration::from_millis(ms),
             Ailment::Prioritise { priority } => server.priority() != priority,
