@@ -45,6 +45,14 @@ impl Written {
         self.get(value).map(|(known, _)| *known)
     }
 
+    /// All of which their clients were told that they are done.
+    pub fn acknowledged(&self) -> impl Iterator<Item = Value> + '_ {
+        (0..)
+            .zip(&self.0)
+            .filter(|(_, (known, _))| *known == Known::Acknowledged)
+            .map(|(value, _)| value)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -14,7 +14,7 @@ use fastrand::Rng;
 
 use crate::clients::{Aim, Clients};
 use crate::deed::{Deed, Timed};
-use crate::invariants::{Invariants, Seen, Sight, Truth, Violation, liveness};
+use crate::invariants::{Invariants, Judgement, Seen, Sight, Truth, Violation, liveness};
 use crate::journal::{self, Journal};
 use crate::model_broker::{Fate, ModelBroker, Proposal};
 use crate::model_redis::{Message, Part, Reply, Running, Server, Settings};
@@ -24,6 +24,7 @@ use crate::{Options, SERVERS};
 
 mod agenda;
 mod ailments;
+mod ambush;
 mod cluster;
 mod faults;
 mod node;
@@ -115,6 +116,8 @@ pub struct World {
     mercy: Rng,
     /// What is to be done in the place of what would be drawn.
     plan: Option<Vec<Timed>>,
+    /// It was written down what is done.
+    planned: bool,
     /// What was done.
     deeds: Vec<Timed>,
     by_hand: u32,
@@ -194,6 +197,7 @@ impl World {
             fate: Rng::with_seed(seed ^ 0xfa7e),
             mercy: Rng::with_seed(seed ^ 0x3e5c),
             plan: options.deeds.clone(),
+            planned: options.deeds.is_some(),
             deeds: Vec::new(),
             by_hand: 0,
             touched: vec![false; SERVERS],
@@ -208,7 +212,7 @@ impl World {
             wrong: options.wrong,
             journal: Journal::new(started, options.journal),
             trace: Vec::new(),
-            invariants: Invariants::new(started, policy, count),
+            invariants: Invariants::new(started, &policy, count),
             sight: Sight::new(SERVERS, started),
             violation: None,
             counts: Counts::default(),
@@ -315,6 +319,7 @@ impl World {
                 Ok(()) => {
                     let since = *settled_since.get_or_insert(self.now);
                     if self.now.since(since) >= SETTLED_FOR {
+                        self.judge(Invariants::finish);
                         return;
                     }
                 }
@@ -409,17 +414,22 @@ impl World {
     }
 
     fn observe(&mut self, seen: &Seen<'_>) {
+        self.judge(|invariants, truth| invariants.observe(seen, truth));
+    }
+
+    fn judge(&mut self, judge: impl FnOnce(&mut Invariants, &Truth<'_>) -> Judgement) {
         let truth = Truth {
             now: self.now,
             servers: &self.servers,
             addrs: &self.addrs,
             entry: self.broker.entry(&self.group),
-            acknowledged: self.clients.written(),
+            written: self.clients.written(),
             token: self.broker.token(),
+            history: self.broker.record().history(&self.group).len(),
             sight: &self.sight,
             touched: &self.touched,
         };
-        if let Err((invariant, sentence)) = self.invariants.observe(seen, &truth) {
+        if let Err((invariant, sentence)) = judge(&mut self.invariants, &truth) {
             self.violate(invariant, sentence);
         }
     }

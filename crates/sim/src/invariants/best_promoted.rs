@@ -71,10 +71,15 @@ impl BestPromoted {
                     None => Ok(()),
                 }
             }
+            Seen::Promoted { server, synced: false, .. } => {
+                Err(format!("{} was promoted after it had restarted", truth.addrs[*server]))
+            }
             Seen::Asked { .. }
             | Seen::Committed { .. }
             | Seen::Commanded { .. }
             | Seen::Sent { .. }
+            | Seen::Testified { .. }
+            | Seen::Did { .. }
             | Seen::Promoted { .. } => Ok(()),
         }
     }
@@ -112,7 +117,7 @@ impl BestPromoted {
             .data()
             .iter()
             .map(|kept| kept.value)
-            .filter(|value| truth.acknowledged.contains(value))
+            .filter(|value| truth.written.contains(value))
             .collect();
         let has: BTreeSet<Value> =
             truth.servers[chosen].data().iter().map(|kept| kept.value).collect();

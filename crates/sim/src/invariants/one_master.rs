@@ -1,9 +1,7 @@
-//! A second master is demoted soon after it is there, as long as the recorded one serves and the group may be acted on;
-//! and a healthy master is not replaced.
+//! A second master is demoted soon after it is there, as long as the recorded one serves and the group may be acted on.
 
 use std::time::Duration;
 
-use failover_core::addr::Addr;
 use failover_core::record::Status;
 use failover_core::time::Time;
 
@@ -14,16 +12,10 @@ use crate::model_redis::Part;
 const DEMOTED_WITHIN: Duration = Duration::from_secs(8);
 /// How long a role that was changed by hand stands: `drift_wait`.
 const DRIFT_WAIT: Duration = Duration::from_secs(10);
-/// How old the core's picture of a copy that arrives may be.
-const EMPTIED_NEWS: Duration = Duration::from_millis(300);
-/// The same where a node goes by what others see: the regular questions of these, and the age of what they say.
-const EMPTIED_HEARSAY: Duration = Duration::from_secs(2);
 /// How long it waits for those who may have the data of an emptied master: `empty_wait`.
 const EMPTY_WAIT: Duration = Duration::from_secs(60);
 /// How long the core may go by an old number of keys: servers are asked for it no more often.
 const COUNTED_WITHIN: Duration = Duration::from_secs(32);
-/// A master that has served for this long is known to be well.
-const WELL_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(crate) struct OneMaster {
@@ -34,7 +26,7 @@ pub(crate) struct OneMaster {
 }
 
 impl OneMaster {
-    pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+    pub(crate) fn observe(&mut self, _: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
         self.beside.resize(truth.servers.len(), None);
         let Some(entry) = truth.entry else { return Ok(()) };
         let Some(recorded) = truth.index(&entry.master) else { return Ok(()) };
@@ -46,21 +38,6 @@ impl OneMaster {
         let emptied = truth.lost_its_data(recorded);
         if emptied {
             self.emptied_at = Some(truth.now);
-        }
-        // Whoever had more may be wiped between the last look at it and the election.
-        let sees = |addr: &Addr| {
-            truth.index(addr).is_some_and(|index| truth.sight.by_all(index, truth.now).is_some())
-        };
-        let recently = |candidate: &Addr| {
-            let news = if sees(candidate) { EMPTIED_NEWS } else { EMPTIED_HEARSAY };
-            self.emptied_at.is_some_and(|at| truth.now.since(at) < news)
-        };
-        if let Seen::Vetted { candidate } = seen
-            && serves(recorded)
-            && !recently(candidate)
-            && truth.sight.by_majority(recorded, truth.now).is_some_and(|long| long > WELL_AFTER)
-        {
-            return Err(format!("{candidate} was elected, but {} serves", entry.master));
         }
         let doubted = self.emptied_at.is_some_and(|at| truth.now.since(at) < COUNTED_WITHIN);
         // For the sake of whoever is away and may have its data, nobody is pointed at one that came back with nothing.

@@ -96,8 +96,8 @@ pub(crate) enum Effect {
     Died,
     /// It has read its data, or is as quick again as ever.
     Serves,
-    /// It became a master by a command that was decided under this epoch.
-    Promoted { epoch: u64 },
+    /// It became a master by a command that was decided under this epoch; with the data of its master, or without.
+    Promoted { epoch: u64, synced: bool },
 }
 
 /// Why a server refuses a write.

@@ -29,8 +29,9 @@ impl Server {
                     return Err(LOADING);
                 }
                 if self.part != Part::Master {
+                    let synced = self.synced;
                     self.promote(now, fresh_id, out);
-                    out.push(Effect::Promoted { epoch });
+                    out.push(Effect::Promoted { epoch, synced });
                 }
                 self.rewrite();
             }

@@ -46,12 +46,12 @@ impl World {
                     self.journal.note(self.now, || format!("** {addr} serves"));
                     self.look_around();
                 }
-                Effect::Promoted { epoch } => {
+                Effect::Promoted { epoch, synced } => {
                     self.counts.promotions += 1;
                     let addr = self.addrs[server].clone();
                     self.trace.push(format!("{addr} becomes a master"));
                     self.journal.note(self.now, || format!("** {addr} becomes a master"));
-                    self.observe(&Seen::Promoted { server, epoch });
+                    self.observe(&Seen::Promoted { server, epoch, synced });
                 }
             }
         }
