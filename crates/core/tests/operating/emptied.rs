@@ -456,3 +456,21 @@ fn replicas_are_asked_about_a_master_that_died_while_the_group_was_held_up() {
         assert_eq!(desk.master(), 3, "killed after {later} ms");
     }
 }
+
+#[test]
+fn an_old_master_that_loads_is_demoted_when_it_serves_although_another_replica_still_syncs() {
+    let policy = Policy { parallel_syncs: 2, ..Policy::default() };
+    let mut desk = Desk::with(policy);
+    desk.server(3).broken = true;
+    let old = desk.server(1);
+    old.life += 1;
+    old.mood = Mood::Loads;
+    desk.handle(Event::Ended { addr: addr(1) });
+    desk.pass(5000);
+    assert_eq!(desk.master(), 2);
+    assert!(desk.entry().saga.is_some(), "3 has no link to its new master yet");
+    desk.server(1).mood = Mood::Serves;
+    desk.pass(2000);
+    assert_eq!(desk.servers[&1].follows, Some(2));
+    assert!(desk.entry().saga.is_some());
+}
