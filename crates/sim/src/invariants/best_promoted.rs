@@ -19,12 +19,12 @@ use crate::model_redis::{Part, Running, Server, Value};
 const HEARD_AFTER: Duration = Duration::from_secs(3);
 /// A master that has been up for this long was read by the core.
 const READ_AFTER: Duration = Duration::from_millis(100);
-/// The same of what a master that lost its data took since it was counted last.
-const EMPTIED_NEWS: Duration = Duration::from_secs(2);
 /// What a replica said so long before its master's host refused connections counts, when the master was in doubt already.
 const ANSWERED_BEFORE: Duration = Duration::from_millis(250);
 /// What arrived at a replica in the last moment need not be known to the core.
 const NEWS: Duration = Duration::from_millis(25);
+/// The same of what a master that lost its data took since it was counted last.
+const EMPTIED_NEWS: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct BestPromoted {
@@ -71,7 +71,11 @@ impl BestPromoted {
                     None => Ok(()),
                 }
             }
-            Seen::Promoted { server, synced: false, .. } => {
+            // What it read from its own disk is all that is left when its master came back with nothing.
+            Seen::Promoted { server, synced: false, .. }
+                if !(recorded.is_some_and(|master| truth.lost_its_data(master))
+                    && !truth.servers[*server].data().is_empty()) =>
+            {
                 Err(format!("{} was promoted after it had restarted", truth.addrs[*server]))
             }
             Seen::Asked { .. }
