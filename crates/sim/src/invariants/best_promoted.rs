@@ -71,11 +71,7 @@ impl BestPromoted {
                     None => Ok(()),
                 }
             }
-            // What it read from its own disk is all that is left when its master came back with nothing.
-            Seen::Promoted { server, synced: false, .. }
-                if !(recorded.is_some_and(|master| truth.lost_its_data(master))
-                    && !truth.servers[*server].data().is_empty()) =>
-            {
+            Seen::Promoted { server, synced: false, .. } => {
                 Err(format!("{} was promoted after it had restarted", truth.addrs[*server]))
             }
             Seen::Asked { .. }
