@@ -158,6 +158,9 @@ impl World {
         for what in std::mem::take(&mut self.nodes[node].waiting) {
             self.at_node(node, life, what);
         }
+        if self.broker.leader() == Some(node) {
+            self.apply(node);
+        }
     }
 
     pub(super) fn start_node(&mut self, node: usize) {
@@ -338,7 +341,7 @@ impl World {
                             continue;
                         };
                         let addr = self.addrs[server].clone();
-                        self.observe(&Seen::Sent { addr: &addr, command: &command, token });
+                        self.observe(&Seen::Sent { node, addr: &addr, command: &command, token });
                         *epoch = self.broker.entry(&self.group).map_or(0, |entry| entry.epoch);
                     }
                     let way = Way::Out(conn);
