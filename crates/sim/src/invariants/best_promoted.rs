@@ -111,7 +111,8 @@ impl BestPromoted {
         let rescues = emptied && kept > 0 && truth.servers[chosen].priority() > 0;
         if settled
             && !rescues
-            && let Err(why) = self.electable(&truth.servers[chosen], &truth.servers[master])
+            && let Err(why) =
+                self.electable(truth.now, &truth.servers[chosen], &truth.servers[master])
         {
             return Err(format!("{candidate} was elected, but {why}"));
         }
@@ -167,8 +168,9 @@ impl BestPromoted {
             })
     }
 
-    fn electable(&self, server: &Server, master: &Server) -> Result<(), String> {
-        if server.priority() == 0 {
+    fn electable(&self, now: Time, server: &Server, master: &Server) -> Result<(), String> {
+        // Nobody is told that it was changed: it shows when the server is read the next time.
+        if server.priority() == 0 && now.since(server.prioritised_at()) > HEARD_AFTER {
             return Err("its priority is 0".to_owned());
         }
         if !server.synced() {
@@ -198,6 +200,7 @@ impl BestPromoted {
         let newest = server.replid() == self.newest || server.second_replid() == Some(self.newest);
         newest
             && server.priority() > 0
+            && now.since(server.prioritised_at()) > HEARD_AFTER
             && server.synced()
             && server.running() == Running::Up
             && now.since(server.running_since()) > HEARD_AFTER

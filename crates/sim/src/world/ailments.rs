@@ -49,7 +49,7 @@ impl World {
                 server.set_slow_by(Duration::from_millis(ms), &mut out);
                 self.effects(whom, out);
             }
-            Ailment::Prioritise { priority } => server.set_priority(priority),
+            Ailment::Prioritise { priority } => server.set_priority(self.now, priority),
             Ailment::Lag { to, ms } => {
                 self.network.set_extra(whom, to, Duration::from_millis(ms));
             }
