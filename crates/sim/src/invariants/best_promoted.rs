@@ -169,8 +169,10 @@ impl BestPromoted {
     }
 
     fn electable(&self, now: Time, server: &Server, master: &Server) -> Result<(), String> {
-        // Nobody is told that it was changed: it shows when the server is read the next time.
-        if server.priority() == 0 && now.since(server.prioritised_at()) > HEARD_AFTER {
+        // Nobody is told that it was changed, and a master does not say what it would be as a replica.
+        let known =
+            server.part() != Part::Master && now.since(server.prioritised_at()) > HEARD_AFTER;
+        if server.priority() == 0 && known {
             return Err("its priority is 0".to_owned());
         }
         if !server.synced() {
