@@ -162,6 +162,12 @@ impl Facts {
         self.link_last_io_secs().is_some()
     }
 
+    /// Whether the data are others than those before, and not those and more.
+    pub fn is_other_data(&self, before: &Self) -> bool {
+        self.replication_id != before.replication_id
+            && self.second_replication_id != before.replication_id
+    }
+
     /// Whether two readings differ in nothing but ages, offsets and counts.
     pub fn same_standing(&self, other: &Self) -> bool {
         self.role.same_standing(&other.role)

@@ -478,9 +478,15 @@ impl Watch {
 
     /// Takes facts that were read, by a probe or right after a command. Returns whether more than ages and offsets
     /// changed.
-    pub fn read(&mut self, now: Time, facts: Facts) -> bool {
+    pub fn read(&mut self, now: Time, mut facts: Facts) -> bool {
         if self.facts.as_ref().is_some_and(|before| before.asked_at > facts.asked_at) {
             return false;
+        }
+        if facts.is_master()
+            && let Some(before) = &self.facts
+        {
+            // A master does not say how gladly it would be promoted: what it said as a replica holds.
+            facts.priority = before.priority;
         }
         if !facts.is_master() && facts.asked_at >= self.answers_since {
             self.returned = false;
@@ -501,7 +507,7 @@ impl Watch {
         }
         let changed = self.facts.as_ref().is_none_or(|before| !before.same_standing(&facts));
         if self.keys.is_some_and(|(_, asked_at)| asked_at < facts.asked_at)
-            && self.facts.as_ref().is_some_and(|before| is_replaced(before, &facts))
+            && self.facts.as_ref().is_some_and(|before| facts.is_other_data(before))
         {
             // The count is of data that are gone. It is told on a new connection.
             self.next_probe = now;
@@ -582,12 +588,6 @@ impl Watch {
         let past = (from + interval - phase % interval) % interval;
         Time::from_micros(from + interval - past)
     }
-}
-
-/// Whether an instance has other data than it had, and not those and more.
-fn is_replaced(before: &Facts, after: &Facts) -> bool {
-    after.replication_id != before.replication_id
-        && after.second_replication_id != before.replication_id
 }
 
 /// When a probe without a reply becomes silence that is looked into.

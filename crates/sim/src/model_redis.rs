@@ -104,6 +104,8 @@ pub struct Server {
     index: usize,
     addrs: Vec<Addr>,
     settings: Settings,
+    /// Since when its priority is this one.
+    prioritised_at: Time,
     /// What its configuration file says.
     file: disk::File,
     running: Running,
@@ -166,6 +168,7 @@ impl Server {
             index,
             addrs: addrs.to_vec(),
             settings,
+            prioritised_at: now,
             file: disk::File { part, settings },
             running: Running::Up,
             since: now,
@@ -371,7 +374,8 @@ impl Server {
     }
 
     /// Whether it may be promoted, and how gladly; whoever sets it writes it down.
-    pub(crate) fn set_priority(&mut self, priority: u32) {
+    pub(crate) fn set_priority(&mut self, now: Time, priority: u32) {
+        self.prioritised_at = now;
         self.settings.priority = priority;
         self.file.settings.priority = priority;
     }

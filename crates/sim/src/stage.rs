@@ -162,7 +162,7 @@ impl Stage {
 
     /// `CONFIG SET replica-priority`.
     pub fn set_priority(&mut self, index: usize, priority: u32) {
-        self.servers[index].set_priority(priority);
+        self.servers[index].set_priority(self.now, priority);
     }
 
     /// What its copies for replicas take from now on.

@@ -1,8 +1,6 @@
 //! The world: a heap of virtual time, three servers, their clients, a broker and its nodes, and nothing that is random but
 //! the seed.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use failover_core::addr::Addr;
@@ -24,6 +22,7 @@ use crate::network::{Network, Place};
 use crate::shell::{Order, Wrong};
 use crate::{Options, SERVERS};
 
+mod agenda;
 mod ailments;
 mod ambush;
 mod cluster;
@@ -33,6 +32,7 @@ mod operators;
 mod troubles;
 mod wires;
 
+use agenda::Agenda;
 use node::Node;
 
 /// How often in a row the core may ask to be woken at once before that counts as a loop.
@@ -87,34 +87,6 @@ enum ForNode {
     Relay { order: Order, server: usize },
 }
 
-/// Something that will happen, at its place in time; what is planned first happens first.
-#[derive(Debug)]
-struct Planned {
-    at: Time,
-    seq: u64,
-    happening: Happening,
-}
-
-impl PartialEq for Planned {
-    fn eq(&self, other: &Self) -> bool {
-        self.seq == other.seq
-    }
-}
-
-impl Eq for Planned {}
-
-impl PartialOrd for Planned {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Planned {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.at, self.seq).cmp(&(other.at, other.seq))
-    }
-}
-
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -152,8 +124,7 @@ pub struct World {
     /// Whose role was changed by hand last.
     touched: Vec<bool>,
     requests: u64,
-    heap: BinaryHeap<Reverse<Planned>>,
-    next_seq: u64,
+    agenda: Agenda<Happening>,
     group: GroupName,
     addrs: Vec<Addr>,
     servers: Vec<Server>,
@@ -231,8 +202,7 @@ impl World {
             by_hand: 0,
             touched: vec![false; SERVERS],
             requests: 1,
-            heap: BinaryHeap::new(),
-            next_seq: 0,
+            agenda: Agenda::new(),
             group: group.clone(),
             servers,
             broker: ModelBroker::new(nodes.len()),
@@ -373,7 +343,7 @@ impl World {
 
     /// Lets the next thing happen, unless it is later than this. Returns whether something did.
     fn advance(&mut self, end: Time) -> bool {
-        let next = self.heap.peek().map(|Reverse(planned)| planned.at);
+        let next = self.agenda.next_at();
         let awake = self.nodes.iter().enumerate().filter(|(_, node)| node.running == Running::Up);
         let timer =
             awake.filter_map(|(index, node)| Some((node.shell.fleet.poll_timeout()?, index))).min();
@@ -386,8 +356,8 @@ impl World {
             }
             (_, Some(next)) if next <= end => {
                 self.now = self.now.max(next);
-                if let Some(Reverse(planned)) = self.heap.pop() {
-                    self.happen(planned.happening);
+                if let Some(happening) = self.agenda.take() {
+                    self.happen(happening);
                 }
                 true
             }
@@ -488,8 +458,7 @@ impl World {
     }
 
     fn at(&mut self, at: Time, happening: Happening) {
-        self.next_seq += 1;
-        self.heap.push(Reverse(Planned { at, seq: self.next_seq, happening }));
+        self.agenda.plan(at, happening);
     }
 }
 

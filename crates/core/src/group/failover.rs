@@ -73,8 +73,9 @@ impl Group {
         // at once, a moment before its host is heard to refuse another.
         let refused = self.watches.get(&self.entry.master).and_then(Watch::refused_since);
         let asked = refused.map_or(asked, |refused| asked.max(refused - timeout));
-        // Whoever was not asked anew yet, when the host was first heard to refuse, gets the time to answer.
-        let waited = refused.map_or(asked, |refused| asked.max(refused)) + timeout;
+        // Whoever was not asked anew yet, when the host was first heard to refuse, gets the time to answer. While something
+        // else held the group up nobody was asked, however long ago the host refused.
+        let waited = refused.map_or(asked, |refused| asked.max(refused)).max(seen) + timeout;
         let mut again_at =
             if ctx.now < waited { waited } else { ctx.now + self.policy.check_interval };
         let verdict = hear(&Hearing {

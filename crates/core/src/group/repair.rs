@@ -274,7 +274,14 @@ impl Group {
                         return;
                     }
                     (None, _) => {
-                        if let Some(watch) = self.watches.get_mut(&master) {
+                        // One that answers that it loads says so as often as it is asked.
+                        let loads = |watch: &Watch| {
+                            !watch.serves()
+                                && watch.last_reply().is_some_and(|at| at >= self.led_since)
+                        };
+                        if let Some(watch) =
+                            self.watches.get_mut(&master).filter(|watch| !loads(watch))
+                        {
                             watch.ask(ctx.now, self.led_since);
                         }
                         return;

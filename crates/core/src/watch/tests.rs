@@ -191,6 +191,18 @@ fn keys_are_counted_anew_when_other_data_took_their_place() {
 }
 
 #[test]
+fn a_master_keeps_the_priority_that_it_named_as_a_replica() {
+    let mut watch = heard();
+    let link = Link::Up { last_io_secs: 0 };
+    watch.read(at(2), Facts { priority: 0, ..replica(at(2), &addr(9), link.clone()) });
+    // It reports none, which is read as the usual one.
+    watch.read(at(3), Facts { priority: 100, ..master(at(3)) });
+    assert_eq!(watch.facts().map(|facts| facts.priority), Some(0));
+    watch.read(at(4), Facts { priority: 7, ..replica(at(4), &addr(9), link) });
+    assert_eq!(watch.facts().map(|facts| facts.priority), Some(7));
+}
+
+#[test]
 fn news_of_the_master_are_dated() {
     let mut watch = Watch::new(at(0), &addr(2), &policy());
     let facts = |ms, last_io_secs, offset| Facts {

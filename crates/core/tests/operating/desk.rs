@@ -22,6 +22,8 @@ pub(crate) use failover_core::view::{GroupView, StatusView};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Mood {
     Serves,
+    /// It reads its data, answers, and obeys nothing.
+    Loads,
     Refuses,
     Silent,
 }
@@ -245,8 +247,8 @@ impl Desk {
 
     pub(crate) fn probe(&mut self, port: u16) -> Option<Probed> {
         match self.servers.get(&port).map(|server| server.mood) {
-            Some(Mood::Serves) => Some(Probed::Replied {
-                health: Health::Fine,
+            Some(mood @ (Mood::Serves | Mood::Loads)) => Some(Probed::Replied {
+                health: if mood == Mood::Loads { Health::Loading } else { Health::Fine },
                 facts: Some(Box::new(self.facts(port))),
                 socket: None,
             }),

@@ -513,3 +513,48 @@ fn the_clock_of_an_earlier_leader_that_was_days_ahead_lets_nothing_stand_for_day
     desk.pass(15_000);
     assert_eq!(told(&desk), [(2, Some(1))], "{}", desk.view().diagnosis.reason);
 }
+
+#[test]
+fn a_master_that_loads_while_another_one_is_to_follow_it_is_not_asked_without_a_pause() {
+    let mut desk = Desk::new();
+    let now = desk.now;
+    desk.handle(Event::Leadership(Leadership::None));
+    desk.commit(|entry| {
+        let history = HistoryEntry {
+            id: "of another".to_owned(),
+            kind: Kind::Repair,
+            epoch: 0,
+            old_master: addr(2),
+            new_master: None,
+            cause: "TwoMasters".to_owned(),
+            reason: "it returned as a master".to_owned(),
+            outcome: Outcome::Running,
+            started_at: now,
+            finished_at: None,
+            leader: NodeId::new("b"),
+            write_gap_ms: None,
+            bytes_possibly_lost: None,
+            steps: Vec::new(),
+            ranking: Vec::new(),
+        };
+        entry.history_next += 1;
+        entry.saga = Some(Saga {
+            phase: Phase::Decided,
+            target: addr(2),
+            target_run_id: None,
+            deadline: None,
+            forced: false,
+            attempts: Vec::new(),
+            history,
+        });
+    });
+    desk.server(2).follows = None;
+    desk.server(1).mood = Mood::Loads;
+    desk.pass(5_000);
+    desk.lead();
+    // Every answer comes at once: who asks again for each of them never comes to rest.
+    desk.pass(2_000);
+    desk.server(1).mood = Mood::Serves;
+    desk.pass(3_000);
+    assert_eq!(told(&desk), [(2, Some(1))]);
+}

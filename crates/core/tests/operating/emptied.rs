@@ -428,3 +428,49 @@ fn one_that_has_the_data_comes_before_one_that_took_over_nothing_when_the_empty_
     desk.pass(5000);
     assert_eq!(desk.servers[&2].keys, 10);
 }
+
+#[test]
+fn replicas_are_asked_about_a_master_that_died_while_the_group_was_held_up() {
+    for later in (0..1000).step_by(50) {
+        let mut desk = Desk::with(Policy {
+            max_down_time: Duration::from_secs(1),
+            crash_down_time: Duration::from_millis(500),
+            ..Policy::default()
+        });
+        // There is something to be recorded, and it is not committed: the group waits a second after each try.
+        desk.committing = false;
+        for port in [1, 2, 3] {
+            desk.server(port).history = "another".to_owned();
+        }
+        desk.pass(1100 + later);
+        desk.committing = true;
+        // It has more, and has not said so yet.
+        desk.server(3).offset = 120;
+        desk.kill(1);
+        let killed = desk.now;
+        while desk.master() == 1 {
+            desk.pass(10);
+            let took = desk.now.since(killed);
+            assert!(took < Duration::from_millis(1700), "{took:?}, killed after {later} ms");
+        }
+        assert_eq!(desk.master(), 3, "killed after {later} ms");
+    }
+}
+
+#[test]
+fn an_old_master_that_loads_is_demoted_when_it_serves_although_another_replica_still_syncs() {
+    let policy = Policy { parallel_syncs: 2, ..Policy::default() };
+    let mut desk = Desk::with(policy);
+    desk.server(3).broken = true;
+    let old = desk.server(1);
+    old.life += 1;
+    old.mood = Mood::Loads;
+    desk.handle(Event::Ended { addr: addr(1) });
+    desk.pass(5000);
+    assert_eq!(desk.master(), 2);
+    assert!(desk.entry().saga.is_some(), "3 has no link to its new master yet");
+    desk.server(1).mood = Mood::Serves;
+    desk.pass(2000);
+    assert_eq!(desk.servers[&1].follows, Some(2));
+    assert!(desk.entry().saga.is_some());
+}

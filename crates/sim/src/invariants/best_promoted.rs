@@ -23,6 +23,8 @@ const READ_AFTER: Duration = Duration::from_millis(100);
 const ANSWERED_BEFORE: Duration = Duration::from_millis(250);
 /// What arrived at a replica in the last moment need not be known to the core.
 const NEWS: Duration = Duration::from_millis(25);
+/// The same of what a master that lost its data took since it was counted last.
+const EMPTIED_NEWS: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct BestPromoted {
@@ -109,7 +111,8 @@ impl BestPromoted {
         let rescues = emptied && kept > 0 && truth.servers[chosen].priority() > 0;
         if settled
             && !rescues
-            && let Err(why) = self.electable(&truth.servers[chosen], &truth.servers[master])
+            && let Err(why) =
+                self.electable(truth.now, &truth.servers[chosen], &truth.servers[master])
         {
             return Err(format!("{candidate} was elected, but {why}"));
         }
@@ -122,6 +125,8 @@ impl BestPromoted {
             .collect();
         let has: BTreeSet<Value> =
             truth.servers[chosen].data().iter().map(|kept| kept.value).collect();
+        // One that lost its data takes writes until it is replaced, and its copies have them.
+        let news = if emptied { EMPTIED_NEWS } else { NEWS };
         // What a master took after it had lost everything else is a little, and goes for the sake of the rest.
         for (other, server) in truth.servers.iter().enumerate() {
             let given_up = tried.iter().any(|attempt| attempt.addr == truth.addrs[other]);
@@ -138,7 +143,7 @@ impl BestPromoted {
             let more = server
                 .data()
                 .iter()
-                .filter(|kept| kept.at + NEWS < truth.now)
+                .filter(|kept| kept.at + news < truth.now)
                 .filter(|kept| lost_with.contains(&kept.value) && !has.contains(&kept.value))
                 .count();
             if more > 0 && !(emptied && server.data().len() <= kept) {
@@ -163,9 +168,11 @@ impl BestPromoted {
             })
     }
 
-    fn electable(&self, server: &Server, master: &Server) -> Result<(), String> {
-        // A master does not say what priority it would have as a replica.
-        if server.priority() == 0 && server.part() != Part::Master {
+    fn electable(&self, now: Time, server: &Server, master: &Server) -> Result<(), String> {
+        // Nobody is told that it was changed, and a master does not say what it would be as a replica.
+        let known =
+            server.part() != Part::Master && now.since(server.prioritised_at()) > HEARD_AFTER;
+        if server.priority() == 0 && known {
             return Err("its priority is 0".to_owned());
         }
         if !server.synced() {
@@ -195,6 +202,7 @@ impl BestPromoted {
         let newest = server.replid() == self.newest || server.second_replid() == Some(self.newest);
         newest
             && server.priority() > 0
+            && now.since(server.prioritised_at()) > HEARD_AFTER
             && server.synced()
             && server.running() == Running::Up
             && now.since(server.running_since()) > HEARD_AFTER

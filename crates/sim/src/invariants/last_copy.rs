@@ -9,6 +9,8 @@ use crate::model_redis::Running;
 
 /// How old the leader's picture of the recorded master may be when a command is written: the decision has to be committed.
 const PICTURE_AGE_MAX: Duration = Duration::from_secs(2);
+/// A server that every node has reached for so long was read by them.
+const SEEN_AFTER: Duration = Duration::from_millis(100);
 /// How long a master without its data is not followed for the sake of those who may have it: `empty_wait`.
 const EMPTY_WAIT: Duration = Duration::from_secs(60);
 
@@ -47,7 +49,12 @@ pub(crate) fn observe(seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> 
         .iter()
         .any(|other| other.addr() != *addr && other.addr() != master && other.data().len() >= kept);
     let waited = truth.now.since(of.running_since()) >= EMPTY_WAIT;
-    if lost && !spare && !waited && of.life() > 0 {
+    // What nobody can see since it is so, nobody can go by.
+    let seen = truth
+        .index(master)
+        .and_then(|index| truth.sight.by_all(index, truth.now))
+        .is_some_and(|long| long > SEEN_AFTER);
+    if lost && seen && !spare && !waited && of.life() > 0 {
         return Err(format!(
             "{addr} has {kept} writes and is told to follow {master}, which has {}",
             of.data().len()

@@ -67,6 +67,11 @@ impl Server {
         self.running == Running::Up && !self.loading && !self.refusing && !self.slow
     }
 
+    /// Since when its priority is this one.
+    pub fn prioritised_at(&self) -> Time {
+        self.prioritised_at
+    }
+
     /// How many replicas are good enough for the writes that depend on them, as it counted last.
     pub fn good_replicas(&self) -> u32 {
         self.good_replicas

@@ -21,7 +21,8 @@ impl World {
             Ailment::Save => server.running() == Running::Up && !server.loading(),
             Ailment::Refuse => runs && !server.refusing(),
             Ailment::Listen => runs && server.refusing(),
-            Ailment::BreakDisk => runs && !server.misconfigured(),
+            // One that reads its data has not tried to save anything yet.
+            Ailment::BreakDisk => runs && !server.misconfigured() && !server.loading(),
             Ailment::MendDisk => runs && server.misconfigured(),
             Ailment::Slow { ms } => runs && server.slow_by() != Duration::from_millis(ms),
             Ailment::Prioritise { priority } => server.priority() != priority,
@@ -48,7 +49,7 @@ impl World {
                 server.set_slow_by(Duration::from_millis(ms), &mut out);
                 self.effects(whom, out);
             }
-            Ailment::Prioritise { priority } => server.set_priority(priority),
+            Ailment::Prioritise { priority } => server.set_priority(self.now, priority),
             Ailment::Lag { to, ms } => {
                 self.network.set_extra(whom, to, Duration::from_millis(ms));
             }

@@ -13,7 +13,7 @@ use crate::notice::What;
 use crate::policy::Policy;
 use crate::record::Outcome;
 use crate::time::Time;
-use crate::view::State;
+use crate::view::{How, State};
 use crate::watch::Watch;
 
 /// The other replicas on their way to the new master.
@@ -110,6 +110,8 @@ impl Group {
                 .iter()
                 .filter(|(addr, watch)| **addr != self.entry.master && watch.state() != State::Down)
                 .filter(|(_, watch)| watch.last_reply().is_some())
+                // One that reads its data refuses; it is called when it serves, and would count as failed until then.
+                .filter(|(_, watch)| watch.how() != How::Loading)
                 // One that was never seen attached may be somebody else's master, and so may one that was given the
                 // address of another.
                 .filter(|(addr, _)| {
