@@ -13,11 +13,13 @@
 mod draft;
 mod error;
 mod file;
+mod hooks;
 mod listen;
 mod raft;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,10 +32,12 @@ use failover_core::policy::{GROUP_NAME_BYTES_MAX, GROUPS_MAX, INSTANCES_PER_GROU
 pub(crate) use draft::{Draft, Given};
 pub use error::{ConfigError, Origin};
 pub(crate) use file::read as read_file;
+pub use hooks::{ScriptLimits, Scripts, WEBHOOKS_MAX, WebhookConfig};
 pub use listen::ListenAddr;
 pub use raft::RaftConfig;
 pub use secrecy::{ExposeSecret, SecretString};
-pub(crate) use settings::{SECTIONS, Setting, Value};
+pub(crate) use settings::{SECTIONS, Setting};
+pub(crate) use value::Value;
 
 /// Longest `failover_timeout`: a longer one would be a setting that never acts.
 const FAILOVER_TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
@@ -71,6 +75,12 @@ pub struct Config {
     pub policy: Policy,
     /// How instances are logged in to, where a group has no credentials of its own.
     pub credentials: Credentials,
+    /// What is run when something happens to a group that has no scripts of its own.
+    pub scripts: Scripts,
+    /// What holds for all scripts.
+    pub script_limits: ScriptLimits,
+    /// Services that are told by HTTP what happens.
+    pub webhooks: Vec<WebhookConfig>,
     /// How nodes agree.
     pub broker: BrokerKind,
     /// What all nodes know and nobody else; `None`: nodes do not prove to each other who they are.
@@ -101,6 +111,8 @@ pub struct GroupConfig {
     pub credentials: Option<Credentials>,
     /// Instead of [`Config::policy`].
     pub policy: Option<Policy>,
+    /// Instead of [`Config::scripts`].
+    pub scripts: Option<Scripts>,
 }
 
 /// How an instance is logged in to.
@@ -204,6 +216,9 @@ impl Default for Config {
             groups: Vec::new(),
             policy: Policy::default(),
             credentials: Credentials::default(),
+            scripts: Scripts::default(),
+            script_limits: ScriptLimits::default(),
+            webhooks: Vec::new(),
             broker: BrokerKind::default(),
             cluster_secret: None,
             cluster_open: false,
@@ -266,6 +281,7 @@ impl Config {
                 Problem::of_policy(Some(index), format!("group \"{}\": {message}", group.name))
             })?;
         }
+        self.check_hooks()?;
         self.check_instances()
     }
 
@@ -395,6 +411,7 @@ impl GroupConfig {
             replicas: Vec::new(),
             credentials: None,
             policy: None,
+            scripts: None,
         }
     }
 }

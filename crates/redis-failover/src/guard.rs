@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use failover_core::addr::Addr;
 use failover_core::event::{Answer, Event, GroupSpec, RefusalCode, Request};
 use failover_core::fleet::{Fleet, Policies};
 use failover_core::node::{GroupName, NodeId};
 use failover_core::notice::Notice;
-use failover_core::record::GivenRule;
+use failover_core::record::{GivenRule, HookEvent};
 use failover_core::time::Time;
 use failover_core::view::GroupView;
 use tokio::net::TcpListener;
@@ -20,7 +21,9 @@ use crate::config::{BrokerKind, Config, ConfigError, Credentials, ListenAddr, Sa
 use crate::doctor::Doctor;
 use crate::driver::{Driver, FIRST_REQUEST, Logins};
 use crate::events::Events;
-use crate::hooks::{FailoverPlan, HandlerError, Hooks, MasterChange, Verdict};
+use crate::hooks::{
+    self, Desk, FailoverPlan, HandlerError, HookCall, HookView, Hooks, MasterChange, Verdict,
+};
 use crate::http;
 use crate::member::{self, Member, Surroundings};
 use crate::redis::Login;
@@ -30,6 +33,9 @@ use crate::shown::Shown;
 
 /// Notices that a slow subscriber may be behind before it loses the oldest.
 const NOTICES_MAX: usize = 1024;
+
+/// How long `stop` waits for hooks that are being told.
+const HOOKS_STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the program could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +55,9 @@ pub enum StartError {
     /// What is stored cannot be read or written, or is another node's.
     #[error("{0}")]
     Store(String),
+    /// Scripts or webhooks cannot be set up.
+    #[error("{0}")]
+    Hooks(String),
     /// The configured groups were refused.
     #[error("the configured groups were refused: {0}")]
     Groups(String),
@@ -109,8 +118,9 @@ impl Builder {
         self
     }
 
-    /// Registers a handler that is told when a master was replaced: verified, recorded, and already shown to whoever
-    /// asks.
+    /// Registers a handler that is told on the leader when a master was replaced, by a failover, a switchover or by hand:
+    /// verified, recorded, and already shown to whoever asks. It is [`Builder::on`] for these; a host that has to know on
+    /// every node subscribes.
     #[must_use]
     pub fn after_failover<F, Fut>(mut self, handler: F) -> Self
     where
@@ -118,6 +128,23 @@ impl Builder {
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
         self.hooks.add_after(handler);
+        self
+    }
+
+    /// Registers a handler that is told on the leader when something happened.
+    ///
+    /// At least once: an error, a panic or a time-out of 60 s is logged and the handler told again, after 1 s, 2 s, 4 s
+    /// and so on up to every 5 minutes, for a day. What this node cannot tell the next leader does, and when the leader
+    /// changes in between both may: [`HookCall::id`] is the same then. Of one group a handler is told one thing at a time
+    /// and first in order; another try may come after something newer, which [`HookCall::epoch`] shows. No handler delays
+    /// a failover or another handler.
+    #[must_use]
+    pub fn on<F, Fut>(mut self, events: impl IntoIterator<Item = HookEvent>, handler: F) -> Self
+    where
+        F: Fn(HookCall) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.hooks.add(events, handler);
         self
     }
 
@@ -132,9 +159,10 @@ impl Builder {
     /// # Errors
     /// When the settings do not fit together, or the address for HTTP cannot be listened on. Nothing goes on then.
     pub async fn start(self) -> Result<Guard, StartError> {
-        let Self { mut config, hooks, notices } = self;
+        let Self { mut config, mut hooks, notices } = self;
         config.validate()?;
         config.settle();
+        hooks.add_configured(&config).map_err(StartError::Hooks)?;
         let listener = match &config.addr {
             Some(addr) => Some(listen(addr).await?),
             None => None,
@@ -162,7 +190,19 @@ impl Builder {
         let Member { node, broker, heard, inbound, talk, cluster } = member;
         let Surroundings { clock, resolver, events, requests, stop } = around;
         let shown = Arc::new(Shown::new(node.clone(), broker.clone(), clock));
-        let (policies, logins) = (policies(&config)?, logins(&config)?);
+        let (mut policies, logins) = (policies(&config)?, logins(&config)?);
+        policies.told = hooks.wanted();
+        let (desk, work) = Desk::open(
+            hooks,
+            hooks::Surroundings {
+                node: node.clone(),
+                clock,
+                broker: broker.clone(),
+                events: events.clone(),
+                stop: stop.subscribe(),
+            },
+        );
+        tasks.push(tokio::spawn(work));
         let doctor = Doctor::new(clock, resolver.clone(), logins.clone(), policies.clone());
         let mut first = broker.first_events();
         match wanted {
@@ -187,7 +227,7 @@ impl Builder {
             inbound,
             talk,
             shown: Arc::clone(&shown),
-            hooks,
+            hooks: desk.clone(),
             notices: notices.clone(),
         };
         let (answered, answer) = oneshot::channel();
@@ -203,13 +243,14 @@ impl Builder {
             return Err(StartError::Groups(message));
         }
         if let Some(listener) = listener {
-            let state = http::Context::new(Arc::clone(&shown), requests.clone(), cluster, doctor);
+            let state = http::Context::new(Arc::clone(&shown), requests.clone(), cluster, doctor)
+                .with_hooks(desk.shown().clone());
             let mut stopped = stop.subscribe();
             tasks.push(tokio::spawn(http::serve(listener, state, async move {
                 let _ = stopped.wait_for(|stop| *stop).await;
             })));
         }
-        Ok(Guard { requests, shown, notices, stop, tasks, ended, http_addr })
+        Ok(Guard { requests, shown, desk, notices, stop, tasks, ended, http_addr })
     }
 }
 
@@ -218,6 +259,7 @@ impl Builder {
 pub struct Guard {
     requests: Requests,
     shown: Arc<Shown>,
+    desk: Desk,
     notices: broadcast::Sender<Notice>,
     stop: Arc<watch::Sender<bool>>,
     tasks: Vec<JoinHandle<()>>,
@@ -312,6 +354,12 @@ impl Guard {
         self.notices.subscribe()
     }
 
+    /// Every hook of this node, and how it fares: handlers in the order of their registration, then scripts and
+    /// webhooks. The same as `GET /v1/hooks`.
+    pub fn hooks(&self) -> Vec<HookView> {
+        self.desk.shown().views()
+    }
+
     /// Where HTTP is served, with the real port.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http_addr
@@ -324,8 +372,10 @@ impl Guard {
         while ended.changed().await.is_ok() {}
     }
 
-    /// Stops, and returns when everything has ended. The servers stay as they are.
+    /// Stops, and returns when everything has ended. The servers stay as they are. Hooks that are being told, or are
+    /// to be for the first time, are waited for, at most 5 s.
     pub async fn stop(mut self) {
+        self.desk.finish(HOOKS_STOP_LIMIT).await;
         self.stop.send_replace(true);
         for task in self.tasks.drain(..) {
             let _ = task.await;

@@ -40,8 +40,9 @@ mod shown;
 mod talk;
 
 pub use failover_core as core;
+pub use failover_core::record::HookEvent;
 pub use guard::{Builder, Guard, Refused, StartError};
-pub use hooks::{FailoverPlan, HandlerError, MasterChange, Verdict};
+pub use hooks::{FailoverPlan, HandlerError, HookCall, HookView, MasterChange, Verdict};
 
 /// Compiles what the README shows.
 #[cfg(doctest)]
