@@ -108,6 +108,8 @@ pub struct Policy {
     pub election_grace: Duration,
     /// What another node said it sees counts for this long, from the moment it was asked.
     pub testimony_age_max: Duration,
+    /// But a master is only replaced on votes that are younger than this: one that came back since must not be.
+    pub vote_age_max: Duration,
     /// How long another node is waited for before it is asked again.
     pub testimony_timeout: Duration,
     /// The shortest pause between two questions to a node that does not see a master down yet; it grows with the time
@@ -166,6 +168,7 @@ impl Default for Policy {
             command_timeout: Duration::from_millis(250),
             election_grace: Duration::from_secs(2),
             testimony_age_max: Duration::from_secs(1),
+            vote_age_max: Duration::from_millis(200),
             testimony_timeout: Duration::from_millis(200),
             testimony_interval: Duration::from_millis(2),
             corroboration_timeout: Duration::from_millis(200),

@@ -140,7 +140,7 @@ impl Group {
     fn elect_and_vet(
         &mut self,
         ctx: &Context<'_>,
-        _token: Token,
+        token: Token,
         death: Death,
         (sign, seen, asked): (Time, Time, Time),
     ) -> Option<String> {
@@ -171,6 +171,10 @@ impl Group {
                 self.way_out(&election)
             ));
         };
+        if let Some(again_at) = self.votes_are_old(ctx, token, sign) {
+            self.work = Work::Hearing { seen, asked, again_at };
+            return Some("the other voters are asked whether the master is still down".to_owned());
+        }
         self.hold = None;
         let plan = self.plan(ctx, death, election, &candidate, (sign, seen));
         let deadline = ctx.now + self.policy.before_failover_timeout;

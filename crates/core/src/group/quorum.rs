@@ -293,6 +293,44 @@ impl Group {
         Agreement { missing: Some(missing), silent, again_at }
     }
 
+    /// Whether the votes against the master are so young that it can be replaced on them. If not, whoever said so longer ago
+    /// is asked once more, and the answer is when to look again.
+    ///
+    /// Votes that only explain why nothing is done may be older: a group that waits for a candidate for hours need not
+    /// ask everyone all the time.
+    pub(super) fn votes_are_old(
+        &mut self,
+        ctx: &Context<'_>,
+        token: Token,
+        sign: Time,
+    ) -> Option<Time> {
+        let quorum = self.policy.quorum_of(ctx.voters.len()).ok()?;
+        let old: Vec<&NodeId> = ctx
+            .voters
+            .iter()
+            .filter(|node| *node != ctx.me && self.says_dead(ctx, node, sign))
+            .filter(|node| {
+                let heard = self.peers.heard.get(*node);
+                heard.is_some_and(|heard| ctx.now.since(heard.asked_at) > self.policy.vote_age_max)
+            })
+            .collect();
+        let said = ctx.voters.iter().filter(|node| {
+            *node == ctx.me || (self.says_dead(ctx, node, sign) && !old.contains(node))
+        });
+        if said.count() >= quorum {
+            return None;
+        }
+        for node in old {
+            let asked = self.peers.asked.get(node);
+            if asked.is_none_or(|asked| *asked + self.policy.testimony_timeout <= ctx.now) {
+                self.peers.asked.insert(node.clone(), ctx.now);
+                let (node, group) = (node.clone(), self.name.clone());
+                self.actions.push_back(Action::AskPeer { node, group, token });
+            }
+        }
+        Some(ctx.now + self.policy.testimony_timeout)
+    }
+
     fn says_dead(&self, ctx: &Context<'_>, node: &NodeId, sign: Time) -> bool {
         self.peers.says_dead(node, &self.entry.master, sign, ctx.now, &self.policy)
     }

@@ -305,3 +305,35 @@ fn a_leader_that_is_cut_off_learns_from_the_replicas_that_its_master_began_anoth
     }
     assert_eq!(desk.promotions().first(), Some(&OTHER), "{}", desk.view().diagnosis.reason);
 }
+
+#[test]
+fn a_vote_that_is_half_a_second_old_is_asked_for_again_before_anybody_is_promoted() {
+    let mut desk = Desk::new();
+    // Nobody can take over at first: what the others say meanwhile explains why, and nothing is done upon it.
+    for port in [REPLICA, OTHER] {
+        desk.servers.insert(port, Server::Silent);
+    }
+    desk.servers.insert(MASTER, Server::Refuses);
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    desk.pass(3_500);
+    for voter in ["b", "c"] {
+        desk.testify(voter, 1, desk.now, Some(Death::Refusing));
+    }
+    // The master comes back where this node cannot see it, and a replica is found that could take over.
+    desk.asked.clear();
+    desk.pass(500);
+    desk.servers.insert(REPLICA, replica(down()));
+    desk.handle(Event::Ended { addr: addr(REPLICA) });
+    desk.pass(100);
+    assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]), "the votes are old");
+    assert!(desk.asked.contains(&node("b")) && desk.asked.contains(&node("c")));
+    assert!(desk.asked.len() <= 10, "no busy loop: {:?}", desk.asked);
+    for voter in ["b", "c"] {
+        desk.testify(voter, 1, desk.now, None);
+    }
+    desk.pass(100);
+    assert_eq!((desk.epoch(), desk.promotions()), (0, vec![]), "they see it");
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    desk.pass(10);
+    assert_eq!(desk.promotions(), [REPLICA], "{}", desk.view().diagnosis.reason);
+}

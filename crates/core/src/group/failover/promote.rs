@@ -153,11 +153,13 @@ impl Group {
             return true;
         }
         let agreement = self.agreement(ctx, token, sign);
+        let seen = if let Work::Hearing { seen, .. } = self.work { seen } else { ctx.now };
         let Some(missing) = agreement.missing else {
             self.veto = None;
-            return true;
+            let Some(again_at) = self.votes_are_old(ctx, token, sign) else { return true };
+            self.work = Work::Hearing { seen, asked: ctx.now, again_at };
+            return false;
         };
-        let seen = if let Work::Hearing { seen, .. } = self.work { seen } else { ctx.now };
         // Whoever sees it down only by its silence needs this long.
         let until = seen + self.policy.max_down_time + self.policy.corroboration_timeout;
         if ctx.now >= until {
