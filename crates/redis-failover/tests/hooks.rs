@@ -279,3 +279,52 @@ fn a_webhook_vetoes_and_one_that_hangs_does_not() {
     let shown = hook(&daemon, "hangs");
     assert!(shown["last_error"].as_str().is_some_and(|why| why.contains("in time")), "{shown}");
 }
+
+/// A service with a certificate of an authority that only this test knows.
+#[cfg(feature = "https")]
+#[test]
+fn a_webhook_over_tls_is_told_when_its_certificate_is_trusted() {
+    use std::sync::Arc;
+
+    use common::scenario::guard_by_file_with;
+
+    let mut group = Group::start(ServerKind::Redis, 1);
+    let signed =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(signed.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| {
+            builder
+                .with_no_client_auth()
+                .with_single_cert(vec![signed.cert.der().clone()], key.expect("a key"))
+        });
+    let server = Arc::new(server.expect("it can be served"));
+    let pager = Webhook::start_over(OK, move |stream, serve| {
+        let connection = rustls::ServerConnection::new(Arc::clone(&server)).expect("it is valid");
+        serve(&mut rustls::StreamOwned::new(connection, stream));
+    });
+    let dir = common::temporary_dir();
+    let authority = dir.path().join("authority.pem");
+    fs::write(&authority, signed.cert.pem()).expect("the directory is ours");
+    let name = group.master.addr();
+    let port = pager.addr().port();
+    let daemon = guard_by_file_with(
+        &format!(
+            "addr = '127.0.0.1:0'\nmasters = '{name}'\ncheck_interval = 100\n\
+             [[webhook]]\nname = 'trusted'\nurl = 'https://localhost:{port}/'\nevents = ['after_failover']\n\
+             [[webhook]]\nname = 'stranger'\nurl = 'https://127.0.0.1:{port}/'\nevents = ['after_failover']\n"
+        ),
+        &[("SSL_CERT_FILE", &authority.display().to_string())],
+    );
+    wait_until_guarded(&daemon, &name, &group.addrs());
+    group.master.kill9();
+    assert_eq!(pager.wait_for("after_failover", 1)[0].json["old_master"], name);
+    wait_until("the name in the certificate is looked at", PATIENCE, || {
+        let shown = hook(&daemon, "stranger");
+        shown["last_error"].as_str().is_some_and(|why| why.contains("certificate")).then_some(())
+    });
+    assert_eq!(hook(&daemon, "trusted")["delivered"], 1);
+    assert_eq!(hook(&daemon, "stranger")["delivered"], 0);
+}
