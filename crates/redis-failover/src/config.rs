@@ -2,7 +2,7 @@
 //!
 //! A [`Config`] is built in code by a host that embeds the library, or read from a file
 //! ([`Config::from_file`]), or from flags, environment and file by the program
-//! ([`crate::cli::load`]). All ways end in the same validated struct.
+//! (the feature `cli`). All ways end in the same validated struct.
 //!
 //! `settings` names every setting once, for all sources; `file` reads TOML; `draft` lays the
 //! sources over each other; `error` says where a wrong value was written.
@@ -36,7 +36,9 @@ pub use hooks::{ScriptLimits, Scripts, WEBHOOKS_MAX, WebhookConfig};
 pub use listen::ListenAddr;
 pub use raft::RaftConfig;
 pub use secrecy::{ExposeSecret, SecretString};
-pub(crate) use settings::{SECTIONS, Setting};
+#[cfg(feature = "cli")]
+pub(crate) use settings::SECTIONS;
+pub(crate) use settings::Setting;
 pub(crate) use value::Value;
 
 /// Longest `failover_timeout`: a longer one would be a setting that never acts.
@@ -59,7 +61,7 @@ const FAILOVER_TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where HTTP is served; `None`: not at all.
+    /// Where HTTP is served; `None`: not at all, which is the default without the feature `http`.
     pub addr: Option<ListenAddr>,
     /// The name of this node in views, history and logs. With the broker `raft` it is the address of the node,
     /// whatever is written here.
@@ -209,7 +211,7 @@ pub(crate) struct Problem {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            addr: Some(ListenAddr::any(11000)),
+            addr: cfg!(feature = "http").then(|| ListenAddr::any(11000)),
             node: "local".to_owned(),
             masters: Vec::new(),
             masters_state: SavedState::default(),
@@ -271,6 +273,14 @@ impl Config {
 
     /// What [`Config::validate`] checks, with what is needed to find where it was written.
     pub(crate) fn check(&self) -> Result<(), Problem> {
+        if self.addr.is_some() && !cfg!(feature = "http") {
+            return Err(Problem {
+                group: None,
+                keys: vec!["addr"],
+                message: "addr is set, but this build serves no HTTP: it lacks the feature http"
+                    .to_owned(),
+            });
+        }
         self.check_broker()?;
         self.check_policy(&self.policy).map_err(|message| Problem::of_policy(None, message))?;
         for (index, group) in self.groups.iter().enumerate() {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use failover_core::addr::Addr;
-use failover_core::event::{Answer, Event, GroupSpec, RefusalCode, Request};
+use failover_core::event::{
+    Answer, Event, GroupSpec, RefusalCode, Replacement, Request, SWITCHOVER_TIMEOUTS,
+};
 use failover_core::fleet::{Fleet, Policies};
 use failover_core::node::{GroupName, NodeId};
 use failover_core::notice::Notice;
@@ -24,6 +26,7 @@ use crate::events::Events;
 use crate::hooks::{
     self, Desk, FailoverPlan, HandlerError, HookCall, HookView, Hooks, MasterChange, Verdict,
 };
+#[cfg(feature = "http")]
 use crate::http;
 use crate::member::{self, Member, Surroundings};
 use crate::redis::Login;
@@ -242,15 +245,31 @@ impl Builder {
         if let Ok(Answer::Refused { message, .. }) = answer.await {
             return Err(StartError::Groups(message));
         }
+        #[cfg(feature = "http")]
+        let http = http::Context::new(Arc::clone(&shown), requests.clone(), cluster, doctor)
+            .with_hooks(desk.shown().clone());
+        #[cfg(feature = "http")]
         if let Some(listener) = listener {
-            let state = http::Context::new(Arc::clone(&shown), requests.clone(), cluster, doctor)
-                .with_hooks(desk.shown().clone());
             let mut stopped = stop.subscribe();
-            tasks.push(tokio::spawn(http::serve(listener, state, async move {
+            tasks.push(tokio::spawn(http::serve(listener, http.clone(), async move {
                 let _ = stopped.wait_for(|stop| *stop).await;
             })));
         }
-        Ok(Guard { requests, shown, desk, notices, stop, tasks, ended, http_addr })
+        // Without it there is no listener, see `Config::validate`.
+        #[cfg(not(feature = "http"))]
+        drop((listener, cluster, doctor));
+        Ok(Guard {
+            requests,
+            shown,
+            desk,
+            notices,
+            stop,
+            tasks,
+            ended,
+            http_addr,
+            #[cfg(feature = "http")]
+            http,
+        })
     }
 }
 
@@ -265,6 +284,8 @@ pub struct Guard {
     tasks: Vec<JoinHandle<()>>,
     ended: watch::Receiver<()>,
     http_addr: Option<SocketAddr>,
+    #[cfg(feature = "http")]
+    http: http::Context,
 }
 
 impl Guard {
@@ -311,6 +332,48 @@ impl Guard {
     /// When there is no such group.
     pub async fn resume(&self, group: &GroupName) -> Result<(), Refused> {
         self.ask(Request::Resume(group.clone())).await
+    }
+
+    /// Replaces a healthy master without losing a write, by `to` or by the best replica; returns when that has ended or was
+    /// undone. Writes wait, for at most `timeout` (half a second to a minute) until the old master is demoted. With `dry_run`
+    /// nothing is done, and the plan is in the answer.
+    ///
+    /// # Errors
+    /// When it was refused; nothing was changed then, unless the code is [`RefusalCode::UnknownOutcome`].
+    pub async fn switchover(
+        &self,
+        group: &GroupName,
+        to: Option<Addr>,
+        timeout: Duration,
+        dry_run: bool,
+    ) -> Result<Replacement, Refused> {
+        if !SWITCHOVER_TIMEOUTS.contains(&timeout) {
+            let (least, most) = (SWITCHOVER_TIMEOUTS.start(), SWITCHOVER_TIMEOUTS.end());
+            let message = format!(
+                "the time-out of a switchover must be between {} and {} ms: writes may wait as long",
+                least.as_millis(),
+                most.as_millis()
+            );
+            return Err(Refused { code: RefusalCode::Refused, message });
+        }
+        let group = group.clone();
+        self.replace(Request::Switchover { group, to, timeout, dry_run }).await
+    }
+
+    /// Replaces a dead master at once, by `to` or by the best replica, and with `force` also one that is not down; returns
+    /// when that has ended. With `dry_run` nothing is done, and the plan is in the answer.
+    ///
+    /// # Errors
+    /// When it was refused; nothing was changed then, unless the code is [`RefusalCode::UnknownOutcome`].
+    pub async fn failover(
+        &self,
+        group: &GroupName,
+        to: Option<Addr>,
+        force: bool,
+        dry_run: bool,
+    ) -> Result<Replacement, Refused> {
+        let group = group.clone();
+        self.replace(Request::Failover { group, to, force, dry_run }).await
     }
 
     /// Forgets a replica that is gone for good. One that is still attached to its master would be found again at once.
@@ -360,6 +423,24 @@ impl Guard {
         self.desk.shown().views()
     }
 
+    /// What is served at [`Config::addr`], to be mounted into a server of the host: `/master` and everything below `/v1`.
+    /// It has no login of its own and can fail masters over.
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    pub fn router(&self) -> axum::Router {
+        http::router(self.http.clone())
+    }
+
+    /// The node that acts, as far as this one knows; `None` while nobody is known to.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.shown.leader()
+    }
+
+    /// The name of this node.
+    pub fn node(&self) -> NodeId {
+        self.shown.node().clone()
+    }
+
     /// Where HTTP is served, with the real port.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http_addr
@@ -379,6 +460,17 @@ impl Guard {
         self.stop.send_replace(true);
         for task in self.tasks.drain(..) {
             let _ = task.await;
+        }
+    }
+
+    async fn replace(&self, request: Request) -> Result<Replacement, Refused> {
+        match self.requests.ask(request).await {
+            Answer::Replaced(replaced) => Ok(*replaced),
+            Answer::Refused { code, message } => Err(Refused { code, message }),
+            Answer::Done => {
+                let message = "the answer says nothing of its end: read the history".to_owned();
+                Err(Refused { code: RefusalCode::UnknownOutcome, message })
+            }
         }
     }
 

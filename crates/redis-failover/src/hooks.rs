@@ -32,6 +32,7 @@ pub use call::HookCall;
 pub(crate) use desk::{Desk, Surroundings};
 use script::{Script, ScriptKind};
 pub use shown::HookView;
+#[cfg(feature = "http")]
 pub(crate) use shown::Shown;
 use webhook::Webhook;
 
