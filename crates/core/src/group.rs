@@ -11,11 +11,12 @@ use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{CommandId, CommandResult, ProbeSeq, Probed};
 use crate::fleet::Owners;
+use crate::mutation::Mutation;
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::What;
 use crate::policy::Policy;
 use crate::record::outbox::Told;
-use crate::record::{GroupEntry, Kind, Revision, Status, Step};
+use crate::record::{GroupEntry, Kind, Revision, Step};
 use crate::time::Time;
 use crate::watch::{Death, Watch};
 
@@ -312,12 +313,6 @@ impl Group {
         self.step(ctx);
     }
 
-    /// The handlers were asked.
-    pub fn vetted(&mut self, ctx: &Context<'_>, id: CommandId, veto: Option<String>) {
-        self.vetting_ended(ctx, id, veto);
-        self.step(ctx);
-    }
-
     /// Time passed. Spurious calls are harmless.
     pub fn handle_timeout(&mut self, ctx: &Context<'_>) {
         let mut changed = false;
@@ -355,6 +350,9 @@ impl Group {
 
     /// Silence of a time in which this node stood still proves nothing.
     pub fn discard(&mut self, now: Time, stalled: Duration) {
+        if self.policy.has(Mutation::StallsIgnored) {
+            return;
+        }
         for watch in self.watches.values_mut() {
             watch.discard(stalled, now, &self.policy);
         }
@@ -436,8 +434,8 @@ impl Group {
         if self.again.is_none() && self.drive_leaving(ctx, token) {
             return None;
         }
-        if let Status::Halted { reason, .. } = &self.entry.status {
-            return Some(format!("the group is halted until it is resumed: {reason}"));
+        if let Some(why) = self.keep_halted(ctx, token) {
+            return Some(why);
         }
         if let Some((_, why)) = &self.again {
             return Some(why.clone());

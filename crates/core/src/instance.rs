@@ -52,6 +52,9 @@ pub struct Facts {
     pub replication_id: Option<ReplicationId>,
     /// The history it was on before its last promotion.
     pub second_replication_id: Option<ReplicationId>,
+    /// How far it was in that one when it left it; `None` where it does not say.
+    #[serde(default)]
+    pub second_offset: Option<u64>,
     /// How far it is in that history, in bytes (LedisDB: log entries).
     pub offset: u64,
     /// Lower is preferred, 0 is never promoted.

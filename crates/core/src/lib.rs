@@ -55,6 +55,7 @@ pub mod event;
 pub mod fleet;
 pub mod group;
 pub mod instance;
+pub mod mutation;
 pub mod node;
 pub mod notice;
 pub mod policy;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::Addr;
 use crate::instance::MinReplicas;
+use crate::mutation::Mutation;
 use crate::record::Rule;
 
 /// What happens to a group after a failover failed that had changed something.
@@ -144,6 +145,9 @@ pub struct Policy {
     pub removal_timeout: Duration,
     /// After three failovers within this time every dead master is waited for `max_down_time`.
     pub flapping_window: Duration,
+    /// A mistake that is made on purpose.
+    #[cfg(feature = "mutations")]
+    pub mutation: Option<Mutation>,
 }
 
 impl Default for Policy {
@@ -185,6 +189,8 @@ impl Default for Policy {
             empty_wait: Duration::from_secs(60),
             removal_timeout: Duration::from_secs(10),
             flapping_window: Duration::from_secs(60),
+            #[cfg(feature = "mutations")]
+            mutation: None,
         }
     }
 }
@@ -218,6 +224,18 @@ const PAUSE_DOUBLINGS_MAX: u32 = 6;
 pub const STEPS_MAX: usize = 256;
 
 impl Policy {
+    /// Whether this mistake is made on purpose.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    /// Whether this mistake is made on purpose: never, in this build.
+    #[cfg(not(feature = "mutations"))]
+    pub(crate) const fn has(&self, _: Mutation) -> bool {
+        false
+    }
+
     /// Checks the settings against each other.
     ///
     /// # Errors
@@ -297,6 +315,7 @@ impl Policy {
     /// When the quorum that was set is larger than the membership: it could never be reached.
     pub fn quorum_of(&self, voters: usize) -> Result<usize, String> {
         match self.quorum {
+            0 if self.has(Mutation::QuorumTooLow) => Ok((voters / 2).max(1)),
             0 => Ok(voters / 2 + 1),
             set if set <= voters => Ok(set),
             set => Err(format!(

@@ -27,6 +27,7 @@ pub(crate) fn master(asked_at: Time) -> Facts {
         role: Role::Master { replicas: Vec::new() },
         replication_id: Some(id("h")),
         second_replication_id: None,
+        second_offset: None,
         offset: 100,
         priority: 100,
         ping_period_secs: None,

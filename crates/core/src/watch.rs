@@ -152,6 +152,11 @@ impl Watch {
         self.trouble.is_some_and(|trouble| trouble.away)
     }
 
+    /// Whether the last attempt to reach it got no answer from its host.
+    pub fn unreached(&self) -> bool {
+        self.trouble.is_some_and(|trouble| trouble.unreached)
+    }
+
     /// Whether it was away since it was last seen as a replica.
     pub fn returned(&self) -> bool {
         self.returned
@@ -258,7 +263,7 @@ impl Watch {
                 true
             }
             Probed::Unreachable(why) => {
-                self.fail(asked_at.unwrap_or(now), How::Silent, why);
+                self.fail(asked_at.unwrap_or(now), How::Silent, why).unreached = true;
                 self.reconnect_later(now, policy);
                 true
             }
@@ -279,6 +284,7 @@ impl Watch {
                 trouble.not_before = trouble.not_before.max(now + policy.corroboration_timeout);
             }
             trouble.accepted = true;
+            trouble.unreached = false;
             trouble.refused = None;
             if self.how == How::Refusing {
                 self.how = How::Silent;
@@ -494,6 +500,13 @@ impl Watch {
             self.keys = Some((keys, facts.asked_at));
         }
         let changed = self.facts.as_ref().is_none_or(|before| !before.same_standing(&facts));
+        if self.keys.is_some_and(|(_, asked_at)| asked_at < facts.asked_at)
+            && self.facts.as_ref().is_some_and(|before| is_replaced(before, &facts))
+        {
+            // The count is of data that are gone. It is told on a new connection.
+            self.next_probe = now;
+            self.next_fresh = true;
+        }
         if changed {
             self.standing_since = now;
         }
@@ -530,6 +543,7 @@ impl Watch {
             since,
             refused: None,
             accepted: false,
+            unreached: false,
             tried_fresh: false,
             away: false,
             not_before: Time::ZERO,
@@ -568,6 +582,12 @@ impl Watch {
         let past = (from + interval - phase % interval) % interval;
         Time::from_micros(from + interval - past)
     }
+}
+
+/// Whether an instance has other data than it had, and not those and more.
+fn is_replaced(before: &Facts, after: &Facts) -> bool {
+    after.replication_id != before.replication_id
+        && after.second_replication_id != before.replication_id
 }
 
 /// When a probe without a reply becomes silence that is looked into.

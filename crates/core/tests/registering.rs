@@ -113,6 +113,7 @@ impl Desk {
                         self.histories.get(&addr).copied().unwrap_or("h").into(),
                     )),
                     second_replication_id: None,
+                    second_offset: None,
                     offset: 1,
                     priority: 100,
                     ping_period_secs: None,

@@ -208,6 +208,7 @@ impl Desk {
             },
             replication_id: Some(ReplicationId("h".into())),
             second_replication_id: None,
+            second_offset: None,
             offset: server.offset,
             priority: 100,
             ping_period_secs: Some(10),

@@ -16,20 +16,25 @@
 
 use std::time::Duration;
 
+use failover_core::mutation::Mutation;
 use failover_core::policy::Policy;
 
 pub mod clients;
+pub mod deed;
 pub mod faults;
 pub mod invariants;
 mod journal;
 mod model_broker;
 pub mod model_redis;
 mod network;
+pub mod operations;
+pub mod scenario;
 mod shell;
 pub mod world;
 
 pub use shell::Wrong;
 
+use deed::Timed;
 use invariants::Violation;
 use world::{Counts, World};
 
@@ -42,8 +47,8 @@ const PEACE: Duration = Duration::from_secs(5);
 /// What a run is like.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// For how many virtual minutes faults happen.
-    pub minutes: u64,
+    /// For how long, in virtual time, faults happen.
+    pub faults_for: Duration,
     /// Whether the readable lines are kept.
     pub journal: bool,
     /// The rules for the group; absent: drawn from the seed, or the defaults.
@@ -54,11 +59,24 @@ pub struct Options {
     pub draw: bool,
     /// A mistake that the driver makes on purpose.
     pub wrong: Option<Wrong>,
+    /// A mistake that the core makes on purpose.
+    pub mutation: Option<Mutation>,
+    /// What is done, in the place of what would be drawn.
+    pub deeds: Option<Vec<Timed>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { minutes: 10, journal: false, policy: None, nodes: None, draw: true, wrong: None }
+        Self {
+            faults_for: Duration::from_secs(600),
+            mutation: None,
+            journal: false,
+            policy: None,
+            nodes: None,
+            draw: true,
+            wrong: None,
+            deeds: None,
+        }
     }
 }
 
@@ -71,8 +89,12 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// What was counted.
     pub counts: Counts,
+    /// What was done in it.
+    pub deeds: Vec<Timed>,
     /// How much virtual time passed.
     pub time: Duration,
+    /// What changed in the record and on the servers, without times.
+    pub trace: Vec<String>,
     /// The readable lines, when they were wanted.
     pub journal: Vec<String>,
 }
@@ -82,14 +104,16 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
     let mut world = World::new(seed, options);
     world.run_for(PEACE);
     world.begin_troubles();
-    world.run_for(Duration::from_secs(options.minutes * 60));
+    world.run_for(options.faults_for);
     world.end_troubles();
     world.require_settled();
     Outcome {
         seed,
         violation: world.violation().cloned(),
         counts: world.counts(),
+        deeds: world.deeds().to_vec(),
         time: world.age(),
+        trace: world.trace().to_vec(),
         journal: world.into_journal(),
     }
 }

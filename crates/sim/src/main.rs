@@ -1,122 +1,116 @@
-//! `failover-sim`: runs seeds, prints what failed. Exit status 0: all held; 2: bad flag; 3: something was found.
+//! `failover-sim`: runs seeds, prints what failed. Exit status 0: all held; 2: bad flag or file; 3: something was found.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use failover_core::mutation::Mutation;
 use failover_sim::invariants::ALL;
-use failover_sim::{Options, Outcome, run};
+use failover_sim::scenario::{SCENARIO_BYTES_MAX, Scenario};
+use failover_sim::{Options, Outcome, Wrong, run};
 
-const USAGE: &str = "\
-usage: failover-sim --seed N [--minutes M]
-       failover-sim --seeds N [--from N] [--minutes M] [--jobs N]
-       failover-sim --list
+mod wish;
 
-  --seed N      run one seed and print its journal
-  --seeds N     run N seeds, print the smallest one that fails
-  --from N      the first of them (default 0)
-  --minutes M   virtual minutes with faults, per seed (default 10)
-  --jobs N      seeds at the same time (default: all cores)
-  --list        print the invariants";
+use wish::{Mistake, USAGE, What, Wish};
 
-/// What is to be done.
-enum Wish {
-    List,
-    One { seed: u64, minutes: u64 },
-    Many { from: u64, seeds: u64, minutes: u64, jobs: usize },
-    Help,
-}
+/// How often a failing run is tried with less in it.
+const SHRINK_TRIES: u32 = 500;
 
 fn main() -> ExitCode {
-    let wish = match wish(std::env::args().skip(1)) {
+    let wish = match wish::read(std::env::args().skip(1)) {
         Ok(wish) => wish,
-        Err(why) => {
-            eprintln!("failover-sim: {why}\n{USAGE}");
-            return ExitCode::from(2);
-        }
+        Err(why) => return refuse(&format!("{why}\n{USAGE}")),
     };
     let mut out = std::io::stdout().lock();
     // A reader that has seen enough is no failure of ours.
     let mut say = |line: &str| {
         let _ = writeln!(out, "{line}");
     };
-    match wish {
-        Wish::Help => {
+    let options = options(&wish);
+    match &wish.what {
+        What::Help => {
             say(USAGE);
             ExitCode::SUCCESS
         }
-        Wish::List => {
-            for (name, says) in ALL {
-                say(&format!("{name:<15} {says}"));
-            }
+        What::List => {
+            list(&mut say);
             ExitCode::SUCCESS
         }
-        Wish::One { seed, minutes } => {
-            let outcome = run(seed, &Options { minutes, journal: true, ..Options::default() });
+        What::One { seed } => {
+            let outcome = run(*seed, &Options { journal: true, ..options.clone() });
             for line in &outcome.journal {
                 say(line);
             }
-            verdict(&[outcome], &mut say)
+            verdict(&[outcome], &options, wish.shrink, &mut say)
         }
-        Wish::Many { from, seeds, minutes, jobs } => {
-            let outcomes = run_many(from, seeds, minutes, jobs);
-            verdict(&outcomes, &mut say)
+        What::Many { from, seeds, jobs } => {
+            let outcomes = run_many(*from, *seeds, *jobs, &options);
+            verdict(&outcomes, &options, wish.shrink, &mut say)
         }
+        What::Scenario(path) => match read(path).and_then(|text| Scenario::parse(&text)) {
+            Err(why) => refuse(&format!("{path}: {why}")),
+            Ok(scenario) => replay(&scenario, wish.shrink, &mut say),
+        },
     }
 }
 
-/// Reads the flags, as `--flag value` or `--flag=value`.
-fn wish(mut args: impl Iterator<Item = String>) -> Result<Wish, String> {
-    let (mut seed, mut seeds, mut from, mut minutes, mut jobs) = (None, None, None, None, None);
-    let mut list = false;
-    while let Some(arg) = args.next() {
-        let (flag, value) = match arg.split_once('=') {
-            Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
-            None => (arg, None),
-        };
-        let place = match flag.as_str() {
-            "--help" | "-h" => return Ok(Wish::Help),
-            "--list" => {
-                list = true;
-                continue;
-            }
-            "--seed" => &mut seed,
-            "--seeds" => &mut seeds,
-            "--from" => &mut from,
-            "--minutes" => &mut minutes,
-            "--jobs" => &mut jobs,
-            other => return Err(format!("there is no flag {other}")),
-        };
-        let value =
-            value.or_else(|| args.next()).ok_or_else(|| format!("{flag} wants a number"))?;
-        let number: u64 =
-            value.parse().map_err(|_| format!("{flag} wants a number, not {value:?}"))?;
-        *place = Some(number);
+fn refuse(why: &str) -> ExitCode {
+    eprintln!("failover-sim: {why}");
+    ExitCode::from(2)
+}
+
+fn options(wish: &Wish) -> Options {
+    let (mutation, wrong) = match wish.mistake {
+        Some(Mistake::OfTheCore(mutation)) => (Some(mutation), None),
+        Some(Mistake::OfTheDriver(wrong)) => (None, Some(wrong)),
+        None => (None, None),
+    };
+    let faults_for = Duration::from_secs(wish.minutes * 60);
+    Options { faults_for, mutation, wrong, ..Options::default() }
+}
+
+fn list(say: &mut impl FnMut(&str)) {
+    say("invariants:");
+    for (name, says) in ALL {
+        say(&format!("  {name:<15} {says}"));
     }
-    let minutes = minutes.unwrap_or(10);
-    if minutes == 0 || minutes > 1_000_000 {
-        return Err("--minutes must be between 1 and 1000000".to_owned());
+    say("mutations, each of which an invariant must catch:");
+    let names = Mutation::ALL.into_iter().map(Mutation::name);
+    for name in names.chain(Wrong::ALL.into_iter().map(Wrong::name)) {
+        say(&format!("  {name}"));
     }
-    match (list, seed, seeds) {
-        (true, None, None) => Ok(Wish::List),
-        (false, Some(seed), None) => Ok(Wish::One { seed, minutes }),
-        (false, None, Some(0)) => Err("--seeds must be at least 1".to_owned()),
-        (false, None, Some(seeds)) => {
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            let jobs = jobs.map_or(cores, |jobs| usize::try_from(jobs).unwrap_or(usize::MAX));
-            if jobs == 0 || jobs > 1024 {
-                return Err("--jobs must be between 1 and 1024".to_owned());
-            }
-            Ok(Wish::Many { from: from.unwrap_or(0), seeds, minutes, jobs })
-        }
-        _ => Err("one of --seed, --seeds and --list is wanted".to_owned()),
+}
+
+fn read(path: &str) -> Result<String, String> {
+    let bytes = std::fs::metadata(path).map_err(|why| why.to_string())?.len();
+    if usize::try_from(bytes).is_ok_and(|bytes| bytes <= SCENARIO_BYTES_MAX) {
+        std::fs::read_to_string(path).map_err(|why| why.to_string())
+    } else {
+        Err(format!("it has {bytes} bytes, more than {SCENARIO_BYTES_MAX}"))
     }
+}
+
+/// Runs what a file says.
+fn replay(scenario: &Scenario, shrink: bool, say: &mut impl FnMut(&str)) -> ExitCode {
+    let outcome = scenario.run(true);
+    for line in &outcome.journal {
+        say(line);
+    }
+    let faults_for = scenario.faults_for;
+    let options = Options { faults_for, mutation: scenario.mutation, ..Options::default() };
+    let differs = !scenario.trace.is_empty() && scenario.trace != outcome.trace;
+    let code = verdict(&[outcome], &options, shrink, say);
+    if differs {
+        say("FAILED the trace is not the one that the file expects");
+        return ExitCode::from(3);
+    }
+    code
 }
 
 /// Runs many seeds; stops handing out new ones when one failed.
-fn run_many(from: u64, seeds: u64, minutes: u64, jobs: usize) -> Vec<Outcome> {
-    let options = Options { minutes, ..Options::default() };
+fn run_many(from: u64, seeds: u64, jobs: usize, options: &Options) -> Vec<Outcome> {
     let next = AtomicU64::new(0);
     let end = AtomicU64::new(seeds);
     let outcomes = Mutex::new(Vec::new());
@@ -128,10 +122,13 @@ fn run_many(from: u64, seeds: u64, minutes: u64, jobs: usize) -> Vec<Outcome> {
                     if nth >= end.load(Ordering::Relaxed) {
                         return;
                     }
-                    let outcome = run(from.wrapping_add(nth), &options);
+                    let mut outcome = run(from.wrapping_add(nth), options);
                     if outcome.violation.is_some() {
                         // Smaller ones are still finished, so that the smallest is reported.
                         end.fetch_min(nth, Ordering::Relaxed);
+                    } else {
+                        // Of those that held, only sums are wanted.
+                        (outcome.deeds, outcome.trace) = (Vec::new(), Vec::new());
                     }
                     outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
                 }
@@ -141,22 +138,35 @@ fn run_many(from: u64, seeds: u64, minutes: u64, jobs: usize) -> Vec<Outcome> {
     outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn verdict(outcomes: &[Outcome], say: &mut impl FnMut(&str)) -> ExitCode {
+fn verdict(
+    outcomes: &[Outcome],
+    options: &Options,
+    shrink: bool,
+    say: &mut impl FnMut(&str),
+) -> ExitCode {
     let failed = outcomes
         .iter()
-        .filter_map(|outcome| outcome.violation.as_ref().map(|violation| (outcome.seed, violation)))
-        .min_by_key(|(seed, _)| *seed);
-    if let Some((seed, violation)) = failed {
-        say(&format!(
-            "FAILED seed={seed} invariant={} at={}: {}",
-            violation.invariant, violation.at, violation.sentence
-        ));
+        .filter_map(|outcome| outcome.violation.as_ref().map(|violation| (outcome, violation)))
+        .min_by_key(|(outcome, _)| outcome.seed);
+    if let Some((outcome, violation)) = failed {
+        let failure = format!(
+            "FAILED seed={} invariant={} at={}: {}",
+            outcome.seed, violation.invariant, violation.at, violation.sentence
+        );
+        if shrink {
+            // Shrinking takes its time; who waits knows already what for.
+            say(&failure);
+            let scenario = Scenario::of(outcome, options);
+            say(&scenario.shrink(violation.invariant, SHRINK_TRIES).print());
+        }
+        say(&failure);
         return ExitCode::from(3);
     }
     let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
     let hours = outcomes.iter().map(|outcome| outcome.time.as_secs_f64()).sum::<f64>() / 3600.0;
     say(&format!(
-        "{} promotions, {} halts, {} acknowledged writes, {} events",
+        "{} operations, {} promotions, {} halts, {} acknowledged writes, {} events",
+        sum(|outcome| outcome.counts.operations),
         sum(|outcome| outcome.counts.promotions),
         sum(|outcome| outcome.counts.halts),
         sum(|outcome| outcome.counts.acknowledged),

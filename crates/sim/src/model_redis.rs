@@ -233,6 +233,17 @@ impl Server {
         }
     }
 
+    /// Somebody types a command.
+    pub(crate) fn by_hand(
+        &mut self,
+        now: Time,
+        command: &Command,
+        fresh_id: u64,
+        out: &mut Vec<Effect>,
+    ) {
+        self.obey(now, command, 0, fresh_id, out);
+    }
+
     /// What a server does once a second by itself.
     pub(crate) fn cron(&mut self, now: Time, out: &mut Vec<Effect>) {
         if self.running != Running::Up {

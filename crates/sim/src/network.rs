@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use failover_core::time::Time;
 use fastrand::Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::model_redis::Conn;
 
@@ -12,7 +13,8 @@ use crate::model_redis::Conn;
 const REMEMBERED_MAX: usize = 64;
 
 /// Where something is sent from or arrives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Place {
     /// A node, by its number.
     Node(usize),

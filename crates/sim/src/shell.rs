@@ -19,6 +19,10 @@ use crate::model_redis::{Conn, Message, Reply};
 
 /// A connection whose last reply is older than this is asked again before anything is changed over it.
 const WARM: Duration = Duration::from_millis(200);
+/// How long the host of a server is waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a fresh connection may stay silent until another one is opened in its place.
+const FRESH_AGE_MAX: Duration = Duration::from_millis(1500);
 /// The question that only warms a connection.
 const WARMING: ProbeSeq = 0;
 
@@ -39,6 +43,36 @@ pub enum Wrong {
     RepeatProbes,
     /// It tells the core nothing any more when the faults have ended.
     TurnDeaf,
+    /// It sends commands although somebody else leads by now.
+    IgnoreLease,
+}
+
+impl Wrong {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::SkipCommit,
+        Self::PromoteTwice,
+        Self::RefuseFollow,
+        Self::TurnOffsets,
+        Self::CommandHalted,
+        Self::RepeatProbes,
+        Self::TurnDeaf,
+        Self::IgnoreLease,
+    ];
+
+    /// The name as it is written on a command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SkipCommit => "skip-commit",
+            Self::PromoteTwice => "promote-twice",
+            Self::RefuseFollow => "refuse-follow",
+            Self::TurnOffsets => "turn-offsets",
+            Self::CommandHalted => "command-halted",
+            Self::RepeatProbes => "repeat-probes",
+            Self::TurnDeaf => "turn-deaf",
+            Self::IgnoreLease => "ignore-lease",
+        }
+    }
 }
 
 /// A command on its way.
@@ -69,6 +103,8 @@ pub(crate) fn opener(conn: Conn) -> (usize, u32) {
 pub(crate) enum Wish {
     /// Send this to the server.
     Send { conn: Conn, message: Message },
+    /// It closed this connection: what has not arrived yet does not arrive any more.
+    Abort(Conn),
     /// Tell the core.
     Tell(Event),
     /// Tell the node that wanted a command sent how it ended.
@@ -80,12 +116,21 @@ pub(crate) enum Wish {
 struct Line {
     addr: Addr,
     main: Option<Main>,
-    fresh: Option<(Conn, ProbeSeq)>,
+    fresh: Option<Fresh>,
     probe: Option<(ProbeSeq, bool)>,
     orders: VecDeque<Order>,
     busy: Option<Busy>,
     /// What arrived while a command was on its way.
     held: Vec<Reply>,
+}
+
+/// A connection that is being opened, or was accepted and gave no answer yet.
+#[derive(Clone, Copy, Debug)]
+struct Fresh {
+    conn: Conn,
+    newest: ProbeSeq,
+    since: Time,
+    accepted: bool,
 }
 
 #[derive(Debug)]
@@ -243,17 +288,28 @@ impl Shell {
         wishes: &mut Vec<Wish>,
     ) {
         let line = &mut self.lines[server];
+        // One that is silent for long may have lost whoever was behind it.
+        let lost = line.fresh.take_if(|fresh| {
+            let patience = if fresh.accepted { FRESH_AGE_MAX } else { CONNECT_TIMEOUT };
+            now.since(fresh.since) >= patience
+        });
+        if let Some(Fresh { newest, .. }) = lost.filter(|fresh| !fresh.accepted) {
+            let why = "its host does not answer a connection attempt".to_owned();
+            let (addr, outcome) = (line.addr.clone(), Probed::Unreachable(why));
+            wishes.push(Wish::Tell(Event::Probed { addr, seq: newest, outcome }));
+        }
         let (conn, connect) = match (&line.main, &mut line.fresh) {
             (Some(main), _) if !fresh => (main.conn, false),
             // One that is being opened is as good as another.
-            (_, Some((_, newest))) => {
+            (_, Some(Fresh { newest, .. })) => {
                 *newest = seq;
                 return;
             }
             (_, None) => {
                 self.next_conn += 1;
-                line.fresh = Some((self.next_conn, seq));
-                (self.next_conn, true)
+                let conn = self.next_conn;
+                line.fresh = Some(Fresh { conn, newest: seq, since: now, accepted: false });
+                (conn, true)
             }
         };
         let message = Message::Ask { conn, connect, seq, asked_at: now };
@@ -341,9 +397,11 @@ impl Shell {
             }
             return;
         }
-        let Some((_, newest)) = line.fresh.filter(|(fresh, _)| *fresh == conn) else { return };
+        let Some(fresh) = line.fresh.as_mut().filter(|fresh| fresh.conn == conn) else { return };
+        let newest = fresh.newest;
         match reply {
             Reply::Accepted { .. } => {
+                fresh.accepted = true;
                 wishes.push(Wish::Tell(Event::Accepted { addr: line.addr.clone() }));
             }
             Reply::Refused { .. } => {
@@ -374,7 +432,7 @@ impl Shell {
         let Some(busy) = line.busy.take() else { return };
         if matches!(result, CommandResult::Unknown(_)) {
             // Replies that come late would be taken for those to newer questions.
-            line.main = None;
+            wishes.extend(line.main.take().map(|main| Wish::Abort(main.conn)));
         }
         let id = busy.order.id;
         wishes.push(match busy.order.by {

@@ -9,13 +9,13 @@ use failover_core::addr::Addr;
 use failover_core::event::{CommandId, CommandResult, Event, GroupSpec, Request};
 use failover_core::node::{GroupName, Token};
 use failover_core::policy::Policy;
-use failover_core::record::{GroupEntry, Status};
+use failover_core::record::GroupEntry;
 use failover_core::time::Time;
 use failover_core::view::GroupView;
 use fastrand::Rng;
 
 use crate::clients::{Aim, Clients};
-use crate::faults::{self as drawn_faults, Fault, Scene};
+use crate::deed::{Deed, Timed};
 use crate::invariants::{Invariants, Seen, Sight, Truth, Violation, liveness};
 use crate::journal::{self, Journal};
 use crate::model_broker::{Fate, ModelBroker, Proposal};
@@ -27,6 +27,8 @@ use crate::{Options, SERVERS};
 mod cluster;
 mod faults;
 mod node;
+mod operators;
+mod troubles;
 mod wires;
 
 use node::Node;
@@ -54,12 +56,14 @@ enum Happening {
     Cron { server: usize, life: u32 },
     /// Clients write.
     Write,
-    /// Something goes wrong, or right again, unless the faults of its round have ended.
-    Fault { fault: Fault, round: u32 },
+    /// Something is done, unless the faults of its round have ended; right after some writes, when it is drawn.
+    Due { deed: Deed, round: u32, drawn: bool },
     /// New trouble is drawn.
     Trouble,
     /// An operator looks at the group, and resumes it when it is halted.
     Operator,
+    /// The group is guarded again.
+    Add { master: usize },
 }
 
 /// Something that happens to one node. One that is stopped gets it when it goes on.
@@ -114,6 +118,8 @@ impl Ord for Planned {
 pub struct Counts {
     /// Faults that happened.
     pub faults: u64,
+    /// What people did.
+    pub operations: u64,
     /// Promotions that happened.
     pub promotions: u64,
     /// Writes that were acknowledged.
@@ -130,6 +136,18 @@ pub struct World {
     started: Time,
     now: Time,
     rng: Rng,
+    /// What goes wrong is drawn from here alone, so that a run in which the same is done without drawing it is the same run.
+    fate: Rng,
+    /// How all faults end is drawn from here.
+    mercy: Rng,
+    /// What is to be done in the place of what would be drawn.
+    plan: Option<Vec<Timed>>,
+    /// What was done.
+    deeds: Vec<Timed>,
+    by_hand: u32,
+    /// Whose role was changed by hand last.
+    touched: Vec<bool>,
+    requests: u64,
     heap: BinaryHeap<Reverse<Planned>>,
     next_seq: u64,
     group: GroupName,
@@ -143,6 +161,7 @@ pub struct World {
     stuck: Vec<Happening>,
     wrong: Option<Wrong>,
     journal: Journal,
+    trace: Vec<String>,
     invariants: Invariants,
     sight: Sight,
     violation: Option<Violation>,
@@ -179,8 +198,9 @@ impl World {
             })
             .collect();
         let drawn = draw_policy(&mut rng);
-        let policy =
+        let mut policy =
             options.policy.clone().unwrap_or(if options.draw { drawn } else { Policy::default() });
+        policy.mutation = options.mutation;
         let aim = if options.draw && rng.u8(..4) == 0 { Aim::Everyone } else { Aim::Recorded };
         let drawn = if options.draw && rng.bool() { 3 } else { 1 };
         let count = options.nodes.unwrap_or(drawn);
@@ -191,6 +211,13 @@ impl World {
             now: started,
             network: Network::new(&mut rng, SERVERS),
             rng,
+            fate: Rng::with_seed(seed ^ 0xfa7e),
+            mercy: Rng::with_seed(seed ^ 0x3e5c),
+            plan: options.deeds.clone(),
+            deeds: Vec::new(),
+            by_hand: 0,
+            touched: vec![false; SERVERS],
+            requests: 1,
             heap: BinaryHeap::new(),
             next_seq: 0,
             group: group.clone(),
@@ -201,6 +228,7 @@ impl World {
             clients: Clients::new(aim),
             wrong: options.wrong,
             journal: Journal::new(started, options.journal),
+            trace: Vec::new(),
             invariants: Invariants::new(started, policy, count),
             sight: Sight::new(SERVERS, started),
             violation: None,
@@ -228,7 +256,12 @@ impl World {
     /// # Panics
     /// Before the group was committed, which takes a few milliseconds.
     pub fn entry(&self) -> &GroupEntry {
-        self.broker.entry(&self.group).unwrap_or_else(|| panic!("the group is not committed yet"))
+        self.agreed().unwrap_or_else(|| panic!("the group is not committed yet"))
+    }
+
+    /// What is agreed about the group, while it is guarded.
+    fn agreed(&self) -> Option<&GroupEntry> {
+        self.broker.entry(&self.group)
     }
 
     /// The group as the leader shows it.
@@ -262,6 +295,11 @@ impl World {
         self.now.since(self.started)
     }
 
+    /// What changed in the record and on the servers, without times.
+    pub fn trace(&self) -> &[String] {
+        &self.trace
+    }
+
     /// The readable lines, when they were kept.
     pub fn into_journal(self) -> Vec<String> {
         self.journal.into_lines()
@@ -285,26 +323,6 @@ impl World {
             }
         }
         false
-    }
-
-    /// Lets faults happen from now on: drawn ones, and a broker that fails at times.
-    pub fn begin_troubles(&mut self) {
-        self.troubles = true;
-        self.broker.set_reliable(false);
-        self.after(Duration::from_millis(1), Happening::Trouble);
-    }
-
-    /// Ends all faults: whatever hangs wakes up and whatever is dead returns within two seconds.
-    pub fn end_troubles(&mut self) {
-        self.troubles = false;
-        self.broker.set_reliable(true);
-        self.round += 1;
-        self.journal.note(self.now, || "!! all faults end".to_owned());
-        for fault in self.remedies() {
-            let wait = Duration::from_millis(self.rng.u64(..2_000));
-            self.after(wait, Happening::Fault { fault, round: self.round });
-        }
-        self.after(Duration::from_secs(3), Happening::Operator);
     }
 
     /// Requires that the group is whole again within the bound.
@@ -335,7 +353,8 @@ impl World {
         let views = self.nodes.iter().map(|node| node.shell.fleet.view(self.now, &self.group));
         let views: Option<Vec<GroupView>> = views.collect();
         let views = views.ok_or_else(|| "a node does not guard the group".to_owned())?;
-        liveness::settled(&self.servers, self.entry(), &views)
+        let entry = self.agreed().ok_or_else(|| "the group is not guarded".to_owned())?;
+        liveness::settled(&self.servers, entry, &views)
     }
 
     /// Lets the next thing happen, unless it is later than this. Returns whether something did.
@@ -370,6 +389,9 @@ impl World {
                     self.stuck.push(Happening::Reach { from, server, message });
                     return;
                 }
+                if let Message::Order { .. } = message {
+                    self.touched[server] = false;
+                }
                 let mut out = Vec::new();
                 let fresh_id = self.rng.u64(..);
                 self.servers[server].receive(self.now, message, fresh_id, &mut out);
@@ -391,41 +413,10 @@ impl World {
                 let pause = Clients::pause_us(&mut self.rng);
                 self.after(Duration::from_micros(pause), Happening::Write);
             }
-            Happening::Fault { round, .. } if round != self.round => {}
-            Happening::Fault { fault, round } => {
-                // What was written right before is what a replica may miss.
-                for _ in 0..self.rng.u8(..6) {
-                    self.write();
-                }
-                if self.rng.bool() {
-                    self.inflict(fault);
-                } else {
-                    let wait = Duration::from_micros(self.rng.u64(..2_000));
-                    self.after(wait, Happening::Fault { fault, round });
-                }
-            }
-            Happening::Trouble => {
-                if !self.troubles {
-                    return;
-                }
-                let recorded = self.recorded();
-                let leader = self.broker.leader().unwrap_or(0);
-                let nodes = self.nodes.len();
-                let scene = Scene { recorded, servers: SERVERS, leader, nodes };
-                for (wait, fault) in drawn_faults::draw(&mut self.rng, &scene) {
-                    self.after(wait, Happening::Fault { fault, round: self.round });
-                }
-                let pause = drawn_faults::pause(&mut self.rng);
-                self.after(pause, Happening::Trouble);
-            }
-            Happening::Operator => {
-                if matches!(self.entry().status, Status::Halted { .. }) {
-                    let request = Request::Resume(self.group.clone());
-                    self.tell_leader(Event::Request { id: 2, request });
-                    // It may have come while nobody led.
-                    self.after(Duration::from_secs(1), Happening::Operator);
-                }
-            }
+            Happening::Due { deed, round, drawn } => self.due(deed, round, drawn),
+            Happening::Trouble => self.draw_trouble(),
+            Happening::Operator => self.look_as_operator(),
+            Happening::Add { master } => self.add(master),
         }
     }
 
@@ -447,6 +438,7 @@ impl World {
             acknowledged: self.clients.acknowledged(),
             token: self.broker.token(),
             sight: &self.sight,
+            touched: &self.touched,
         };
         if let Err((invariant, sentence)) = self.invariants.observe(seen, &truth) {
             self.violate(invariant, sentence);

@@ -1,9 +1,11 @@
 //! Many seeds hold, one seed is one run, and each invariant bites.
 
+use std::time::Duration;
+
 use failover_sim::{Options, Outcome, Wrong, run};
 
 fn short() -> Options {
-    Options { minutes: 2, ..Options::default() }
+    Options { faults_for: Duration::from_secs(120), ..Options::default() }
 }
 
 #[test]

@@ -6,11 +6,15 @@ use std::time::Duration;
 use super::identity::follows_recorded;
 use super::quorum::Peers;
 use crate::addr::Addr;
+use crate::mutation::Mutation;
 use crate::policy::Policy;
 use crate::record::GroupEntry;
 use crate::time::Time;
 use crate::view::State;
 use crate::watch::{Death, Watch};
+
+/// An idle master's ping may be late by so much, and servers count whole seconds.
+const PING_MARGIN: Duration = Duration::from_secs(2);
 
 /// What the replicas' answers amount to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,18 +54,24 @@ pub(crate) struct Hearing<'a> {
     pub(crate) sign: Time,
     /// When it was seen down: what was asked before does not count.
     pub(crate) down: Time,
+    /// Who has not answered until then has no say.
+    pub(crate) patient_until: Time,
     pub(crate) now: Time,
 }
 
 /// Hears the replicas.
 ///
 /// *Refusing*: every reachable replica says that its link is down. *Hung*, *loading*: no word is needed, a replica's link
-/// to a silent master stays up for a minute; they are only asked for their offsets. *Emptied*: nor is it, the master said
+/// to a silent master stays up for a minute; they are only asked for their offsets; but once the path to it is gone too, one
+/// that had news of it since has a veto. *Emptied*: nor is it, the master said
 /// so itself. *Unreachable*, and a refusal that a
 /// replica contradicts for long: a replica with its link up has a veto while it has news of the master, and an idle
 /// master needs its ping period to give any.
 pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
-    let Hearing { entry, watches, policy, peers, death, sign, down, now } = *hearing;
+    let Hearing { entry, watches, policy, peers, death, sign, down, patient_until, now } = *hearing;
+    if policy.has(Mutation::ReplicasUnheard) {
+        return Verdict::Dead;
+    }
     let mut ask = Vec::new();
     let mut veto: Option<(String, Time)> = None;
     let ping_period = watches
@@ -69,6 +79,7 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
         .and_then(Watch::facts)
         .and_then(|facts| facts.ping_period_secs)
         .map_or(policy.ping_period, |secs| Duration::from_secs(secs.into()));
+    let cut_off = watches.get(&entry.master).is_some_and(Watch::unreached);
     for (addr, watch) in watches.iter().filter(|(addr, _)| **addr != entry.master) {
         let borrowed = peers.facts(now, policy, addr).filter(|_| watch.away());
         if let Some((node, facts)) = borrowed {
@@ -79,6 +90,12 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
                 .link_last_io_secs()
                 .map(|secs| facts.asked_at - Duration::from_secs(secs.saturating_add(1)));
             match death {
+                Death::Hung if cut_off => {
+                    let by = format!("{addr}, which {node} reaches,");
+                    if let Some(news) = fresh_news(hearing, ping_period, &by, heard) {
+                        veto.get_or_insert(news);
+                    }
+                }
                 Death::Hung | Death::Loading | Death::Emptied => {}
                 Death::Refusing if now < sign + policy.max_down_time => {
                     ask.push(Question { addr: addr.clone(), at: now, since: down });
@@ -95,7 +112,6 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
         if watch.state() != State::Up {
             continue;
         }
-        let waited_long = now >= down + policy.corroboration_timeout;
         let read = watch.facts().filter(|facts| facts.asked_at >= down && watch.serves());
         let answers =
             watch.trouble_since().is_none() && watch.last_reply().is_some_and(|at| at > down);
@@ -105,7 +121,7 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
         }
         let Some(facts) = read else {
             // One that does not answer in time has no say, and cannot be elected either.
-            if !waited_long {
+            if now < patient_until {
                 ask.push(Question { addr: addr.clone(), at: now, since: down });
             }
             continue;
@@ -119,6 +135,12 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
             since: facts.asked_at + Duration::from_micros(1),
         };
         match death {
+            Death::Hung if cut_off => {
+                let heard = watch.heard_master();
+                if let Some(news) = fresh_news(hearing, ping_period, &addr.to_string(), heard) {
+                    veto.get_or_insert(news);
+                }
+            }
             Death::Hung | Death::Loading | Death::Emptied => {}
             Death::Refusing if now < sign + policy.max_down_time => {
                 // The first moments count; one that contradicts for longer will do so for a while.
@@ -153,26 +175,31 @@ fn news(
     heard: Option<Time>,
 ) -> Option<(String, Time)> {
     let Hearing { policy, sign, now, .. } = *hearing;
-    match heard {
-        // News grow old: a master that was heard of since our path to it ended may have died after that.
-        Some(heard) if heard > sign && now < heard + ping_period + Duration::from_secs(2) => {
-            Some((
-                format!("its replica {replica} had news of it at {heard}"),
-                now + policy.check_interval,
-            ))
-        }
-        Some(_) | None => {
-            let silent_enough = sign + ping_period + Duration::from_secs(2);
-            (now < silent_enough).then(|| {
-                (
-                    format!(
-                        "the link of its replica {replica} is up, and an idle master may be silent until {silent_enough}"
-                    ),
-                    silent_enough.min(now + policy.check_interval),
-                )
-            })
-        }
-    }
+    let silent_enough = sign + ping_period + PING_MARGIN;
+    fresh_news(hearing, ping_period, replica, heard).or_else(|| {
+        (now < silent_enough).then(|| {
+            (
+                format!(
+                    "the link of its replica {replica} is up, and an idle master may be silent until {silent_enough}"
+                ),
+                silent_enough.min(now + policy.check_interval),
+            )
+        })
+    })
+}
+
+/// That a replica heard of the master since the trouble began. News grow old: a master that was heard of since our path to
+/// it ended may have died after that.
+fn fresh_news(
+    hearing: &Hearing<'_>,
+    ping_period: Duration,
+    replica: &str,
+    heard: Option<Time>,
+) -> Option<(String, Time)> {
+    let Hearing { policy, sign, now, .. } = *hearing;
+    let heard = heard.filter(|heard| *heard > sign && now < *heard + ping_period + PING_MARGIN)?;
+    let why = format!("its replica {replica} had news of it at {heard}");
+    Some((why, now + policy.check_interval))
 }
 
 #[cfg(test)]

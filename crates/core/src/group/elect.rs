@@ -10,6 +10,7 @@ use super::restart::has_nothing_beside;
 use super::rules::{judge_rules, preference, priority_of};
 use crate::addr::Addr;
 use crate::instance::{Facts, Link, ReplicationId, Role};
+use crate::mutation::Mutation;
 use crate::policy::Policy;
 use crate::record::{Attempt, GroupEntry, RankedCandidate};
 use crate::time::{Time, millis};
@@ -98,14 +99,21 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
     let unnamed = |facts: &Facts| contest.emptied && age(facts) == lineage.len();
     let extent = |addr: &Addr, facts: &Facts| match unnamed(facts) {
         true => keys_of(contest, addr).unwrap_or_default(),
-        false => facts.offset,
+        false => extent_in(&lineage, facts),
     };
     eligible.sort_by_key(|(addr, facts)| {
         let wish = (preference(contest, addr), priority(addr, facts));
-        (age(facts), wish, Reverse(extent(addr, facts)), facts.run_id.as_deref(), *addr)
+        let held = Reverse((extent(addr, facts), facts.offset));
+        (age(facts), wish, held, facts.run_id.as_deref(), *addr)
     });
-    let place = |addr: &Addr, facts: &Facts| (Reverse(age(facts)), extent(addr, facts));
-    let most = eligible.iter().map(|(addr, facts)| place(addr, facts)).max();
+    // Of two that left the group's history at the same place, one may have gone on.
+    let place =
+        |addr: &Addr, facts: &Facts| (Reverse(age(facts)), extent(addr, facts), facts.offset);
+    let places = eligible.iter().map(|(addr, facts)| place(addr, facts));
+    let most = match contest.policy.has(Mutation::OffsetsTurned) {
+        true => places.min(),
+        false => places.max(),
+    };
     let chosen = eligible.iter().find(|(addr, facts)| Some(place(addr, facts)) == most).copied();
     let note = match (eligible.first(), chosen) {
         (Some((first, behind)), Some((addr, ahead))) if *first != addr => Some(format!(
@@ -113,7 +121,10 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
              {} behind it and would lose them for good",
             priority(first, behind),
             priority(addr, ahead),
-            extent(addr, ahead).saturating_sub(extent(first, behind)),
+            match extent(addr, ahead).saturating_sub(extent(first, behind)) {
+                0 => ahead.offset.saturating_sub(behind.offset),
+                more => more,
+            },
             if unnamed(ahead) { "keys" } else { "bytes" }
         )),
         _ => None,
@@ -229,6 +240,9 @@ fn read_here<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts, String
     let Some(facts) = watch.facts() else { return Err("did not report its facts yet".to_owned()) };
     // One whose connection ended may be another by now; only its next answer tells.
     let doubted = watch.trouble_since().is_some();
+    if contest.policy.has(Mutation::OldAnswers) {
+        return Ok(facts);
+    }
     if read_after.is_some_and(|after| facts.asked_at < after || doubted) {
         return Err("gave no answer when it was asked about the dead master".to_owned());
     }
@@ -277,6 +291,9 @@ fn read_its_own_disk(contest: &Contest<'_>, addr: &Addr, facts: &Facts) -> bool 
 
 /// Its data must be of this group's history; the replication id decides, the address only where there is none.
 fn judge_history(contest: &Contest<'_>, facts: &Facts) -> Result<(), String> {
+    if contest.policy.has(Mutation::AnyHistory) {
+        return Ok(());
+    }
     let entry = contest.entry;
     let lineage = lineage(contest);
     let follows_recorded =
@@ -359,6 +376,15 @@ fn history_age(lineage: &[&ReplicationId], facts: &Facts) -> usize {
     }
 }
 
+/// How far an instance is in the group's history. One that was promoted behind everybody's back took writes of its own since:
+/// they do not count for what the group's master acknowledged.
+fn extent_in(lineage: &[&ReplicationId], facts: &Facts) -> u64 {
+    let ours = |id: &ReplicationId| lineage.contains(&id);
+    let left = facts.replication_id.as_ref().is_some_and(|own| !ours(own))
+        && facts.second_replication_id.as_ref().is_some_and(ours);
+    facts.second_offset.filter(|_| left).map_or(facts.offset, |at| at.min(facts.offset))
+}
+
 fn judge_link(policy: &Policy, dead_since: Time, now: Time, facts: &Facts) -> Result<(), String> {
     let link = match &facts.role {
         Role::Master { .. } => return Ok(()),
@@ -366,6 +392,9 @@ fn judge_link(policy: &Policy, dead_since: Time, now: Time, facts: &Facts) -> Re
     };
     match *link {
         Link::Up { .. } => Ok(()),
+        Link::Syncing | Link::Down { since_secs: None } if policy.has(Mutation::UnfinishedSync) => {
+            Ok(())
+        }
         Link::Syncing => {
             Err("is in the middle of a full sync: its data is old or partial".to_owned())
         }

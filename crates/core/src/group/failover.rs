@@ -75,7 +75,8 @@ impl Group {
         // at once, a moment before its host is heard to refuse another.
         let refused = self.watches.get(&self.entry.master).and_then(Watch::refused_since);
         let asked = refused.map_or(asked, |refused| asked.max(refused - timeout));
-        let waited = asked + timeout;
+        // Whoever was not asked anew yet, when the host was first heard to refuse, gets the time to answer.
+        let waited = refused.map_or(asked, |refused| asked.max(refused)) + timeout;
         let mut again_at =
             if ctx.now < waited { waited } else { ctx.now + self.policy.check_interval };
         let verdict = hear(&Hearing {
@@ -86,6 +87,7 @@ impl Group {
             death,
             sign,
             down: asked,
+            patient_until: waited,
             now: ctx.now,
         });
         if first {
@@ -268,8 +270,14 @@ impl Group {
         }
     }
 
+    /// The hooks were asked.
+    pub fn vetted(&mut self, ctx: &Context<'_>, id: CommandId, veto: Option<String>) {
+        self.vetting_ended(ctx, id, veto);
+        self.step(ctx);
+    }
+
     /// The handlers answered: decide, or record their veto.
-    pub(super) fn vetting_ended(&mut self, ctx: &Context<'_>, id: CommandId, veto: Option<String>) {
+    fn vetting_ended(&mut self, ctx: &Context<'_>, id: CommandId, veto: Option<String>) {
         let Work::Vetting { id: asked, plan, revision, .. } = &mut self.work else { return };
         let Some(token) = ctx.leadership.token().filter(|_| *asked == id) else { return };
         let mut plan = std::mem::replace(plan.as_mut(), GroupEntry::new(self.entry.master.clone()));

@@ -15,6 +15,7 @@ use super::{Context, Group, Work};
 use crate::addr::Addr;
 use crate::event::CommandId;
 use crate::instance::{Facts, Fence, Link, MinReplicas, Role};
+use crate::mutation::Mutation;
 use crate::node::Token;
 use crate::policy::FENCE_REPLICAS;
 use crate::record::{Fenced, GroupEntry, HistoryEntry, Kept, Kind, Known, Outcome, Phase};
@@ -104,6 +105,9 @@ const fn open(on: MinReplicas) -> MinReplicas {
 impl Group {
     /// Brings the instances' settings to what they should be, one command at a time.
     pub(super) fn consider_fencing(&mut self, ctx: &Context<'_>, token: Token) {
+        if self.policy.has(Mutation::FenceForgotten) {
+            return;
+        }
         let fence = self.policy.fence();
         let concerned =
             fence.is_some() || self.entry.instances.values().any(|known| known.fenced.is_some());

@@ -6,6 +6,7 @@
 
 use super::{Context, Group, Work};
 use crate::event::RefusalCode;
+use crate::mutation::Mutation;
 use crate::node::Token;
 use crate::record::{GroupEntry, Status};
 use crate::time::Time;
@@ -62,10 +63,32 @@ impl Group {
         Some(format!("the group was paused on request at {at} {until}{reason}"))
     }
 
+    /// Does nothing to a halted group; the sentence says so, `None` that it is not halted.
+    pub(super) fn keep_halted(&mut self, ctx: &Context<'_>, token: Token) -> Option<String> {
+        let Status::Halted { reason, .. } = &self.entry.status else { return None };
+        if self.policy.has(Mutation::HaltIgnored) {
+            return None;
+        }
+        let why = format!("the group is halted until it is resumed: {reason}");
+        if !matches!(self.work, Work::Proposing { .. }) && self.again.is_none() {
+            self.learn_meanwhile(ctx, token);
+        }
+        Some(why)
+    }
+
+    /// To know its instances is part of watching a group: when it is acted on again, a master that restarted meanwhile must not
+    /// be a stranger.
+    fn learn_meanwhile(&mut self, ctx: &Context<'_>, token: Token) {
+        if self.entry.confirmed && self.death(ctx.now).is_none() && !self.learn(ctx, token) {
+            self.note_replicas(ctx, token);
+        }
+    }
+
     /// Keeps a pause, and ends it when its time is over; the sentence says why nothing is done, `None` that it is not
     /// paused.
     pub(super) fn keep_paused(&mut self, ctx: &Context<'_>, token: Token) -> Option<String> {
         let over = match self.entry.status {
+            Status::Paused { .. } if self.policy.has(Mutation::PauseIgnored) => return None,
             Status::Active | Status::Halted { .. } => return None,
             Status::Resuming => true,
             Status::Paused { until, .. } => {
@@ -83,11 +106,8 @@ impl Group {
         self.veto = None;
         if over {
             self.end_pause(ctx, token);
-        } else if self.entry.confirmed && self.death(ctx.now).is_none() {
-            // To know its instances is part of watching it.
-            if !self.learn(ctx, token) {
-                self.note_replicas(ctx, token);
-            }
+        } else {
+            self.learn_meanwhile(ctx, token);
         }
         Some(why)
     }

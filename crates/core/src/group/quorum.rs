@@ -11,6 +11,7 @@ use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{Sight, Testimony};
 use crate::instance::Facts;
+use crate::mutation::Mutation;
 use crate::node::{Leadership, NodeId, Token};
 use crate::policy::Policy;
 use crate::time::Time;
@@ -41,8 +42,13 @@ struct Heard {
 }
 
 impl Heard {
+    /// When it is to be asked for again, so that its answer is there before this one is too old.
+    fn stale_at(&self, policy: &Policy) -> Time {
+        self.asked_at + policy.testimony_age_max / 2
+    }
+
     fn is_fresh(&self, now: Time, policy: &Policy) -> bool {
-        now.since(self.asked_at) <= policy.testimony_age_max
+        now.since(self.asked_at) <= policy.testimony_age_max || policy.has(Mutation::StaleVotes)
     }
 }
 
@@ -94,8 +100,8 @@ impl Peers {
     ) -> bool {
         self.heard.get(node).is_some_and(|heard| {
             heard.dead.is_some()
-                && heard.master == *master
-                && heard.asked_at >= sign
+                && (heard.master == *master || policy.has(Mutation::VotesForAnother))
+                && (heard.asked_at >= sign || policy.has(Mutation::StaleVotes))
                 && heard.is_fresh(now, policy)
         })
     }
@@ -261,10 +267,13 @@ impl Group {
         self.ask_peers(ctx, token, sign);
         let (mut votes, mut denials) = (0, 0);
         let mut others = Vec::new();
-        let mut again_at = None;
+        let mut again_at: Option<Time> = None;
         for node in ctx.voters {
             if node == ctx.me || self.says_dead(ctx, node, sign) {
                 votes += 1;
+                let due = self.peers.due(node, sign, ctx.now, &self.policy);
+                let old_at = self.peers.heard.get(node).map(|heard| heard.stale_at(&self.policy));
+                again_at = again_at.into_iter().chain(old_at.map(|at| at.max(due))).min();
                 continue;
             }
             let heard =
@@ -279,10 +288,10 @@ impl Group {
                 None => format!("{node} has not answered"),
             });
             let due = self.peers.due(node, sign, ctx.now, &self.policy);
-            again_at = Some(again_at.map_or(due, |at: Time| at.min(due)));
+            again_at = Some(again_at.map_or(due, |at| at.min(due)));
         }
         if votes >= quorum {
-            return Agreement { missing: None, silent: false, again_at: None };
+            return Agreement { missing: None, silent: false, again_at };
         }
         let missing = format!(
             "only {votes} of {} voters see it down and {quorum} are needed: {}",
@@ -311,7 +320,10 @@ impl Group {
             .filter(|node| *node != ctx.me && self.says_dead(ctx, node, sign))
             .filter(|node| {
                 let heard = self.peers.heard.get(*node);
-                heard.is_some_and(|heard| ctx.now.since(heard.asked_at) > self.policy.vote_age_max)
+                heard.is_some_and(|heard| {
+                    ctx.now.since(heard.asked_at) > self.policy.vote_age_max
+                        && !self.policy.has(Mutation::StaleVotes)
+                })
             })
             .collect();
         let said = ctx.voters.iter().filter(|node| {
@@ -341,7 +353,9 @@ impl Group {
         let master = &self.entry.master;
         let blind = self.watches.iter().any(|(addr, watch)| addr != master && watch.away());
         for node in ctx.voters.iter().filter(|node| *node != ctx.me) {
-            let agrees = self.says_dead(ctx, node, sign);
+            let heard = self.peers.heard.get(node);
+            let agrees = self.says_dead(ctx, node, sign)
+                && heard.is_some_and(|heard| heard.stale_at(&self.policy) > ctx.now);
             let due = self.peers.due(node, sign, ctx.now, &self.policy);
             if agrees && !blind || due > ctx.now {
                 continue;

@@ -10,6 +10,7 @@ use crate::action::Command;
 use crate::addr::Addr;
 use crate::event::CommandResult;
 use crate::instance::Facts;
+use crate::mutation::Mutation;
 use crate::node::Token;
 use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Step};
 use crate::time::Time;
@@ -68,6 +69,13 @@ impl Group {
                 }
                 Wrong::Repair(kind, why) => (kind, why),
             };
+            let left = match kind == Kind::Demotion {
+                true => Mutation::NobodyDemoted,
+                false => Mutation::NobodyRepointed,
+            };
+            if self.policy.has(left) {
+                continue;
+            }
             if self.repairs.get(&addr).is_some_and(|(until, _)| ctx.now < *until) {
                 because
                     .push(format!("the last repair of {addr} failed, the next one waits: {why}"));
@@ -84,7 +92,8 @@ impl Group {
             because.truncate(REASONS_MAX);
             return (!because.is_empty()).then(|| because.join("; "));
         };
-        if !master_serves {
+        let heedless = self.policy.has(Mutation::DemotedForTheDead);
+        if !master_serves && !heedless {
             return Some(format!(
                 "{why}; nobody is told to follow {} before it answers",
                 self.entry.master
@@ -93,7 +102,7 @@ impl Group {
         // The master must have answered as one after the instance was seen; an older word may be from before a switch.
         let seen_at = self.watches.get(&addr).map(Watch::standing_since)?;
         let seen_at = if drift { seen_at.max(self.ripe_since(&addr)) } else { seen_at };
-        if master_read_at < seen_at {
+        if master_read_at < seen_at && !heedless {
             if let Some(master) = self.watches.get_mut(&self.entry.master) {
                 master.ask(ctx.now, seen_at);
             }

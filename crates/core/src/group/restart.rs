@@ -4,11 +4,14 @@
 //! are as empty as it is. Whoever still has the data is promoted before that. Offsets alone prove nothing here: a master
 //! that read an append-only file has all its data, a new history, and counts from zero.
 
+use std::time::Duration;
+
 use super::elect::{Contest, judge};
 use super::identity::same_process;
 use super::{Context, Group};
 use crate::addr::Addr;
 use crate::instance::{Facts, Link, Role};
+use crate::mutation::Mutation;
 use crate::record::{HistoryEntry, Kind, Outcome, Step};
 use crate::time::Time;
 use crate::view::State;
@@ -57,6 +60,9 @@ const EMPTY_SHARE: u64 = 2;
 /// With less than this part of them it has nothing that would be missed, also beside data of an unknown history.
 const NOTHING_SHARE: u64 = 100;
 
+/// How old the number of a master's keys may be when the master is replaced for having too few.
+const COUNT_AGE_MAX: Duration = Duration::from_secs(1);
+
 /// Who has to be asked for what it holds.
 type Ask = Vec<Addr>;
 
@@ -101,6 +107,9 @@ impl Group {
     fn judge_restart(&self, ctx: &Context<'_>) -> (Option<Restarted>, Ask) {
         let now = ctx.now;
         let none = (None, Ask::new());
+        if self.policy.has(Mutation::EmptyIsFollowed) {
+            return none;
+        }
         let master = &self.entry.master;
         let watch = self.watches.get(master).filter(|watch| watch.serves());
         let (Some(recorded), Some(watch)) = (&self.entry.master_run_id, watch) else { return none };
@@ -163,7 +172,13 @@ impl Group {
                 continue;
             }
             match judge(&self.rescue(now), addr) {
-                Ok(_) => return (Some(Restarted::Emptied), Ask::new()),
+                Ok(_) => {
+                    let again = foreign.is_none().then(|| self.counts_again_until(ctx, watch));
+                    return match again.flatten() {
+                        Some(until) => (Some(Restarted::Asking { until }), vec![master.clone()]),
+                        None => (Some(Restarted::Emptied), Ask::new()),
+                    };
+                }
                 Err(why) if nothing => {
                     held.get_or_insert(format!(
                         "{master} restarted with less data than {addr} holds, which is not promoted because it {why}; \
@@ -198,6 +213,21 @@ impl Group {
             return (Some(Restarted::Held(why)), ask);
         }
         (Some(Restarted::Kept), ask)
+    }
+
+    /// Until when a master is waited for that clients may have filled since it was counted; nobody replaces it for data
+    /// that are less than what it has by now. `None` when its count is new, or it was waited for already.
+    fn counts_again_until(&self, ctx: &Context<'_>, watch: &Watch) -> Option<Time> {
+        if watch.keys_since(ctx.now - COUNT_AGE_MAX).is_some() {
+            return None;
+        }
+        match self.restarted {
+            Some(Restarted::Emptied) => None,
+            Some(Restarted::Asking { until }) => Some(until).filter(|until| ctx.now < *until),
+            Some(Restarted::Waiting { .. } | Restarted::Held(_) | Restarted::Kept) | None => {
+                Some(ctx.now + self.policy.corroboration_timeout)
+            }
+        }
     }
 
     /// Whether somebody else of the group answers as a master.

@@ -9,6 +9,7 @@ use super::elect::Contest;
 use crate::addr::Addr;
 use crate::event::RefusalCode;
 use crate::instance::Facts;
+use crate::mutation::Mutation;
 use crate::policy::{AcrossLocations, InstancePolicy, Policy};
 use crate::record::{GivenRule, GroupEntry, Rule};
 use crate::time::Time;
@@ -78,7 +79,8 @@ pub(crate) fn judge_rules(contest: &Contest<'_>, addr: &Addr, facts: &Facts) -> 
         }
         Some((Rule::Prefer | Rule::PreferNot, _)) | None => {}
     }
-    if priority_of(policy, entry, addr, facts) == 0 {
+    let ignored = policy.has(Mutation::PriorityIgnored);
+    if priority_of(policy, entry, addr, facts) == 0 && !ignored {
         return Err("has priority 0: its owner does not want it promoted".to_owned());
     }
     match (policy.across_locations, elsewhere(contest, addr)) {

@@ -17,6 +17,7 @@ use crate::addr::Addr;
 use crate::event::{CommandId, CommandResult};
 use crate::group::{Context, Group};
 use crate::instance::Facts;
+use crate::mutation::Mutation;
 use crate::node::Token;
 use crate::record::{GroupEntry, Kind, Outcome, Phase, Saga, Status};
 use crate::time::Time;
@@ -297,6 +298,10 @@ impl Group {
         s: &mut Switching,
         old: &Addr,
     ) -> bool {
+        if self.policy.has(Mutation::SwitchoverUnfenced) {
+            s.demoted.get_or_insert((ctx.now, s.offset.unwrap_or_default()));
+            return true;
+        }
         let since = match s.demotion {
             Fate::Known if s.mine => return false,
             Fate::Known => s.since,

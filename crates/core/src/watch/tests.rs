@@ -165,6 +165,32 @@ fn loading_after_a_restart_is_told_from_loading() {
 }
 
 #[test]
+fn keys_are_counted_anew_when_other_data_took_their_place() {
+    let read = |watch: &mut Watch, ms, id: &str, second, keys| {
+        let facts = Facts {
+            replication_id: Some(crate::sample::id(id)),
+            second_replication_id: second,
+            second_offset: None,
+            keys,
+            ..replica(at(ms), &addr(9), Link::Up { last_io_secs: 0 })
+        };
+        watch.probed(at(ms), ms, reply(facts), &policy());
+        watch.due(at(ms), &policy())
+    };
+    let mut watch = Watch::new(at(0), &addr(1), &policy());
+    assert!(watch.due(at(0), &policy()).is_some());
+    assert_eq!(read(&mut watch, 1, "one", None, Some(7)), None);
+    assert_eq!(read(&mut watch, 2, "one", None, None), None);
+    let went_on = read(&mut watch, 3, "two", Some(crate::sample::id("one")), None);
+    assert_eq!(went_on, None, "it has what it had");
+    let copied = read(&mut watch, 4, "three", None, None);
+    assert!(copied.is_some_and(|(_, fresh)| fresh), "{copied:?}");
+    assert_eq!(watch.keys_since(at(0)), Some(7), "until it is told");
+    assert_eq!(read(&mut watch, 5, "three", None, Some(0)), None);
+    assert_eq!(watch.keys_since(at(0)), Some(0));
+}
+
+#[test]
 fn news_of_the_master_are_dated() {
     let mut watch = Watch::new(at(0), &addr(2), &policy());
     let facts = |ms, last_io_secs, offset| Facts {

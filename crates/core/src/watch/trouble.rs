@@ -1,5 +1,6 @@
 //! What is wrong with an instance for the moment, and when that becomes *down*.
 
+use crate::mutation::Mutation;
 use crate::policy::Policy;
 use crate::time::Time;
 
@@ -12,6 +13,8 @@ pub(super) struct Trouble {
     pub(super) refused: Option<Time>,
     /// A fresh connection was accepted since it began.
     pub(super) accepted: bool,
+    /// The last one that was tried got no answer at all.
+    pub(super) unreached: bool,
     /// A fresh connection was tried since it began.
     pub(super) tried_fresh: bool,
     /// A probe went unanswered past its deadline, or was refused: more than an ended connection.
@@ -31,9 +34,11 @@ pub(super) struct Loading {
 
 /// When trouble becomes down.
 pub(super) fn down_at(trouble: &Trouble, policy: &Policy) -> Option<Time> {
-    let silent = trouble
-        .tried_fresh
-        .then_some((trouble.since + policy.max_down_time).max(trouble.not_before));
+    let lasts = match policy.has(Mutation::Hasty) {
+        true => policy.max_down_time / 10,
+        false => policy.max_down_time,
+    };
+    let silent = trouble.tried_fresh.then_some((trouble.since + lasts).max(trouble.not_before));
     match trouble.refused.filter(|_| !trouble.unproven) {
         Some(since) => {
             let refused = since + policy.crash_down_time;

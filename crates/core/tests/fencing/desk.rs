@@ -314,6 +314,7 @@ impl Desk {
             role,
             replication_id: Some(ReplicationId(server.history.clone().into())),
             second_replication_id: None,
+            second_offset: None,
             offset: 100,
             priority: 100,
             ping_period_secs: Some(10),

@@ -63,6 +63,8 @@ pub(crate) struct Desk {
     pub(crate) promotions: u32,
     /// Whether the broker commits what it is asked to.
     pub(crate) committing: bool,
+    /// Whether servers say with every answer how many keys they hold, and not only on a new connection.
+    pub(crate) counting_always: bool,
 }
 
 pub(crate) fn addr(port: u16) -> Addr {
@@ -109,6 +111,7 @@ impl Desk {
             hooks_answer: true,
             promotions: 0,
             committing: true,
+            counting_always: true,
         };
         desk.lead();
         let spec = GroupSpec { name: None, master: addr(1), replicas: Vec::new() };
@@ -166,8 +169,13 @@ impl Desk {
                 {
                     Event::Accepted { addr }
                 }
-                Action::Probe { addr, seq, .. } => {
-                    let Some(outcome) = self.probe(addr.port()) else { continue };
+                Action::Probe { addr, seq, fresh, .. } => {
+                    let Some(mut outcome) = self.probe(addr.port()) else { continue };
+                    if let Probed::Replied { facts: Some(facts), .. } = &mut outcome
+                        && !(fresh || self.counting_always)
+                    {
+                        facts.keys = None;
+                    }
                     Event::Probed { addr, seq, outcome }
                 }
                 Action::Command { group, id, addr, command, .. } => {
@@ -238,6 +246,7 @@ impl Desk {
             role,
             replication_id: Some(ReplicationId(server.history.clone().into())),
             second_replication_id: server.second.clone().map(|id| ReplicationId(id.into())),
+            second_offset: None,
             offset: server.offset,
             priority: server.priority,
             ping_period_secs: Some(10),

@@ -115,6 +115,20 @@ fn an_empty_master_is_not_followed_while_somebody_who_may_have_the_data_is_away(
 }
 
 #[test]
+fn a_master_that_was_filled_again_meanwhile_is_counted_before_it_is_replaced() {
+    for (filled, master) in [(0, 3), (100, 1)] {
+        let mut desk = wiped_or_gone();
+        desk.counting_always = false;
+        desk.pass(3000);
+        assert_eq!(desk.view().diagnosis.name, "MasterRestartedEmpty");
+        desk.server(1).keys = filled;
+        desk.server(3).mood = Mood::Serves;
+        desk.pass(500);
+        assert_eq!(desk.master(), master, "with {filled} keys");
+    }
+}
+
+#[test]
 fn whoever_is_away_for_too_long_is_not_waited_for() {
     let mut desk = wiped_or_gone();
     desk.pass(62_000);

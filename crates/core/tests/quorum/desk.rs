@@ -91,6 +91,7 @@ pub(crate) fn facts(asked_at: Time, port: u16, role: Role) -> Facts {
         role,
         replication_id: Some(ReplicationId("h".into())),
         second_replication_id: None,
+        second_offset: None,
         offset: 100,
         priority: 100,
         ping_period_secs: Some(10),

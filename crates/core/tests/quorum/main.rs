@@ -337,3 +337,21 @@ fn a_vote_that_is_half_a_second_old_is_asked_for_again_before_anybody_is_promote
     desk.pass(10);
     assert_eq!(desk.promotions(), [REPLICA], "{}", desk.view().diagnosis.reason);
 }
+
+#[test]
+fn a_replica_that_was_asked_a_moment_ago_is_waited_for_when_a_silent_master_begins_to_refuse() {
+    let mut desk = Desk::new();
+    desk.servers.insert(MASTER, Server::Silent);
+    desk.servers.insert(REPLICA, replica(down()));
+    desk.pass(3_000);
+    desk.servers.insert(OTHER, Server::Silent);
+    desk.pass(300);
+    desk.servers.insert(MASTER, Server::Refuses);
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    desk.pass(50);
+    assert_eq!(desk.promotions(), vec![], "the other one may have more");
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    desk.pass(170);
+    assert_eq!(desk.promotions(), [REPLICA], "{}", desk.view().diagnosis.reason);
+}

@@ -106,6 +106,9 @@ impl Connection {
         // Without these a probe still works, only a vanished host is noticed later.
         let _ = raw.set_tcp_nodelay(true);
         let _ = raw.set_tcp_user_timeout(Some(USER_TIMEOUT));
+        // Whoever closes it does not wait for an answer any more: what has not arrived by then must not arrive at all, least of
+        // all a command that another one has followed since.
+        let _ = raw.set_linger(Some(Duration::ZERO));
         Self {
             stream,
             socket,

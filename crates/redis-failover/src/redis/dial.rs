@@ -102,6 +102,9 @@ fn is_ours(error: &std::io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use failover_core::time::Time;
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     #[tokio::test]
@@ -114,6 +117,21 @@ mod tests {
         assert_eq!(connection.socket(), open);
         drop(listener);
         assert!(matches!(connect_first(&[closed, open]).await, Err(ConnectError::Refused)));
+    }
+
+    #[tokio::test]
+    async fn what_was_not_delivered_when_a_connection_is_closed_never_is() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addr = listener.local_addr().expect("it is bound");
+        let mut connection = connect_first(&[addr]).await.ok().expect("it accepts");
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        connection.ask(1, Time::ZERO).await.expect("it is written");
+        drop(connection);
+        let mut received = Vec::new();
+        let end = stream.read_to_end(&mut received).await;
+        // An end in good order would be delivered behind everything that was written.
+        let kind = end.expect_err("it is aborted").kind();
+        assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
     }
 
     #[tokio::test]

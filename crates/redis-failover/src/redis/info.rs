@@ -128,6 +128,7 @@ struct Fields<'a> {
     slave_priority: Option<&'a str>,
     master_replid: Option<&'a str>,
     master_replid2: Option<&'a str>,
+    second_repl_offset: Option<&'a str>,
     master_repl_offset: Option<&'a str>,
     slave_repl_offset: Option<&'a str>,
     // From here on: LedisDB only.
@@ -152,6 +153,7 @@ impl<'a> Fields<'a> {
                 "slave_priority" => &mut all.slave_priority,
                 "master_replid" => &mut all.master_replid,
                 "master_replid2" => &mut all.master_replid2,
+                "second_repl_offset" => &mut all.second_repl_offset,
                 "master_repl_offset" => &mut all.master_repl_offset,
                 "slave_repl_offset" => &mut all.slave_repl_offset,
                 "slaveof" => &mut all.slaveof,
@@ -209,6 +211,11 @@ pub(crate) fn replication(
         role,
         replication_id: replication_id(fields.master_replid),
         second_replication_id: replication_id(fields.master_replid2),
+        // The first byte that is not of it any more; -1 when there is none.
+        second_offset: fields
+            .second_repl_offset
+            .and_then(|text| text.parse::<u64>().ok())
+            .and_then(|next| next.checked_sub(1)),
         offset,
         priority: fields
             .slave_priority

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use failover_core::addr::Addr;
 use failover_core::policy::Policy;
-use failover_core::record::{Attempt, Kind, Phase};
+use failover_core::record::{Attempt, GroupEntry, Kind, Phase, Rule};
 use failover_core::time::Time;
 
 use super::{Seen, Truth};
@@ -89,6 +89,9 @@ impl BestPromoted {
         if chosen == master {
             return Err(format!("{candidate} was elected to replace itself"));
         }
+        if forbidden(entry, candidate) {
+            return Err(format!("{candidate} was elected, but a rule forbids it"));
+        }
         let settled = truth.now.since(truth.servers[chosen].running_since()) > NEWS;
         // Beside a master that came back with nothing, what a replica read from its own disk is better than that.
         let emptied = truth.lost_its_data(master);
@@ -117,6 +120,7 @@ impl BestPromoted {
                 || other == master
                 || given_up
                 || !heard
+                || forbidden(entry, &truth.addrs[other])
                 || !self.known(server, truth.now)
             {
                 continue;
@@ -173,4 +177,10 @@ impl BestPromoted {
             && now.since(server.running_since()) > HEARD_AFTER
             && link.is_none_or(|since| now.since(since) < self.policy.max_link_down)
     }
+}
+
+/// Whether somebody asked that an instance is never promoted.
+fn forbidden(entry: &GroupEntry, addr: &Addr) -> bool {
+    let rule = entry.instances.get(addr).and_then(|known| known.rule);
+    rule.is_some_and(|given| given.rule == Rule::Never)
 }

@@ -1,13 +1,18 @@
 //! No probe storm and no repair loop: what the core wants done in a second or a minute has a bound.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use failover_core::record::Kind;
 use failover_core::time::Time;
 
 use super::{Seen, Truth};
 
+const SECOND: Duration = Duration::from_secs(1);
 /// Probes of one server in one second: the dense ones after a fault, and no more.
 const PROBES_PER_SECOND_MAX: u32 = 400;
+/// The same while clients wait for a switchover: its candidate is asked every millisecond.
+const PROBES_OF_A_CANDIDATE_MAX: u32 = 1_200;
 /// Commands to one group in one minute.
 const COMMANDS_PER_MINUTE_MAX: u32 = 120;
 /// Proposals for one group in one minute.
@@ -21,6 +26,8 @@ pub(crate) struct BoundedWork {
     /// By node and server.
     probes: BTreeMap<(usize, usize), u32>,
     nodes: u32,
+    /// When there was a switchover last.
+    switching: Option<Time>,
     commands: u32,
     proposals: u32,
 }
@@ -34,6 +41,7 @@ impl BoundedWork {
             minute: 0,
             probes: BTreeMap::new(),
             nodes,
+            switching: None,
             commands: 0,
             proposals: 0,
         }
@@ -50,11 +58,17 @@ impl BoundedWork {
             self.commands = 0;
             self.proposals = 0;
         }
+        let saga = truth.entry.and_then(|entry| entry.saga.as_ref());
+        if saga.is_some_and(|saga| saga.history.kind == Kind::Switchover) {
+            self.switching = Some(truth.now);
+        }
         match seen {
             Seen::Asked { node, server } => {
                 let probes = self.probes.entry((*node, *server)).or_default();
                 *probes += 1;
-                if *probes > PROBES_PER_SECOND_MAX {
+                let switched = self.switching.is_some_and(|at| truth.now.since(at) < SECOND);
+                let max = if switched { PROBES_OF_A_CANDIDATE_MAX } else { PROBES_PER_SECOND_MAX };
+                if *probes > max {
                     let addr = &truth.addrs[*server];
                     return Err(format!("{addr} was probed {probes} times within a second"));
                 }

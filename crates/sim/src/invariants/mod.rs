@@ -82,6 +82,8 @@ pub(crate) struct Truth<'a> {
     pub(crate) acknowledged: &'a BTreeSet<Value>,
     pub(crate) token: Token,
     pub(crate) sight: &'a Sight,
+    /// Whose role was changed by hand last.
+    pub(crate) touched: &'a [bool],
 }
 
 /// Who really sees what: which nodes run and reach a server that runs, and since when.

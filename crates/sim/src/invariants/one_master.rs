@@ -11,6 +11,8 @@ use crate::model_redis::{Part, Running};
 
 /// A probe, a look at the recorded master, a decision, a command, and a broker that is slow at times.
 const DEMOTED_WITHIN: Duration = Duration::from_secs(8);
+/// How long a role that was changed by hand stands: `drift_wait`.
+const DRIFT_WAIT: Duration = Duration::from_secs(10);
 /// How old the core's picture of a copy that arrives may be.
 const EMPTIED_NEWS: Duration = Duration::from_millis(300);
 /// A master that has served for this long is known to be well.
@@ -62,7 +64,9 @@ impl OneMaster {
             // A new leader begins to look anew.
             let led = truth.sight.by_all(index, truth.now).unwrap_or_default();
             let since = (*since.get_or_insert(truth.now)).max(truth.now - led);
-            if truth.now.since(since) > DEMOTED_WITHIN {
+            // What was done by hand stands for a while.
+            let patience = if truth.touched[index] { DRIFT_WAIT } else { Duration::ZERO };
+            if truth.now.since(since) > DEMOTED_WITHIN + patience {
                 return Err(format!(
                     "{} has been a master beside {} for {} s",
                     truth.addrs[index],

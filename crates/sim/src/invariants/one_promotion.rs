@@ -28,7 +28,11 @@ impl OnePromotion {
                 ))
             }
             Seen::Committed { before } => {
-                let Some(entry) = truth.entry else { return Ok(()) };
+                let Some(entry) = truth.entry else {
+                    // Guarded again, the group counts anew.
+                    *self = Self::default();
+                    return Ok(());
+                };
                 let (Some(decided), was) = (decision(entry), before.and_then(decision)) else {
                     return Ok(());
                 };

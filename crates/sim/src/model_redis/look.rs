@@ -103,6 +103,7 @@ impl Server {
             role,
             replication_id: Some(replication_id(self.replid)),
             second_replication_id: self.replid2.map(|(id, _)| replication_id(id)),
+            second_offset: self.replid2.map(|(_, offset)| offset),
             offset: self.offset,
             priority: self.priority,
             ping_period_secs: None,

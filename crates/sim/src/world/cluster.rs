@@ -23,9 +23,7 @@ impl World {
         self.nodes[node].applied = self.broker.log_len();
         let voters = self.nodes.iter().map(|node| node.id.clone()).collect();
         let record = self.broker.record().clone();
-        if !record.is_empty() {
-            self.tell(node, Event::Restored(record));
-        }
+        self.tell(node, Event::Restored(record));
         self.tell(node, Event::Voters(voters));
         self.nodes[node].token = Token(0);
     }
@@ -159,6 +157,7 @@ impl World {
                 self.at_node(node, life, ForNode::Tell(event));
             }
             Fate::Committed => {
+                self.trace.extend(changes.iter().map(|change| change.what.clone()));
                 self.observe(&Seen::Committed { before: before.as_ref() });
                 self.operator_looks(before.as_ref());
                 if self.broker.leader() == Some(node) {
@@ -178,7 +177,7 @@ impl World {
     /// An operator comes some time after the group was halted.
     fn operator_looks(&mut self, before: Option<&GroupEntry>) {
         let halted = |entry: &GroupEntry| matches!(entry.status, Status::Halted { .. });
-        if halted(self.entry()) && !before.is_some_and(halted) {
+        if self.agreed().is_some_and(halted) && !before.is_some_and(halted) {
             self.counts.halts += 1;
             self.command_a_halted_group();
             if self.troubles {

@@ -2,6 +2,7 @@
 
 use super::World;
 use crate::SERVERS;
+use crate::deed::Deed;
 use crate::faults::Fault;
 use crate::model_redis::Running;
 use crate::network::Place;
@@ -27,6 +28,7 @@ impl World {
             return;
         }
         self.counts.faults += 1;
+        self.note_deed(Deed::Fault(fault));
         self.journal.note(self.now, || format!("!! {fault:?}"));
         match fault {
             Fault::Kill(server) => {
@@ -57,6 +59,7 @@ impl World {
     }
 
     fn start_server(&mut self, index: usize, empty: bool) {
+        self.touched[index] = false;
         let mut out = Vec::new();
         let id = self.rng.u64(..);
         self.servers[index].start(self.now, empty, id, &mut out);

@@ -329,6 +329,10 @@ impl World {
                     let at = self.network.arrival(&mut self.rng, self.now, way, Duration::ZERO);
                     self.at(at, Happening::Reach { from: Place::Node(node), server, message });
                 }
+                Wish::Abort(conn) => self.stuck.retain(|stuck| {
+                    let Happening::Reach { message, .. } = stuck else { return true };
+                    !matches!(message, Message::Order { conn: on, .. } if *on == conn)
+                }),
                 Wish::Tell(event) => self.tell_in_lanes(node, event),
                 Wish::Answer { to, life, id, result } => {
                     if self.nodes[to].life == life {
@@ -342,6 +346,9 @@ impl World {
     /// The fence, right before the write: under which token, when it lets the command through.
     fn may_send(&self, node: usize, server: usize, id: CommandId) -> Option<Token> {
         let order = self.nodes[node].shell.on_its_way(server, id)?;
+        if self.wrong == Some(Wrong::IgnoreLease) {
+            return Some(order.token);
+        }
         let may = match order.by {
             None => self.broker.allows(node, order.token, self.now),
             // Whoever sends it for the leader knows of no newer one.

@@ -32,6 +32,7 @@ impl World {
                 Effect::Promoted { epoch } => {
                     self.counts.promotions += 1;
                     let addr = self.addrs[server].clone();
+                    self.trace.push(format!("{addr} becomes a master"));
                     self.journal.note(self.now, || format!("** {addr} becomes a master"));
                     self.observe(&Seen::Promoted { server, epoch });
                 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::event::Probed;
 use crate::instance::{Facts, Link};
 use crate::sample::{addr, at, master, replica, reply};
 
@@ -41,6 +42,7 @@ impl Case {
             death,
             sign: at(SIGN),
             down: at(down),
+            patient_until: at(down) + self.policy.corroboration_timeout,
             now: at(now),
         })
     }
@@ -132,4 +134,22 @@ fn a_refusal_that_a_replica_contradicts_for_long_is_judged_like_unreachable() {
     let mut case = Case::new();
     case.hear(2, &[up(1200, 0, 100)]);
     assert!(matches!(case.verdict(Death::Refusing, SIGN, 1201), Verdict::Vetoed { .. }));
+}
+
+#[test]
+fn a_hung_master_that_cannot_be_reached_any_more_lives_while_a_replica_has_news_of_it() {
+    let mut case = Case::new();
+    let mut watch = Watch::new(at(0), &addr(1), &case.policy);
+    watch.ended(at(SIGN));
+    let (seq, _) = watch.due(at(SIGN), &case.policy).expect("it is asked at once");
+    watch.accepted(at(SIGN + 1), &case.policy);
+    case.entry.instances.insert(addr(1), crate::record::Known::default());
+    case.watches.insert(addr(1), watch.clone());
+    case.hear(2, &[up(9_000, 0, 900)]);
+    assert_eq!(case.verdict(Death::Hung, 9_000, 9_001), Verdict::Dead, "it accepts and is silent");
+    watch.probed(at(8_000), seq, Probed::Unreachable("no answer".to_owned()), &case.policy);
+    case.watches.insert(addr(1), watch);
+    assert!(matches!(case.verdict(Death::Hung, 9_000, 9_001), Verdict::Vetoed { .. }));
+    case.hear(2, &[up(9_000, 9, 900)]);
+    assert_eq!(case.verdict(Death::Hung, 9_000, 9_001), Verdict::Dead, "the news is older");
 }

@@ -151,6 +151,26 @@ fn a_former_master_that_came_back_is_no_candidate_but_one_promoted_by_hand_is() 
 }
 
 #[test]
+fn what_a_master_made_by_hand_took_does_not_count_for_what_the_group_acknowledged() {
+    let mut case = Case::new();
+    let by_hand = |facts: &mut Facts, offset| {
+        facts.role = Role::Master { replicas: Vec::new() };
+        facts.replication_id = Some(id("its own"));
+        facts.second_replication_id = Some(id("h"));
+        facts.second_offset = Some(700);
+        facts.offset = offset;
+    };
+    case.replica(2, |facts| by_hand(facts, 5_000));
+    case.replica(3, |facts| facts.offset = 800);
+    assert_eq!(case.chosen(), Some(3));
+    case.replica(3, |facts| facts.offset = 700);
+    assert_eq!(case.chosen(), Some(2), "the other one has nothing that it has not");
+    case.replica(2, |facts| by_hand(facts, 700));
+    case.replica(3, |facts| facts.offset = 699);
+    assert_eq!(case.chosen(), Some(2));
+}
+
+#[test]
 fn never_synced_syncing_and_long_lost_links_are_refused() {
     let mut case = Case::new();
     let link = |link| move |facts: &mut Facts| facts.role = Role::Replica { master: addr(1), link };

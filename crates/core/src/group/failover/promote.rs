@@ -6,6 +6,7 @@ use crate::event::{CommandId, CommandResult};
 use crate::group::switchover::writable_until_ms;
 use crate::group::{Context, Group, Hold, Veto, Work};
 use crate::instance::Facts;
+use crate::mutation::Mutation;
 use crate::node::Token;
 use crate::policy::OnFailedFailover;
 use crate::record::{Attempt, GroupEntry, Kind, Outcome, Phase, Saga, Status};
@@ -60,7 +61,8 @@ impl Group {
     fn is_resumed(&mut self, ctx: &Context<'_>, token: Token, target: &Addr) -> bool {
         let epoch = Some(self.entry.epoch);
         let mine = self.untouched == epoch || matches!(self.work, Work::Promoting { .. });
-        if mine || self.read == epoch {
+        let blindly = self.policy.has(Mutation::ResumedBlindly);
+        if mine || self.read == epoch || blindly {
             return true;
         }
         let since = match self.work {
@@ -126,7 +128,8 @@ impl Group {
     }
 
     fn command_promote(&mut self, now: Time, token: Token, target: &Addr) -> CommandId {
-        let run_id = self.entry.saga.as_ref().and_then(|saga| saga.target_run_id.clone());
+        let elected = self.entry.saga.as_ref().and_then(|saga| saga.target_run_id.clone());
+        let run_id = elected.filter(|_| !self.policy.has(Mutation::AnyProcess));
         let fence = self.promoted_fence(target);
         self.command(now, token, target, Command::Promote { run_id, fence })
     }
@@ -140,7 +143,7 @@ impl Group {
     /// may be old: the commit took long, another leader decided it, or this node stood still. So it must be dead now.
     fn master_is_still_dead(&mut self, ctx: &Context<'_>, token: Token) -> bool {
         let saga = self.entry.saga.as_ref();
-        if saga.is_some_and(|saga| saga.forced) {
+        if saga.is_some_and(|saga| saga.forced) || self.policy.has(Mutation::DecisionsKeep) {
             return true;
         }
         let manual = saga.is_some_and(|saga| saga.history.kind == Kind::ManualFailover);
@@ -221,6 +224,14 @@ impl Group {
                     self.promoted(ctx, token, &target, &facts);
                 }
             }
+            CommandResult::Unknown(why) if self.policy.has(Mutation::UnknownIsRefused) => {
+                self.abandon(ctx, token, &target, false, why);
+            }
+            CommandResult::Unknown(_) if self.policy.has(Mutation::UnknownIsDone) => {
+                if let Some(facts) = self.facts_of(ctx.now, &target).cloned() {
+                    self.promoted(ctx, token, &target, &facts);
+                }
+            }
             CommandResult::Unknown(_) => {
                 *unknown_at = Some(ctx.now);
                 self.untouched = None;
@@ -249,7 +260,8 @@ impl Group {
         facts: &Facts,
     ) {
         let elected = self.entry.saga.as_ref().and_then(|saga| saga.target_run_id.clone());
-        if elected.is_some() && elected != facts.run_id {
+        let any = self.policy.has(Mutation::AnyProcess);
+        if elected.is_some() && elected != facts.run_id && !any {
             let why = "it restarted after it was elected, and may have lost its data".to_owned();
             self.abandon(ctx, token, target, true, why);
             return;
@@ -313,7 +325,7 @@ impl Group {
         self.mark(ctx, "failed", Some(target), Some(why.clone()));
         saga.history.steps.extend(self.steps.iter().cloned());
         if let Some(next) = election.chosen.filter(|_| !self.recorded_serves()) {
-            entry.epoch += 1;
+            entry.epoch += u64::from(!self.policy.has(Mutation::EpochKept));
             saga.history.epoch = entry.epoch;
             saga.history.ranking = election.ranking;
             saga.history.bytes_possibly_lost = election.behind_bytes;

@@ -5,6 +5,7 @@ use crate::action::Command;
 use crate::addr::Addr;
 use crate::group::{Context, Group};
 use crate::instance::Facts;
+use crate::mutation::Mutation;
 use crate::node::Token;
 use crate::watch::Watch;
 
@@ -47,7 +48,8 @@ impl Group {
         let Some(offset) = s.offset else { return Bridge::Wait };
         // Whoever has less now may have more in a moment. PINGs to replicas go on during a pause, so it may be more, too.
         let candidate = self.watches.get(target).and_then(Watch::facts);
-        if candidate.is_some_and(|facts| facts.offset >= offset) {
+        let rushed = self.policy.has(Mutation::SwitchoverRushed);
+        if candidate.is_some_and(|facts| facts.offset >= offset) || rushed {
             if !std::mem::replace(&mut s.equal, true) {
                 self.mark(ctx, "offsets_equal", Some(target), Some(format!("at offset {offset}")));
             }

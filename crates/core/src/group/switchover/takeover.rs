@@ -5,6 +5,7 @@ use crate::action::Command;
 use crate::addr::Addr;
 use crate::group::{Context, Group};
 use crate::instance::Facts;
+use crate::mutation::Mutation;
 use crate::node::Token;
 use crate::watch::Watch;
 
@@ -39,7 +40,8 @@ impl Group {
             self.begin_undoing(ctx, token, s, why);
             return;
         }
-        if facts.is_some_and(|facts| facts.offset < offset) {
+        let rushed = self.policy.has(Mutation::SwitchoverRushed);
+        if facts.is_some_and(|facts| facts.offset < offset) && !rushed {
             self.ask_densely(ctx, target);
             return;
         }

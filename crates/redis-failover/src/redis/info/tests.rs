@@ -111,6 +111,7 @@ fn a_master_names_its_replicas() {
             },
             replication_id: id("80a45a0dd24f3eaffc6191576893bb39e6262bfa"),
             second_replication_id: None,
+            second_offset: None,
             offset: 106,
             priority: 100,
         })
@@ -159,6 +160,7 @@ fn a_promoted_master_remembers_its_former_history() {
     assert_eq!(facts.replication_id, id("9d53eea9a409263a52bc76cfada493abd481d440"));
     assert_eq!(facts.second_replication_id, id("80a45a0dd24f3eaffc6191576893bb39e6262bfa"));
     assert!(replicas(&facts).is_empty());
+    assert_eq!(redis(fixture!("redis-7.0-master")).expect("facts").second_offset, None);
     for text in [
         fixture!("redis-7.0-replica-second-history"),
         fixture!("valkey-8.0-replica-second-history"),
@@ -166,6 +168,7 @@ fn a_promoted_master_remembers_its_former_history() {
     ] {
         let facts = redis(text).expect("facts");
         assert!(facts.second_replication_id.is_some());
+        assert!(facts.second_offset.is_some_and(|left_at| left_at <= facts.offset));
     }
 }
 

@@ -1,0 +1,176 @@
+//! What people on call do to the world, through the leader or behind its back.
+
+use std::time::Duration;
+
+use failover_core::action::Command;
+use failover_core::event::{Event, GroupSpec, Request};
+use failover_core::record::{GivenRule, Rule, Status};
+
+use super::{Happening, World};
+use crate::deed::Deed;
+use crate::model_redis::{Effect, Part, Running};
+use crate::operations::{BY_HAND_MAX, Operation};
+
+/// How long whoever asked for a switchover waits.
+const SWITCHOVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a group is not guarded when it is taken away and added again.
+const UNGUARDED: Duration = Duration::from_millis(700);
+
+impl World {
+    /// Somebody does something.
+    pub fn operate(&mut self, operation: Operation) {
+        let group = self.group.clone();
+        let named = |to: Option<usize>| to.map(|to| self.addrs[to].clone());
+        let request = match operation {
+            Operation::Switchover { to } => Request::Switchover {
+                group,
+                to: named(to),
+                timeout: SWITCHOVER_TIMEOUT,
+                dry_run: false,
+            },
+            Operation::Failover { to, force } => {
+                Request::Failover { group, to: named(to), force, dry_run: false }
+            }
+            Operation::Pause { ms } => {
+                let until = ms.map(|ms| self.now + Duration::from_millis(ms));
+                Request::Pause { group: Some(group), reason: None, until }
+            }
+            Operation::Resume => Request::Resume(group),
+            Operation::Rule { server, never } => {
+                let given = GivenRule { rule: Rule::Never, expires_at: None };
+                let (addr, rule) = (self.addrs[server].clone(), never.then_some(given));
+                Request::Rule { group, addr, rule }
+            }
+            Operation::PromoteByHand(server) => {
+                let command = Command::Promote { run_id: None, fence: None };
+                self.change_by_hand(&operation, server, &command);
+                return;
+            }
+            Operation::FollowByHand { server, of } => {
+                let master = self.addrs[of].clone();
+                let command = Command::Follow { master, master_run_id: None };
+                self.change_by_hand(&operation, server, &command);
+                return;
+            }
+            // Nobody takes a group away whose roles are not what they should be.
+            Operation::Replace if self.is_whole() => {
+                let master = self.recorded();
+                self.after(UNGUARDED, Happening::Add { master });
+                Request::Remove(vec![group.to_string()])
+            }
+            Operation::Replace => return,
+        };
+        self.done(&operation);
+        self.ask(request);
+    }
+
+    fn done(&mut self, operation: &Operation) {
+        self.counts.operations += 1;
+        self.note_deed(Deed::Operation(operation.clone()));
+        self.journal.note(self.now, || format!("!! {operation:?}"));
+    }
+
+    fn ask(&mut self, request: Request) {
+        self.requests += 1;
+        self.tell_leader(Event::Request { id: self.requests, request });
+    }
+
+    /// A role is changed without a word to anybody.
+    fn change_by_hand(&mut self, operation: &Operation, server: usize, command: &Command) {
+        if self.by_hand >= BY_HAND_MAX || (self.troubles && !self.is_whole()) {
+            return;
+        }
+        self.by_hand += 1;
+        self.done(operation);
+        self.touched[server] = true;
+        let mut out = Vec::new();
+        let fresh_id = self.rng.u64(..);
+        self.servers[server].by_hand(self.now, command, fresh_id, &mut out);
+        out.retain(|effect| !matches!(effect, Effect::Promoted { .. }));
+        self.effects(server, out);
+    }
+
+    /// Whether everyone is there and as the record says, and nothing is open.
+    fn is_whole(&self) -> bool {
+        let recorded = self.recorded();
+        let stands = |(index, server): (usize, &crate::model_redis::Server)| {
+            let right = match server.part() {
+                Part::Master => index == recorded,
+                Part::Replica(of) => index != recorded && of == recorded && server.link_up(),
+            };
+            right && server.running() == Running::Up
+        };
+        let open = self.agreed().is_none_or(|entry| {
+            entry.saga.is_some()
+                || entry.status != Status::Active
+                || entry.instances.values().any(|known| known.abandoned.is_some())
+        });
+        !open && self.servers.iter().enumerate().all(stands)
+    }
+
+    /// The group is guarded again; asked for until it is.
+    pub(super) fn add(&mut self, master: usize) {
+        if self.agreed().is_none() {
+            let spec = GroupSpec {
+                name: Some(self.group.clone()),
+                master: self.addrs[master].clone(),
+                // Whoever is away right now is not found in what the master says.
+                replicas: self
+                    .addrs
+                    .iter()
+                    .filter(|addr| **addr != self.addrs[master])
+                    .cloned()
+                    .collect(),
+            };
+            self.ask(Request::Add(vec![spec]));
+            self.after(Duration::from_secs(1), Happening::Add { master });
+        }
+    }
+
+    /// Chains that were made by hand are only reported, and left to people.
+    fn undo_chains(&mut self) {
+        let recorded = self.recorded();
+        for server in 0..self.servers.len() {
+            let chained = match self.servers[server].part() {
+                Part::Master => false,
+                Part::Replica(of) => of != recorded && server != recorded,
+            };
+            if chained && self.touched[server] && self.servers[server].running() == Running::Up {
+                let master = self.addrs[recorded].clone();
+                let command = Command::Follow { master, master_run_id: None };
+                let operation = Operation::FollowByHand { server, of: recorded };
+                self.by_hand = 0;
+                self.change_by_hand(&operation, server, &command);
+            }
+        }
+    }
+
+    fn has_rule(&self, server: usize) -> bool {
+        let known = self.agreed().and_then(|entry| entry.instances.get(&self.addrs[server]));
+        known.is_some_and(|known| known.rule.is_some())
+    }
+
+    /// Whoever is on call resumes a group that is halted, and in the end one that is paused.
+    pub(super) fn look_as_operator(&mut self) {
+        let resumes = self.agreed().is_some_and(|entry| match entry.status {
+            Status::Halted { .. } => true,
+            Status::Paused { .. } => !self.troubles,
+            Status::Active | Status::Resuming => false,
+        });
+        if resumes {
+            self.ask(Request::Resume(self.group.clone()));
+        }
+        if !self.troubles {
+            self.undo_chains();
+            let ruled: Vec<usize> =
+                (0..self.addrs.len()).filter(|server| self.has_rule(*server)).collect();
+            for server in ruled {
+                self.operate(Operation::Rule { server, never: false });
+            }
+        }
+        if resumes || !self.troubles {
+            // It may have come while nobody led, or before it was needed.
+            self.after(Duration::from_secs(1), Happening::Operator);
+        }
+    }
+}
