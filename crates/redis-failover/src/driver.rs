@@ -11,8 +11,8 @@ use failover_core::addr::Addr;
 use failover_core::event::{Answer, CommandResult, Event, ProposalId, RequestId};
 use failover_core::fleet::Fleet;
 use failover_core::node::{GroupName, Leadership, NodeId, Token};
-use failover_core::notice::{Notice, Weight, What};
-use failover_core::record::{Change, HookEvent, Kind, Phase};
+use failover_core::notice::{Notice, Weight};
+use failover_core::record::{Change, Kind, Phase};
 use failover_core::time::Time;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -21,7 +21,7 @@ use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::events::{Events, Lanes};
 use crate::fault;
-use crate::hooks::{Desk, FailoverPlan, HookCall};
+use crate::hooks::{Desk, FailoverPlan, Sights};
 use crate::redis::{Instance, Login, Order, OrderedBy};
 use crate::requests::Waiting;
 use crate::resolve::Resolver;
@@ -55,6 +55,7 @@ pub(crate) struct Driver {
     pub(crate) talk: Option<Talk>,
     pub(crate) shown: Arc<Shown>,
     pub(crate) hooks: Desk,
+    pub(crate) sights: Sights,
     pub(crate) notices: broadcast::Sender<Notice>,
 }
 
@@ -82,16 +83,6 @@ struct Round {
     questions: BTreeMap<(NodeId, Token), Vec<GroupName>>,
     next_request: RequestId,
     refreshed: Option<GroupName>,
-    standing: Standing,
-}
-
-/// What this node's hooks were told of who leads.
-#[derive(Debug)]
-enum Standing {
-    /// Nobody was ever heard of: that is a start, and no loss.
-    NeverLed,
-    Led,
-    Lost,
 }
 
 impl Driver {
@@ -110,7 +101,6 @@ impl Driver {
             questions: BTreeMap::new(),
             next_request: FIRST_REQUEST,
             refreshed: None,
-            standing: Standing::NeverLed,
         };
         let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
         refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -166,17 +156,21 @@ impl Driver {
                 talk.ask_sight(&node, token, &groups);
             }
         }
-        self.tell_quorum(round);
+        self.sights.tell_quorum(&self.hooks, &self.fleet);
         self.publish_changed();
     }
 
     async fn handle(&mut self, round: &mut Round, event: Event) {
         let event = after_commit(event).await;
         self.log_standing(&event);
-        if let Event::Leadership(leadership) = &event {
-            self.hooks.leads(leadership.token());
+        let leads = if let Event::Leadership(leads) = &event { Some(leads.token()) } else { None };
+        if let Some(token) = leads {
+            self.hooks.leads(token);
         }
         self.fleet.handle(self.clock.now(), event);
+        if leads.is_some() {
+            self.sights.begin(&self.hooks, &self.fleet);
+        }
         self.drain(round).await;
     }
 
@@ -375,73 +369,9 @@ impl Driver {
             Weight::Warning => tracing::warn!(%group, "{sentence}"),
             Weight::Error => tracing::error!(%group, "{sentence}"),
         }
-        self.tell_seen(&notice);
+        self.sights.tell(&self.hooks, &self.fleet, &notice);
         // Nobody listening is fine.
         let _ = self.notices.send(notice);
-    }
-}
-
-impl Driver {
-    /// Tells the hooks what the leader sees of a master, beside what is agreed.
-    fn tell_seen(&self, notice: &Notice) {
-        if let What::MasterChanged { old_master, new_master, epoch } = &notice.what {
-            if self.fleet.leadership().token().is_none() {
-                // Whether it was a failover is not known here, and the same to whoever follows the master.
-                let (at, reason) = (self.hooks.now(), notice.sentence.clone());
-                let event = HookEvent::AfterFailover;
-                let call = HookCall::seen(event, at, Some(&notice.group), reason);
-                self.hooks.observed(HookCall {
-                    old_master: Some(old_master.clone()),
-                    new_master: Some(new_master.clone()),
-                    epoch: Some(*epoch),
-                    ..call
-                });
-            }
-            return;
-        }
-        let (event, addr) = if let What::InstanceDown { addr } = &notice.what {
-            (HookEvent::MasterDown, addr)
-        } else if let What::InstanceUp { addr } = &notice.what {
-            (HookEvent::MasterUp, addr)
-        } else {
-            return;
-        };
-        let entry = self.fleet.record().entry(&notice.group);
-        let (Some(token), Some(entry)) = (self.fleet.leadership().token(), entry) else { return };
-        // One that was just registered was not down before.
-        if entry.master == *addr && entry.confirmed {
-            let (at, reason) = (self.hooks.now(), notice.sentence.clone());
-            let call = HookCall::seen(event, at, Some(&notice.group), reason);
-            let call = HookCall { addr: Some(addr.clone()), epoch: Some(entry.epoch), ..call };
-            self.hooks.seen(call, Some(token));
-        }
-    }
-
-    /// Tells the hooks of this node that nobody leads any more, or that somebody does again.
-    fn tell_quorum(&self, round: &mut Round) {
-        let led = self.fleet.led();
-        let known = *self.fleet.leadership() != Leadership::None;
-        let (event, reason) = match (&round.standing, led) {
-            (Standing::NeverLed, _) if known => {
-                round.standing = Standing::Led;
-                return;
-            }
-            (Standing::Led, false) => {
-                round.standing = Standing::Lost;
-                let reason = "no leader is known: this node acts on no group, and goes on watching";
-                (HookEvent::QuorumLost, reason.to_owned())
-            }
-            (Standing::Lost, true) if known => {
-                round.standing = Standing::Led;
-                let leader = match self.fleet.leadership() {
-                    Leadership::Follower { leader } => leader,
-                    Leadership::Leader(_) | Leadership::None => self.fleet.me(),
-                };
-                (HookEvent::QuorumBack, format!("{leader} leads"))
-            }
-            (Standing::NeverLed | Standing::Led | Standing::Lost, _) => return,
-        };
-        self.hooks.seen(HookCall::seen(event, self.hooks.now(), None, reason), None);
     }
 }
 

@@ -21,7 +21,8 @@ use crate::doctor::Doctor;
 use crate::driver::{Driver, FIRST_REQUEST, Logins};
 use crate::events::Events;
 use crate::hooks::{
-    self, Desk, FailoverPlan, HandlerError, HookCall, HookView, Hooks, MasterChange, Verdict,
+    self, Desk, FailoverPlan, HandlerError, HookCall, HookView, Hooks, MasterChange, Sights,
+    Verdict,
 };
 #[cfg(feature = "http")]
 use crate::http;
@@ -222,6 +223,7 @@ impl Builder {
             talk,
             shown: Arc::clone(&shown),
             hooks: desk.clone(),
+            sights: Sights::default(),
             notices: notices.clone(),
         };
         let (answered, answer) = oneshot::channel();

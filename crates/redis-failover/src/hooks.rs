@@ -6,7 +6,7 @@
 //! by it while it lives.
 //!
 //! `call` is what every kind of hook is told; `line` is one hook's queue; `shown` is what people see of it. `script` runs
-//! scripts, `sentinel` has the words that Sentinel's scripts are used to, and `webhook` posts.
+//! scripts, `sights` is what a node tells of what it sees itself, `sentinel` has the words that Sentinel's scripts are used to, and `webhook` posts.
 
 mod ask;
 mod call;
@@ -15,6 +15,7 @@ mod line;
 mod script;
 mod sentinel;
 mod shown;
+mod sights;
 mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ use script::{Script, ScriptKind};
 pub use shown::HookView;
 #[cfg(feature = "http")]
 pub(crate) use shown::Shown;
+pub(crate) use sights::Sights;
 use webhook::Webhook;
 
 /// Longest reason of a veto or a failure that is kept, in characters.

@@ -168,3 +168,21 @@ fn hooks_that_hang_hold_up_no_failover_of_three_nodes() {
     assert_eq!(entry["outcome"], "done", "{entry:#}");
     pager.wait_for("after_failover", 1);
 }
+
+/// The leader that would have told it died with the master, and nobody can take over.
+#[test]
+fn whoever_begins_to_lead_tells_of_a_master_that_is_down() {
+    let mut group = Group::start(ServerKind::Redis, 0);
+    let name = group.master.addr();
+    let pager = Webhook::start(OK);
+    let (_dir, config) = config_with(&pager);
+    let mut cluster = guard(&group, &[&config]);
+    let leader = cluster.leader_of_all();
+    let node = cluster.node_mut(leader).process();
+    common::child::kill9_together(&mut [node, group.master.process()]);
+    cluster.bury(leader);
+    let told = pager.wait_for("master_down", 1).remove(0);
+    assert_eq!((&told.json["group"], &told.json["addr"]), (&name.clone().into(), &name.into()));
+    let next = cluster.leader();
+    assert_eq!(told.json["node"], cluster.id(next));
+}

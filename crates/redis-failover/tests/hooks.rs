@@ -332,3 +332,32 @@ fn a_webhook_over_tls_is_told_when_its_certificate_is_trusted() {
     assert_eq!(hook(&daemon, "trusted")["delivered"], 1);
     assert_eq!(hook(&daemon, "stranger")["delivered"], 0);
 }
+
+/// Nothing is decided when nobody can take over, and somebody has to know all the same.
+#[test]
+fn a_master_that_nobody_replaces_is_told_of_when_it_goes_and_comes() {
+    let mut group = Group::start(ServerKind::Redis, 0);
+    let notify = Script::new("");
+    let daemon = guard(&group, &[&notify.flag("notification_script")]);
+    let name = group.master.addr();
+    group.master.kill9();
+    let down = notify.wait_for_event("master_down", 1).remove(0);
+    assert!(
+        down["reason"].as_str().is_some_and(|why| why.contains("refuses connections")),
+        "{down}"
+    );
+    assert_eq!(
+        (&down["group"], &down["addr"]),
+        (&Value::from(name.clone()), &Value::from(name.clone()))
+    );
+    assert!(down["history_id"].is_null() && down["old_master"].is_null(), "{down}");
+    group.master.restart();
+    notify.wait_for(&format!("-sdown master {name} {}", apart(&name)));
+    // It came back without its data, which is worth a call of its own.
+    notify.wait_for_event("failover_failed", 1);
+    drop(daemon);
+    let kinds: Vec<Value> =
+        notify.events().into_iter().map(|event| event["event"].clone()).collect();
+    let seen: Vec<&Value> = kinds.iter().filter(|kind| **kind != "failover_failed").collect();
+    assert_eq!(seen, ["master_down", "master_up"], "its first answer was no return");
+}

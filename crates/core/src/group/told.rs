@@ -2,8 +2,10 @@
 
 use super::{Context, Group, Work};
 use crate::action::Action;
+use crate::addr::Addr;
 use crate::record::GroupEntry;
 use crate::record::outbox::Told;
+use crate::view::State;
 
 impl Group {
     /// A hook was told, or was given up on; with no name, all that want to be.
@@ -53,5 +55,12 @@ impl Group {
             let what = format!("hooks were told of {}", self.name);
             self.propose(token, what, self.entry.clone(), None);
         }
+    }
+
+    /// The recorded master and what is concluded of it, when it is down for this node.
+    pub fn master_down(&self) -> Option<(&Addr, &str)> {
+        let master = &self.entry.master;
+        let down = self.watches.get(master).is_some_and(|watch| watch.state() == State::Down);
+        (down && self.entry.confirmed).then_some((master, &self.reason))
     }
 }

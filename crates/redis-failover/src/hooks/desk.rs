@@ -13,6 +13,7 @@ use failover_core::node::{GroupName, NodeId, Token};
 use failover_core::record::Occurrence;
 use failover_core::time::Time;
 use futures_util::FutureExt;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -150,8 +151,11 @@ impl Desk {
     }
 
     fn send(&self, message: Message) {
-        if self.messages.try_send(message).is_err() {
-            tracing::debug!("the hooks hear of nothing any more, or of too much");
+        if let Err(TrySendError::Full(_)) = self.messages.try_send(message) {
+            tracing::error!(
+                "hooks are not told of something, since {MESSAGES_MAX} messages wait for them; what is in the record is \
+                 told by the next leader"
+            );
         }
     }
 }
