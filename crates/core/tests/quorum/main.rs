@@ -355,3 +355,22 @@ fn a_replica_that_was_asked_a_moment_ago_is_waited_for_when_a_silent_master_begi
     desk.pass(170);
     assert_eq!(desk.promotions(), [REPLICA], "{}", desk.view().diagnosis.reason);
 }
+
+#[test]
+fn a_decision_whose_master_is_neither_dead_nor_back_keeps_nobody_busy() {
+    let mut desk = Desk::new();
+    desk.slow = true;
+    desk.kill_master();
+    desk.testify("b", 1, desk.now, Some(Death::Refusing));
+    let (id, changes) = desk.proposed.pop().expect("a decision");
+    // It is committed late, when nobody says any more that the master is down.
+    desk.slow = false;
+    desk.pass(300);
+    desk.servers.insert(MASTER, Server::Silent);
+    desk.handle(Event::Committed { id: Some(id), changes });
+    desk.testify("b", 1, desk.now, None);
+    desk.testify("c", 1, desk.now, None);
+    desk.handle(Event::Accepted { addr: addr(MASTER) });
+    desk.pass(900);
+    assert_eq!(desk.promotions(), vec![]);
+}

@@ -148,6 +148,10 @@ impl Group {
         }
         let manual = saga.is_some_and(|saga| saga.history.kind == Kind::ManualFailover);
         let Some((_, sign, _)) = self.death(ctx.now) else {
+            if let Work::Hearing { again_at, .. } = &mut self.work {
+                // Its next answer, or its silence, comes first.
+                *again_at = ctx.now + self.policy.check_interval;
+            }
             self.undo_when_master_answers(ctx, token);
             return false;
         };
