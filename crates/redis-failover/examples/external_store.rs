@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use redis_failover::config::Config;
 use redis_failover::policy::Policy;
-use redis_failover::{Guard, HandlerError, MasterChange};
+use redis_failover::{Addr, GroupName, Guard, HandlerError};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,15 +44,13 @@ async fn main() -> Result<(), HandlerError> {
     let guard = Guard::builder(config)
         .after_failover(move |change| {
             let store = of_handler.clone();
-            async move { update(&store, &change).await }
+            async move { update(&store, &change.group, &change.new_master, change.epoch).await }
         })
         .start()
         .await?;
     // What is so at the start is nobody's news, and is stored here.
     for group in guard.groups() {
-        let (old_master, new_master) = (group.master.clone(), group.master.clone());
-        let (group, epoch) = (group.name.clone(), group.epoch);
-        update(&store, &MasterChange { group, old_master, new_master, epoch }).await?;
+        update(&store, &group.name, &group.master, group.epoch).await?;
     }
     println!("stored in {store}");
     interrupt.recv().await;
@@ -62,22 +60,27 @@ async fn main() -> Result<(), HandlerError> {
 }
 
 /// Stores one master. An error has the handler told again.
-async fn update(store: &str, change: &MasterChange) -> Result<(), HandlerError> {
+async fn update(
+    store: &str,
+    group: &GroupName,
+    master: &Addr,
+    epoch: u64,
+) -> Result<(), HandlerError> {
     let args = [
         "EVAL",
         STORE,
         "2",
         "redis:masters",
         "redis:epochs",
-        change.group.as_str(),
-        &change.new_master.to_string(),
-        &change.epoch.to_string(),
+        group.as_str(),
+        &master.to_string(),
+        &epoch.to_string(),
     ];
     let answer = timeout(STORE_LIMIT, command(store, &args)).await??;
     if answer != "$2" && answer != "+OK" {
         return Err(format!("the store answered {answer}").into());
     }
-    println!("{}: {} is the master in epoch {}", change.group, change.new_master, change.epoch);
+    println!("{group}: {master} is the master in epoch {epoch}");
     Ok(())
 }
 

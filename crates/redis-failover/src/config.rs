@@ -243,7 +243,7 @@ impl Config {
         draft.finish()
     }
 
-    /// Checks the settings against each other.
+    /// Checks the settings against each other, and that scripts are there and executable.
     ///
     /// # Errors
     /// A sentence that names the setting, its value and what it must be.

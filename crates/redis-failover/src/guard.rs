@@ -133,6 +133,17 @@ impl Builder {
     /// changes in between both may: [`HookCall::id`] is the same then. Of one group a handler is told one thing at a time
     /// and first in order; another try may come after something newer, which [`HookCall::epoch`] shows. No handler delays
     /// a failover or another handler.
+    ///
+    /// ```no_run
+    /// # use redis_failover::{Guard, HookEvent, config::Config};
+    /// let builder = Guard::builder(Config::default()).on(
+    ///     [HookEvent::Halted, HookEvent::FailoverFailed],
+    ///     |call| async move {
+    ///         eprintln!("somebody has to look at {:?}: {}", call.group, call.reason);
+    ///         Ok(())
+    ///     },
+    /// );
+    /// ```
     #[must_use]
     pub fn on<F, Fut>(mut self, events: impl IntoIterator<Item = HookEvent>, handler: F) -> Self
     where
@@ -298,7 +309,17 @@ impl Guard {
         self.shown.groups()
     }
 
-    /// One group, by its name or its master's address.
+    /// One group, by its name or its master's address; cheap, nothing is asked.
+    ///
+    /// ```no_run
+    /// # use redis_failover::{Addr, Guard};
+    /// # fn dial(_: &Addr) {}
+    /// # fn example(guard: &Guard) {
+    /// if let Some(group) = guard.group("sessions") {
+    ///     dial(&group.master);
+    /// }
+    /// # }
+    /// ```
     pub fn group(&self, name_or_master: &str) -> Option<Arc<GroupView>> {
         self.shown.group(name_or_master)
     }
@@ -316,6 +337,13 @@ impl Guard {
 
     /// What is served at [`Config::addr`], to be mounted into a server of the host: `/master` and everything below `/v1`.
     /// It has no login of its own and can fail masters over.
+    ///
+    /// ```no_run
+    /// # use redis_failover::Guard;
+    /// # fn example(guard: &Guard) -> axum::Router {
+    /// axum::Router::new().nest("/redis", guard.router())
+    /// # }
+    /// ```
     #[cfg(feature = "http")]
     #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
     pub fn router(&self) -> axum::Router {

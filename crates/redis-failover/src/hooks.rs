@@ -43,6 +43,7 @@ const REASON_CHARS_MAX: usize = 500;
 
 /// A failover that is about to be decided.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct FailoverPlan {
     /// The group concerned.
     pub group: GroupName,
@@ -65,6 +66,7 @@ pub enum Verdict {
 
 /// A master that was replaced: verified and recorded.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct MasterChange {
     /// The group concerned.
     pub group: GroupName,
@@ -76,7 +78,7 @@ pub struct MasterChange {
     pub epoch: u64,
 }
 
-/// Whatever went wrong inside a handler.
+/// Whatever went wrong inside a handler; its text is logged and shown, so that it must not have a secret in it.
 pub type HandlerError = Box<dyn Error + Send + Sync>;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, HandlerError>> + Send>>;
@@ -248,3 +250,6 @@ fn printable(text: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     text.trim().chars().map(clean).take(REASON_CHARS_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,9 @@ pub const WEBHOOKS_MAX: usize = 64;
 /// Longest `timeout_ms` of a webhook, and longest `script_timeout`: beyond, it is no hook but a job.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
-/// The scripts of a group, or of all groups without their own. Each is a path to something executable; `None` is none.
+/// The scripts of a group, or of all groups without their own. Each is a path to something executable; `None` is none. A
+/// script is run without a shell, in a process group of its own, and waited for without a signal handler (Linux 5.3; before
+/// that tokio takes SIGCHLD).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scripts {
     /// Told of everything that happens, with Sentinel's arguments: `TYPE MESSAGE`.
@@ -52,7 +54,12 @@ impl Default for ScriptLimits {
     }
 }
 
-/// A service that is told by HTTP what happens. `Debug` shows neither its URL, which may have a password in it, nor its
+/// A service that is told by HTTP what happens.
+///
+/// It gets a POST with [`crate::HookCall`] as JSON and the headers `Idempotency-Key` (its `id`), `Redis-Failover-Event`,
+/// `Redis-Failover-Attempt` (from 1) and, with a secret, `Redis-Failover-Signature`: `sha256=` and the HMAC-SHA256 of the
+/// body in hexadecimal digits. A status of 200 to 299 says that it knows; everything else is tried again, for a day. Asked
+/// before a failover (`before_failover` among its events), it vetoes with the status 409 and `{"reason": …}`. `Debug` shows neither its URL, which may have a password in it, nor its
 /// secret.
 #[derive(Clone, Debug)]
 pub struct WebhookConfig {

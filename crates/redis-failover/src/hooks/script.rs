@@ -198,8 +198,8 @@ async fn read(stderr: Option<&mut ChildStderr>, said: &mut Vec<u8>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::write_script;
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn script(limits: ScriptLimits) -> Script {
         let kind = ScriptKind::Notification;
@@ -209,8 +209,7 @@ mod tests {
     async fn run(body: &str, limits: ScriptLimits) -> (End, Duration) {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("script");
-        std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("it can be written");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("it is ours");
+        write_script(&path, &format!("#!/bin/sh\n{body}\n"));
         let (timeout, begun) = (limits.timeout, Instant::now());
         let args = ["a b".to_owned(), "$(id)".to_owned()];
         let end = script(limits).run(&path, &args, "{}", begun + timeout).await;
