@@ -486,12 +486,14 @@ impl Group {
         }
         match self.death(ctx.now) {
             Some((death, sign, down)) => {
-                let because = self.consider_failover(ctx, token, death, sign, down);
-                if self.veto.is_some() && matches!(self.work, Work::Hearing { .. }) {
-                    // Somebody sees it live: what becomes of it meanwhile is learned from who follows it.
-                    self.learn(ctx, token);
+                // What became of it since it was read last is learned from who follows it, and before anybody is elected:
+                // it may have begun another history, and its replicas are the only ones left to tell.
+                if self.learn(ctx, token) {
+                    return Some(
+                        "what the replicas say of its history is recorded first".to_owned(),
+                    );
                 }
-                because
+                self.consider_failover(ctx, token, death, sign, down)
             }
             None => {
                 self.work = Work::Idle;

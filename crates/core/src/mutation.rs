@@ -30,7 +30,7 @@ pub enum Mutation {
     AnyProcess,
     /// A decision is carried out although the master came back since.
     DecisionsKeep,
-    /// The next leader promotes without asking the candidate what it is.
+    /// The next leader goes on as if the candidate had been promoted.
     ResumedBlindly,
     /// A promotion whose end is unknown did not happen.
     UnknownIsRefused,
@@ -40,8 +40,6 @@ pub enum Mutation {
     EpochKept,
     /// A master that came back is left as it is.
     NobodyDemoted,
-    /// Whoever came back is made a replica although the recorded master does not answer.
-    DemotedForTheDead,
     /// Replicas of the wrong master are left there.
     NobodyRepointed,
     /// A master that came back with nothing is followed.
@@ -60,7 +58,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 25] = [
         Self::QuorumTooLow,
         Self::StaleVotes,
         Self::VotesForAnother,
@@ -79,7 +77,6 @@ impl Mutation {
         Self::UnknownIsDone,
         Self::EpochKept,
         Self::NobodyDemoted,
-        Self::DemotedForTheDead,
         Self::NobodyRepointed,
         Self::EmptyIsFollowed,
         Self::HaltIgnored,
@@ -110,7 +107,6 @@ impl Mutation {
             Self::UnknownIsDone => "unknown-is-done",
             Self::EpochKept => "epoch-kept",
             Self::NobodyDemoted => "nobody-demoted",
-            Self::DemotedForTheDead => "demoted-for-the-dead",
             Self::NobodyRepointed => "nobody-repointed",
             Self::EmptyIsFollowed => "empty-is-followed",
             Self::HaltIgnored => "halt-ignored",

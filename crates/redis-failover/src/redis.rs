@@ -13,6 +13,8 @@ mod info;
 mod interview;
 mod probe;
 mod resp;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use connection::Login;
 pub(crate) use flavor::{Version, Words};

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::Place;
 
+mod ailments;
+
+pub use ailments::Ailment;
+
 /// Something that happens to a server, to a node, or to the path between two places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -29,6 +33,8 @@ pub enum Fault {
     ResumeNode(usize),
     /// A node is started again with what it had on its disk.
     StartNode(usize),
+    /// A server begins to suffer from something, or ceases to.
+    Ail(usize, Ailment),
     /// Nothing gets from one place to another.
     Cut(Place, Place),
     /// It does again, and what was on its way arrives.
@@ -47,6 +53,9 @@ pub(crate) struct Scene {
     /// How many nodes there are.
     pub(crate) nodes: usize,
 }
+
+/// How many of the troubles of servers are such that their process lives, or starts again in another way.
+const AILMENTS_PERCENT: u8 = 30;
 
 /// A fault, and how long after the beginning of its trouble it happens.
 pub(crate) type Planned = (Duration, Fault);
@@ -84,6 +93,9 @@ fn one(rng: &mut Rng, scene: &Scene) -> Vec<Planned> {
     }
     let Scene { recorded, servers, .. } = *scene;
     let whom = if rng.bool() { recorded } else { rng.usize(..servers) };
+    if rng.u8(..100) < AILMENTS_PERCENT {
+        return ailments::draw(rng, scene, whom);
+    }
     match rng.u8(..100) {
         0..=44 => {
             let down = match rng.u8(..4) {

@@ -5,7 +5,8 @@
 //! run: the same seed gives the same run, line by line.
 //!
 //! A run has two phases. First faults are drawn from the seed while clients write: servers and nodes are killed, stopped and
-//! started again, with their data or without, and paths between them are cut. Then all faults end, and the group must be
+//! started again, with their data or without, paths between them are cut, and servers load, are slow, refuse connections or
+//! cannot save. Then all faults end, and the group must be
 //! whole again within a bound. After everything that happens the invariants are checked
 //! against what is really so, not against what the core believes.
 //!
@@ -13,6 +14,7 @@
 //! - [`model_redis`]: one server
 //! - [`invariants`]: what must be so, one file each
 //! - [`faults`], [`clients`]: what goes wrong, and who notices
+//! - [`stage`]: servers alone, to compare them with real ones
 
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ mod network;
 pub mod operations;
 pub mod scenario;
 mod shell;
+pub mod stage;
 pub mod world;
 
 pub use shell::Wrong;

@@ -4,37 +4,48 @@
 //! full resyncs, and it can be running, hung or dead. A hung one accepts connections and executes everything that was
 //! sent to it when it wakes up. It knows no time of its own and sends nothing itself: what it wants sent comes out as
 //! effects, which the world delivers.
+//!
+//! - `replication`: masters that feed, replicas that follow
+//! - `writes`: what becomes of a client's write
+//! - `orders`: what the program changes
+//! - `disk`: what outlives a process
+//! - `look`: what is seen of it
+//!
+//! How far it is like real servers is tested with them, in the crate that talks to both.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use failover_core::action::Command;
 use failover_core::addr::Addr;
+use failover_core::instance::MinReplicas;
 use failover_core::time::Time;
 
+mod disk;
 mod look;
 mod message;
+mod orders;
+mod replication;
+mod writes;
 
+pub use disk::Disk;
+pub use message::Denial;
 pub(crate) use message::{Effect, Message, Piece, Reply};
+use replication::{Feed, LinkState};
 
 /// A number that a client wrote.
 pub type Value = u64;
 /// Names one connection between the node and a server.
 pub(crate) type Conn = u64;
 
-/// What one write adds to the offset.
-const WRITE_BYTES: u64 = 100;
-/// What the master's keepalive adds to the offset.
-const PING_BYTES: u64 = 14;
-/// How many turns of the cron lie between two keepalives (`repl-ping-replica-period`).
-const PING_TURNS: u32 = 10;
-/// After this much silence a link is given up (`repl-timeout`).
-const LINK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most connections of nodes to one server: each has two, and a few that it gave up in a hang.
+const CONNS_MAX: usize = 256;
+/// One that answers so much later than it could is as good as one that does not answer.
+const SLOW_FROM: Duration = Duration::from_millis(50);
 
 /// What the process of a server is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Running {
-    /// It serves.
+    /// It serves, or reads its data.
     Up,
     /// It is stopped: its host accepts connections for it, nothing is executed.
     Hung,
@@ -51,19 +62,6 @@ pub enum Part {
     Replica(usize),
 }
 
-/// A replica's link to its master.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LinkState {
-    /// There is none; the next turn of the cron tries again.
-    Down,
-    /// It asked for the stream and has no answer yet.
-    Asking { since: Time },
-    /// A full copy is on its way.
-    Syncing,
-    /// It gets the stream.
-    Up { last_io: Time },
-}
-
 /// A write that a server has, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
@@ -73,14 +71,56 @@ pub struct Kept {
     pub at: Time,
 }
 
+/// What is set in the configuration of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `replica-priority`.
+    pub priority: u32,
+    /// `repl-backlog-size`.
+    pub backlog_bytes_max: u64,
+    /// `repl-ping-replica-period`, in seconds.
+    pub ping_period_secs: u32,
+    /// What writes depend on.
+    pub min_replicas: MinReplicas,
+    /// It can write down what it was told, so that its next process knows it.
+    pub rewrites: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            priority: 100,
+            backlog_bytes_max: 1024 * 1024,
+            ping_period_secs: 10,
+            min_replicas: MinReplicas { to_write: 0, max_lag_secs: 10 },
+            rewrites: true,
+        }
+    }
+}
+
 /// One server.
 #[derive(Debug)]
 pub struct Server {
     index: usize,
     addrs: Vec<Addr>,
+    settings: Settings,
+    /// What its configuration file says.
+    file: disk::File,
     running: Running,
     /// Since when it runs and is not stopped, or since when it is not.
     since: Time,
+    /// It reads its data.
+    loading: bool,
+    /// It accepts no new connections.
+    refusing: bool,
+    /// It cannot save.
+    misconfigured: bool,
+    /// How much later than it could it answers.
+    slow_by: Duration,
+    /// What it says now, it says after this.
+    says_at: Time,
+    /// It has answers to give that are so late that nobody counts on them.
+    slow: bool,
     /// Counts its processes.
     life: u32,
     run_id: u64,
@@ -90,31 +130,54 @@ pub struct Server {
     down_since: Option<Time>,
     /// It finished a sync since it was started, or since it was a master.
     synced: bool,
-    /// It may ask for a continuation; not after a full copy was cut off.
+    /// It may ask for a continuation of the history that it is on.
     cached: bool,
     replid: u64,
     replid2: Option<(u64, u64)>,
     offset: u64,
     data: Vec<Kept>,
-    backlog: Vec<Piece>,
+    saved: Option<disk::Saved>,
+    /// What its process found on its disk, and when.
+    began: (Disk, Time),
+    /// A server without one, which nobody ever followed, counts nothing.
+    backlog: Option<VecDeque<Piece>>,
     backlog_from: u64,
-    attached: BTreeMap<usize, u64>,
-    priority: u32,
-    conns: BTreeSet<Conn>,
+    attached: BTreeMap<usize, Feed>,
+    /// Replicas that are good enough for the writes that depend on them, when they were counted last.
+    good_replicas: u32,
+    paused_until: Option<Time>,
+    held: Vec<Value>,
+    /// With the moment when each was told last how many keys there are.
+    conns: BTreeMap<Conn, Time>,
     inbox: VecDeque<Message>,
     turns: u32,
 }
 
 impl Server {
-    pub(crate) fn new(index: usize, addrs: &[Addr], priority: u32, now: Time, id: u64) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        addrs: &[Addr],
+        part: Part,
+        settings: Settings,
+        now: Time,
+        id: u64,
+    ) -> Self {
         Self {
             index,
             addrs: addrs.to_vec(),
+            settings,
+            file: disk::File { part, settings },
             running: Running::Up,
             since: now,
+            loading: false,
+            refusing: false,
+            misconfigured: false,
+            slow_by: Duration::ZERO,
+            says_at: now,
+            slow: false,
             life: 0,
             run_id: id,
-            part: if index == 0 { Part::Master } else { Part::Replica(0) },
+            part,
             link: LinkState::Down,
             link_id: 0,
             down_since: None,
@@ -124,11 +187,15 @@ impl Server {
             replid2: None,
             offset: 0,
             data: Vec::new(),
-            backlog: Vec::new(),
+            saved: None,
+            began: (Disk::Log, now),
+            backlog: None,
             backlog_from: 0,
             attached: BTreeMap::new(),
-            priority,
-            conns: BTreeSet::new(),
+            good_replicas: 0,
+            paused_until: None,
+            held: Vec::new(),
+            conns: BTreeMap::new(),
             inbox: VecDeque::new(),
             turns: 0,
         }
@@ -142,145 +209,120 @@ impl Server {
         fresh_id: u64,
         out: &mut Vec<Effect>,
     ) {
-        match self.running {
-            Running::Dead => refuse(&message, out),
-            Running::Hung => {
-                self.accept(&message, out);
-                self.inbox.push_back(message);
-            }
-            Running::Up => {
-                self.accept(&message, out);
-                self.execute(now, message, fresh_id, out);
-            }
+        if self.running == Running::Dead || self.refusing && connects(&message) {
+            refuse(&message, out);
+            return;
         }
-    }
-
-    /// The host's part: connections are accepted whether the server runs or hangs.
-    fn accept(&mut self, message: &Message, out: &mut Vec<Effect>) {
-        if let Message::Ask { conn, connect: true, .. } = message {
-            self.conns.insert(*conn);
+        // The host's part: connections are accepted whether the server runs or hangs.
+        if let Message::Ask { conn, connect: true, asked_at, .. } = &message {
+            if self.conns.len() >= CONNS_MAX {
+                self.conns.pop_first();
+            }
+            self.conns.insert(*conn, *asked_at);
             out.push(Effect::Reply(Reply::Accepted { conn: *conn }));
+        }
+        if self.running == Running::Hung {
+            self.inbox.push_back(message);
+        } else {
+            self.execute(now, message, fresh_id, out);
         }
     }
 
     fn execute(&mut self, now: Time, message: Message, fresh_id: u64, out: &mut Vec<Effect>) {
         match message {
-            Message::Ask { conn, seq, asked_at, .. } => {
-                if self.conns.contains(&conn) {
-                    let facts = Box::new(self.facts(now, asked_at));
-                    out.push(Effect::Reply(Reply::Answer { conn, seq, facts }));
+            Message::Ask { conn, connect, seq, asked_at } => {
+                self.answer(now, conn, connect, (seq, asked_at), out);
+            }
+            Message::Order { conn, id, command, epoch } => {
+                if self.conns.contains_key(&conn) {
+                    let done = self.obey(now, &command, (conn, epoch, fresh_id), out);
+                    let done = done.map(|()| Box::new(self.facts(now, now)));
+                    self.say(now, Reply::Done { conn, id, done }, out);
                 }
             }
-            Message::Order { conn, id, command, epoch, .. } => {
-                if self.conns.contains(&conn) {
-                    self.obey(now, &command, epoch, fresh_id, out);
-                    let facts = Box::new(self.facts(now, now));
-                    out.push(Effect::Reply(Reply::Done { conn, id, facts }));
+            Message::Write { value } => self.write(now, value, out),
+            Message::PauseOver => self.end_pause(now, out),
+            Message::Loaded { life, disk } => {
+                if life == self.life {
+                    self.loaded(now, disk, out);
                 }
             }
-            Message::Write { value } => {
-                if self.part == Part::Master {
-                    let end = self.offset + WRITE_BYTES;
-                    self.append(now, Piece { end, value: Some(value) }, out);
-                    out.push(Effect::Acknowledge { value });
+            Message::Say { life, reply } => {
+                if life == self.life {
+                    out.push(Effect::Reply(reply));
+                }
+            }
+            Message::Quick { life } => {
+                if life == self.life && self.slow_by < SLOW_FROM {
+                    self.slow = false;
+                    out.push(Effect::Serves);
                 }
             }
             Message::Psync { from, link, replid, offset, cached } => {
-                self.serve(from, link, (replid, offset, cached), out);
+                self.serve(now, (from, link), cached.then_some((replid, offset)), fresh_id, out);
+            }
+            Message::Ack { from, link } => {
+                if let Some(feed) = self.attached.get_mut(&from).filter(|feed| feed.link == link) {
+                    feed.acked_at = now;
+                }
             }
             Message::Detach { from, link } => {
-                if self.attached.get(&from) == Some(&link) {
+                if self.attached.get(&from).is_some_and(|feed| feed.link == link) {
                     self.attached.remove(&from);
+                    self.count_good_replicas(now);
                 }
             }
-            Message::Continue { link, replid } if link == self.link_id => {
-                if replid != self.replid {
-                    self.replid2 = Some((self.replid, self.offset));
-                    self.replid = replid;
-                    self.drop_replicas(out);
-                }
-                self.established(now);
-            }
-            Message::FullSync { link } if link == self.link_id => self.link = LinkState::Syncing,
-            Message::Snapshot { link, replid, offset, data } if link == self.link_id => {
-                self.replid = replid;
-                self.replid2 = None;
-                self.offset = offset;
-                self.data = data.into_iter().map(|kept| Kept { at: now, ..kept }).collect();
-                self.backlog.clear();
-                self.backlog_from = offset;
-                self.drop_replicas(out);
-                self.established(now);
-            }
-            Message::Rejected { link } if link == self.link_id => self.link = LinkState::Down,
-            Message::Stream { link, piece } if link == self.link_id => {
-                if let LinkState::Up { last_io } = &mut self.link {
-                    *last_io = now;
-                    self.append(now, piece, out);
+            Message::Copied { to, link } => self.copied(now, to, link, out),
+            Message::Continue { link, .. }
+            | Message::FullSync { link }
+            | Message::Snapshot { link, .. }
+            | Message::Rejected { link }
+            | Message::Stream { link, .. }
+            | Message::LinkLost { link } => {
+                // Others are of a connection that was replaced meanwhile.
+                if link == self.link_id {
+                    self.hear_master(now, message, out);
                 }
             }
-            Message::LinkLost { link } if link == self.link_id => {
-                self.lose_link(now);
-                self.connect(now, out);
-            }
-            // These are of a connection that was replaced meanwhile.
-            Message::Continue { .. }
-            | Message::FullSync { .. }
-            | Message::Snapshot { .. }
-            | Message::Rejected { .. }
-            | Message::Stream { .. }
-            | Message::LinkLost { .. } => {}
         }
     }
 
-    /// Somebody types a command.
-    pub(crate) fn by_hand(
-        &mut self,
-        now: Time,
-        command: &Command,
-        fresh_id: u64,
-        out: &mut Vec<Effect>,
-    ) {
-        self.obey(now, command, 0, fresh_id, out);
+    /// Answers, as soon as it can.
+    fn say(&mut self, now: Time, reply: Reply, out: &mut Vec<Effect>) {
+        let at = self.says_at.max(now + self.slow_by);
+        if at <= now {
+            out.push(Effect::Reply(reply));
+        } else {
+            self.says_at = at;
+            let message = Message::Say { life: self.life, reply };
+            out.push(Effect::Remind { after: at.since(now), message });
+        }
     }
 
     /// What a server does once a second by itself.
     pub(crate) fn cron(&mut self, now: Time, out: &mut Vec<Effect>) {
-        if self.running != Running::Up {
+        if self.running != Running::Up || self.loading {
             return;
         }
         self.turns += 1;
-        match (self.part, self.link) {
-            (Part::Master, _) => {
-                if self.turns.is_multiple_of(PING_TURNS) && !self.attached.is_empty() {
-                    let end = self.offset + PING_BYTES;
-                    self.append(now, Piece { end, value: None }, out);
-                }
-            }
-            (Part::Replica(_), LinkState::Down) => self.connect(now, out),
-            (Part::Replica(_), LinkState::Asking { since }) => {
-                if now.since(since) > LINK_TIMEOUT {
-                    self.link = LinkState::Down;
-                }
-            }
-            (Part::Replica(_), LinkState::Up { last_io }) => {
-                if now.since(last_io) > LINK_TIMEOUT {
-                    self.lose_link(now);
-                    self.connect(now, out);
-                }
-            }
-            (Part::Replica(_), LinkState::Syncing) => {}
+        self.drop_silent_replicas(now, out);
+        self.count_good_replicas(now);
+        match self.part {
+            Part::Master => self.ping_replicas(now, out),
+            Part::Replica(of) => self.look_after_link(now, of, out),
         }
     }
 
     /// The process dies; its data is on its disk.
     pub(crate) fn kill(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.leave_master(out);
-        self.drop_replicas(out);
-        for conn in std::mem::take(&mut self.conns) {
+        self.drop_replicas(now, out);
+        for conn in std::mem::take(&mut self.conns).into_keys() {
             out.push(Effect::Reply(Reply::Lost { conn }));
         }
         self.inbox.clear();
+        self.paused_until = None;
+        self.held.clear();
         self.running = Running::Dead;
         self.since = now;
     }
@@ -301,175 +343,43 @@ impl Server {
         self.running = Running::Up;
         self.since = now;
         for message in std::mem::take(&mut self.inbox) {
-            self.execute(now, message, fresh_id(), out);
-        }
-    }
-
-    /// A new process starts, with the role in its configuration file. A history does not outlive its process.
-    pub(crate) fn start(&mut self, now: Time, empty: bool, id: u64, out: &mut Vec<Effect>) {
-        self.running = Running::Up;
-        self.since = now;
-        self.life += 1;
-        self.run_id = id;
-        self.replid = id;
-        self.replid2 = None;
-        self.offset = 0;
-        self.backlog.clear();
-        self.backlog_from = 0;
-        self.synced = false;
-        self.cached = false;
-        self.link = LinkState::Down;
-        self.down_since = None;
-        self.turns = 0;
-        if empty {
-            self.data.clear();
-        }
-        self.connect(now, out);
-    }
-
-    fn obey(
-        &mut self,
-        now: Time,
-        command: &Command,
-        epoch: u64,
-        fresh_id: u64,
-        out: &mut Vec<Effect>,
-    ) {
-        match command {
-            Command::Promote { .. } => {
-                if self.part == Part::Master {
-                    return;
-                }
-                self.leave_master(out);
-                self.drop_replicas(out);
-                self.part = Part::Master;
-                self.link = LinkState::Down;
-                self.down_since = None;
-                self.synced = false;
-                self.replid2 = Some((self.replid, self.offset));
-                self.replid = fresh_id;
-                out.push(Effect::Promoted { epoch });
-            }
-            // Nobody asks for a switchover in this world yet, so that nobody has to wait for a pause.
-            Command::Pause { .. } | Command::Unpause => {}
-            // Nor is a group fenced here.
-            Command::Fence { .. } => {}
-            Command::Follow { master, .. } | Command::Demote { master, .. } => {
-                let Some(of) = self.addrs.iter().position(|addr| addr == master) else { return };
-                if self.part == Part::Replica(of) || of == self.index {
-                    return;
-                }
-                if self.part == Part::Master {
-                    self.drop_replicas(out);
-                    self.cached = true;
-                } else {
-                    self.leave_master(out);
-                    self.lose_link(now);
-                }
-                self.part = Part::Replica(of);
-                self.connect(now, out);
+            // It may end by what it reads.
+            if self.running == Running::Up {
+                self.execute(now, message, fresh_id(), out);
             }
         }
     }
 
-    /// A replica asks for the stream.
-    fn serve(
-        &mut self,
-        from: usize,
-        link: u64,
-        (replid, offset, cached): (u64, u64, bool),
-        out: &mut Vec<Effect>,
-    ) {
-        if self.part != Part::Master && !self.link_up() {
-            // -NOMASTERLINK
-            out.push(Effect::Send { to: from, message: Message::Rejected { link } });
-            return;
-        }
-        self.attached.insert(from, link);
-        let known = replid == self.replid
-            || self.replid2.is_some_and(|(id, valid)| replid == id && offset <= valid);
-        if cached && known && (self.backlog_from..=self.offset).contains(&offset) {
-            let message = Message::Continue { link, replid: self.replid };
-            out.push(Effect::Send { to: from, message });
-            let from_piece = self.backlog.partition_point(|piece| piece.end <= offset);
-            for piece in &self.backlog[from_piece..] {
-                let message = Message::Stream { link, piece: *piece };
-                out.push(Effect::Send { to: from, message });
-            }
-            return;
-        }
-        out.push(Effect::Send { to: from, message: Message::FullSync { link } });
-        let message = Message::Snapshot {
-            link,
-            replid: self.replid,
-            offset: self.offset,
-            data: self.data.clone(),
-        };
-        out.push(Effect::Send { to: from, message });
+    /// Whether it accepts new connections; those that stand are not touched.
+    pub(crate) fn set_refusing(&mut self, refusing: bool) {
+        self.refusing = refusing;
     }
 
-    fn append(&mut self, now: Time, piece: Piece, out: &mut Vec<Effect>) {
-        self.offset = piece.end;
-        self.backlog.push(piece);
-        if let Some(value) = piece.value {
-            self.data.push(Kept { value, at: now });
-        }
-        for (to, link) in &self.attached {
-            let message = Message::Stream { link: *link, piece };
-            out.push(Effect::Send { to: *to, message });
+    /// Whether it can save.
+    pub(crate) fn set_misconfigured(&mut self, misconfigured: bool) {
+        self.misconfigured = misconfigured;
+    }
+
+    /// How much later than it could it answers; what it answers late already comes before anything else.
+    pub(crate) fn set_slow_by(&mut self, slow_by: Duration, out: &mut Vec<Effect>) {
+        let before = std::mem::replace(&mut self.slow_by, slow_by);
+        if slow_by >= SLOW_FROM {
+            self.slow = true;
+        } else if self.slow {
+            out.push(Effect::Remind { after: before, message: Message::Quick { life: self.life } });
         }
     }
 
-    fn connect(&mut self, now: Time, out: &mut Vec<Effect>) {
-        let Part::Replica(of) = self.part else { return };
-        self.link_id += 1;
-        self.link = LinkState::Asking { since: now };
-        let message = Message::Psync {
-            from: self.index,
-            link: self.link_id,
-            replid: self.replid,
-            offset: self.offset,
-            cached: self.cached,
-        };
-        out.push(Effect::Send { to: of, message });
+    /// Whether it may be promoted, and how gladly; whoever sets it writes it down.
+    pub(crate) fn set_priority(&mut self, priority: u32) {
+        self.settings.priority = priority;
+        self.file.settings.priority = priority;
     }
+}
 
-    fn established(&mut self, now: Time) {
-        self.link = LinkState::Up { last_io: now };
-        self.down_since = None;
-        self.synced = true;
-        self.cached = true;
-    }
-
-    fn lose_link(&mut self, now: Time) {
-        match self.link {
-            LinkState::Up { .. } => self.down_since = Some(now),
-            // What was asked for is forgotten, so the next attempt is a full copy again.
-            LinkState::Syncing => self.cached = false,
-            LinkState::Down | LinkState::Asking { .. } => {}
-        }
-        self.link = LinkState::Down;
-    }
-
-    /// Ends its own connection to its master.
-    fn leave_master(&mut self, out: &mut Vec<Effect>) {
-        if let Part::Replica(of) = self.part {
-            let message = Message::Detach { from: self.index, link: self.link_id };
-            out.push(Effect::Send { to: of, message });
-        }
-        // Whatever still arrives on the old connection is not for the new one, nor for a master.
-        self.link_id += 1;
-        if self.link == LinkState::Syncing {
-            self.cached = false;
-        }
-    }
-
-    /// Ends the connections of its replicas.
-    fn drop_replicas(&mut self, out: &mut Vec<Effect>) {
-        for (to, link) in std::mem::take(&mut self.attached) {
-            out.push(Effect::Send { to, message: Message::LinkLost { link } });
-        }
-    }
+/// Whether it is the first message of a connection.
+fn connects(message: &Message) -> bool {
+    matches!(message, Message::Ask { connect: true, .. } | Message::Psync { .. })
 }
 
 /// The answer of a host on which no process listens.
@@ -484,7 +394,13 @@ fn refuse(message: &Message, out: &mut Vec<Effect>) {
         Message::Ask { .. }
         | Message::Order { .. }
         | Message::Write { .. }
+        | Message::Ack { .. }
         | Message::Detach { .. }
+        | Message::Copied { .. }
+        | Message::Loaded { .. }
+        | Message::Quick { .. }
+        | Message::Say { .. }
+        | Message::PauseOver
         | Message::Continue { .. }
         | Message::FullSync { .. }
         | Message::Snapshot { .. }

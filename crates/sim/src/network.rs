@@ -40,6 +40,8 @@ pub(crate) enum Way {
 pub(crate) struct Network {
     /// What replication from one server to another takes at least.
     lags: Vec<Vec<Duration>>,
+    /// What it takes beside that for a while.
+    extras: BTreeMap<(usize, usize), Duration>,
     last: BTreeMap<Way, Time>,
     /// From where nothing gets to where.
     cuts: BTreeSet<(Place, Place)>,
@@ -54,7 +56,16 @@ impl Network {
             10.. => Duration::ZERO,
         };
         let lags = (0..servers).map(|_| (0..servers).map(|_| lag()).collect()).collect();
-        Self { lags, last: BTreeMap::new(), cuts: BTreeSet::new() }
+        Self { lags, extras: BTreeMap::new(), last: BTreeMap::new(), cuts: BTreeSet::new() }
+    }
+
+    /// What replication from one server to another takes beside the usual.
+    pub(crate) fn extra(&self, from: usize, to: usize) -> Duration {
+        self.extras.get(&(from, to)).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn set_extra(&mut self, from: usize, to: usize, extra: Duration) {
+        self.extras.insert((from, to), extra);
     }
 
     pub(crate) fn cut(&mut self, from: Place, to: Place) {
@@ -77,7 +88,7 @@ impl Network {
     pub(crate) fn arrival(&mut self, rng: &mut Rng, now: Time, way: Way, extra: Duration) -> Time {
         let least = match way {
             Way::Out(_) | Way::Back(_) => Duration::from_micros(20),
-            Way::Servers(from, to) => self.lags[from][to],
+            Way::Servers(from, to) => self.lags[from][to] + self.extra(from, to),
         };
         // Most are quick; one in a hundred is late by what a busy host or a lost packet costs.
         let late = if rng.u8(..100) == 0 { 20_000 } else { 300 };

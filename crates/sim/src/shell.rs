@@ -244,7 +244,7 @@ impl Shell {
         let line = &mut self.lines[server];
         if line.busy.is_none() {
             self.take(now, server, reply, &mut wishes);
-        } else if line.main.as_ref().is_some_and(|main| main.conn == conn_of(&reply)) {
+        } else if line.main.as_ref().is_some_and(|main| main.conn == reply.conn()) {
             self.take_busy(now, server, reply, &mut wishes);
         } else {
             line.held.push(reply);
@@ -354,23 +354,26 @@ impl Shell {
                 let why = "the connection ended; the command was not sent";
                 self.end(now, server, CommandResult::Refused(why.to_owned()), wishes);
             }
-            Reply::Answer { seq, facts, .. } => {
+            Reply::Answer { seq, health, facts, .. } => {
                 if let Some(main) = &mut line.main {
                     main.last_reply = Some(now);
                     main.run_id.clone_from(&facts.run_id);
                 }
-                wishes.push(replied(&line.addr, seq, facts));
+                wishes.push(replied(&line.addr, seq, health, facts));
                 if seq == WARMING && !written {
                     self.write(now, server, wishes);
                 }
             }
-            Reply::Done { id, facts, .. } => {
+            Reply::Done { id, done, .. } => {
                 if let Some(main) = &mut line.main {
                     main.last_reply = Some(now);
                 }
                 if line.busy.as_ref().is_some_and(|busy| busy.order.id == id) {
-                    let done = CommandResult::Done { facts, warnings: Vec::new() };
-                    self.end(now, server, done, wishes);
+                    let result = match done {
+                        Ok(facts) => CommandResult::Done { facts, warnings: Vec::new() },
+                        Err(why) => CommandResult::Refused(why.to_owned()),
+                    };
+                    self.end(now, server, result, wishes);
                 }
             }
         }
@@ -379,15 +382,15 @@ impl Shell {
     /// Something arrives while no command is on its way.
     fn take(&mut self, now: Time, server: usize, reply: Reply, wishes: &mut Vec<Wish>) {
         let line = &mut self.lines[server];
-        let conn = conn_of(&reply);
+        let conn = reply.conn();
         let addr = line.addr.clone();
         let told = |seq, outcome| Wish::Tell(Event::Probed { addr: addr.clone(), seq, outcome });
         if let Some(main) = line.main.as_mut().filter(|main| main.conn == conn) {
             match reply {
-                Reply::Answer { seq, facts, .. } => {
+                Reply::Answer { seq, health, facts, .. } => {
                     main.last_reply = Some(now);
                     line.fresh = None;
-                    wishes.push(replied(&line.addr, seq, facts));
+                    wishes.push(replied(&line.addr, seq, health, facts));
                 }
                 Reply::Lost { .. } | Reply::Refused { .. } => {
                     line.main = None;
@@ -416,11 +419,11 @@ impl Shell {
                 line.fresh = None;
                 wishes.push(told(newest, Probed::Ended));
             }
-            Reply::Answer { facts, .. } => {
+            Reply::Answer { health, facts, .. } => {
                 line.fresh = None;
                 let run_id = facts.run_id.clone();
                 line.main = Some(Main { conn, last_reply: Some(now), run_id });
-                wishes.push(replied(&line.addr, newest, facts));
+                wishes.push(replied(&line.addr, newest, health, facts));
             }
             Reply::Done { .. } => {}
         }
@@ -445,18 +448,7 @@ impl Shell {
     }
 }
 
-fn replied(addr: &Addr, seq: ProbeSeq, facts: Box<Facts>) -> Wish {
-    let outcome =
-        Probed::Replied { health: Health::Fine, facts: Some(facts), socket: Some(addr.clone()) };
+fn replied(addr: &Addr, seq: ProbeSeq, health: Health, facts: Box<Facts>) -> Wish {
+    let outcome = Probed::Replied { health, facts: Some(facts), socket: Some(addr.clone()) };
     Wish::Tell(Event::Probed { addr: addr.clone(), seq, outcome })
-}
-
-fn conn_of(reply: &Reply) -> Conn {
-    match reply {
-        Reply::Refused { conn }
-        | Reply::Accepted { conn }
-        | Reply::Answer { conn, .. }
-        | Reply::Done { conn, .. }
-        | Reply::Lost { conn } => *conn,
-    }
 }

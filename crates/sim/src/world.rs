@@ -16,14 +16,16 @@ use fastrand::Rng;
 
 use crate::clients::{Aim, Clients};
 use crate::deed::{Deed, Timed};
-use crate::invariants::{Invariants, Seen, Sight, Truth, Violation, liveness};
+use crate::invariants::{Invariants, Judgement, Seen, Sight, Truth, Violation, liveness};
 use crate::journal::{self, Journal};
 use crate::model_broker::{Fate, ModelBroker, Proposal};
-use crate::model_redis::{Message, Reply, Running, Server};
+use crate::model_redis::{Message, Part, Reply, Running, Server, Settings};
 use crate::network::{Network, Place};
 use crate::shell::{Order, Wrong};
 use crate::{Options, SERVERS};
 
+mod ailments;
+mod ambush;
 mod cluster;
 mod faults;
 mod node;
@@ -142,6 +144,8 @@ pub struct World {
     mercy: Rng,
     /// What is to be done in the place of what would be drawn.
     plan: Option<Vec<Timed>>,
+    /// It was written down what is done.
+    planned: bool,
     /// What was done.
     deeds: Vec<Timed>,
     by_hand: u32,
@@ -190,11 +194,19 @@ impl World {
             1 | 2 if options.draw => 50,
             _ => 100,
         };
+        // So small that a replica is often too far behind to go on, or as large as servers have it.
+        let backlog_bytes_max = match rng.u8(..4) {
+            0 if options.draw => rng.u64(500..20_000),
+            _ => Settings::default().backlog_bytes_max,
+        };
+        let settings = Settings { backlog_bytes_max, ..Settings::default() };
         let servers = (0..SERVERS)
             .map(|index| {
                 let id = rng.u64(..);
                 let priority = priority(&mut rng, index);
-                Server::new(index, &addrs, priority, started, id)
+                let part = if index == 0 { Part::Master } else { Part::Replica(0) };
+                let settings = Settings { priority, ..settings };
+                Server::new(index, &addrs, part, settings, started, id)
             })
             .collect();
         let drawn = draw_policy(&mut rng);
@@ -214,6 +226,7 @@ impl World {
             fate: Rng::with_seed(seed ^ 0xfa7e),
             mercy: Rng::with_seed(seed ^ 0x3e5c),
             plan: options.deeds.clone(),
+            planned: options.deeds.is_some(),
             deeds: Vec::new(),
             by_hand: 0,
             touched: vec![false; SERVERS],
@@ -229,7 +242,7 @@ impl World {
             wrong: options.wrong,
             journal: Journal::new(started, options.journal),
             trace: Vec::new(),
-            invariants: Invariants::new(started, policy, count),
+            invariants: Invariants::new(started, &policy, count),
             sight: Sight::new(SERVERS, started),
             violation: None,
             counts: Counts::default(),
@@ -336,6 +349,7 @@ impl World {
                 Ok(()) => {
                     let since = *settled_since.get_or_insert(self.now);
                     if self.now.since(since) >= SETTLED_FOR {
+                        self.judge(Invariants::finish);
                         return;
                     }
                 }
@@ -422,7 +436,7 @@ impl World {
 
     fn write(&mut self) {
         let recorded = self.recorded();
-        for (server, value) in self.clients.writes(recorded, &self.servers) {
+        for (server, value) in self.clients.writes(self.now, recorded, &self.servers) {
             let wait = Duration::from_micros(self.rng.u64(50..500));
             let message = Message::Write { value };
             self.after(wait, Happening::Reach { from: Place::Clients, server, message });
@@ -430,17 +444,22 @@ impl World {
     }
 
     fn observe(&mut self, seen: &Seen<'_>) {
+        self.judge(|invariants, truth| invariants.observe(seen, truth));
+    }
+
+    fn judge(&mut self, judge: impl FnOnce(&mut Invariants, &Truth<'_>) -> Judgement) {
         let truth = Truth {
             now: self.now,
             servers: &self.servers,
             addrs: &self.addrs,
             entry: self.broker.entry(&self.group),
-            acknowledged: self.clients.acknowledged(),
+            written: self.clients.written(),
             token: self.broker.token(),
+            history: self.broker.record().history(&self.group).len(),
             sight: &self.sight,
             touched: &self.touched,
         };
-        if let Err((invariant, sentence)) = self.invariants.observe(seen, &truth) {
+        if let Err((invariant, sentence)) = judge(&mut self.invariants, &truth) {
             self.violate(invariant, sentence);
         }
     }

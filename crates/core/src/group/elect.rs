@@ -177,6 +177,13 @@ pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts,
         judge_rescuer(contest, addr, facts)?;
         return Ok(facts);
     }
+    let unfinished = matches!(
+        facts.role,
+        Role::Replica { link: Link::Syncing | Link::Down { since_secs: None }, .. }
+    );
+    if unfinished && policy.has(Mutation::UnfinishedSync) {
+        return Ok(facts);
+    }
     // The link first: while it copies its master's data, a replica reports a history of its own making.
     judge_link(policy, dead_since, now, facts)?;
     judge_history(contest, facts)?;
@@ -392,9 +399,6 @@ fn judge_link(policy: &Policy, dead_since: Time, now: Time, facts: &Facts) -> Re
     };
     match *link {
         Link::Up { .. } => Ok(()),
-        Link::Syncing | Link::Down { since_secs: None } if policy.has(Mutation::UnfinishedSync) => {
-            Ok(())
-        }
         Link::Syncing => {
             Err("is in the middle of a full sync: its data is old or partial".to_owned())
         }

@@ -92,8 +92,7 @@ impl Group {
             because.truncate(REASONS_MAX);
             return (!because.is_empty()).then(|| because.join("; "));
         };
-        let heedless = self.policy.has(Mutation::DemotedForTheDead);
-        if !master_serves && !heedless {
+        if !master_serves {
             return Some(format!(
                 "{why}; nobody is told to follow {} before it answers",
                 self.entry.master
@@ -102,7 +101,7 @@ impl Group {
         // The master must have answered as one after the instance was seen; an older word may be from before a switch.
         let seen_at = self.watches.get(&addr).map(Watch::standing_since)?;
         let seen_at = if drift { seen_at.max(self.ripe_since(&addr)) } else { seen_at };
-        if master_read_at < seen_at && !heedless {
+        if master_read_at < seen_at {
             if let Some(master) = self.watches.get_mut(&self.entry.master) {
                 master.ask(ctx.now, seen_at);
             }

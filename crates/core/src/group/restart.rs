@@ -173,11 +173,10 @@ impl Group {
             }
             match judge(&self.rescue(now), addr) {
                 Ok(_) => {
-                    let again = foreign.is_none().then(|| self.counts_again_until(ctx, watch));
-                    return match again.flatten() {
-                        Some(until) => (Some(Restarted::Asking { until }), vec![master.clone()]),
-                        None => (Some(Restarted::Emptied), Ask::new()),
-                    };
+                    let counted = foreign.is_some() || keys.is_none();
+                    let counted = counted || watch.keys_since(now - COUNT_AGE_MAX).is_some();
+                    let ask = if counted { Ask::new() } else { vec![master.clone()] };
+                    return (Some(self.without_data(now, !ask.is_empty())), ask);
                 }
                 Err(why) if nothing => {
                     held.get_or_insert(format!(
@@ -215,18 +214,19 @@ impl Group {
         (Some(Restarted::Kept), ask)
     }
 
-    /// Until when a master is waited for that clients may have filled since it was counted; nobody replaces it for data
-    /// that are less than what it has by now. `None` when its count is new, or it was waited for already.
-    fn counts_again_until(&self, ctx: &Context<'_>, watch: &Watch) -> Option<Time> {
-        if watch.keys_since(ctx.now - COUNT_AGE_MAX).is_some() {
-            return None;
-        }
-        match self.restarted {
+    /// What becomes of a master that lacks what another one has. Clients may have filled it since it was counted, and nobody
+    /// replaces it for less than what it has by now: it is waited for once when it is asked again, and goes on being asked.
+    fn without_data(&self, now: Time, asked_again: bool) -> Restarted {
+        let until = match self.restarted {
             Some(Restarted::Emptied) => None,
-            Some(Restarted::Asking { until }) => Some(until).filter(|until| ctx.now < *until),
+            Some(Restarted::Asking { until }) => Some(until).filter(|until| now < *until),
             Some(Restarted::Waiting { .. } | Restarted::Held(_) | Restarted::Kept) | None => {
-                Some(ctx.now + self.policy.corroboration_timeout)
+                Some(now + self.policy.corroboration_timeout)
             }
+        };
+        match until.filter(|_| asked_again) {
+            Some(until) => Restarted::Asking { until },
+            None => Restarted::Emptied,
         }
     }
 

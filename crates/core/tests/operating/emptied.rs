@@ -75,6 +75,20 @@ fn a_master_that_restarted_with_its_data_goes_on() {
 }
 
 #[test]
+fn whoever_has_the_history_that_a_restarted_master_began_last_takes_over_from_it() {
+    let mut desk = restarted(10, |_| {});
+    desk.pass(20);
+    // It begins another history when its first replica comes, and hangs before it is read again.
+    desk.server(1).history = "counted for its replica".to_owned();
+    desk.server(1).offset = 7;
+    desk.server(3).broken = false;
+    desk.server(3).offset = 7;
+    desk.hang(1);
+    desk.pass(3000);
+    assert_eq!(desk.master(), 3, "2 has more bytes, and of an older history");
+}
+
+#[test]
 fn a_master_that_went_back_to_an_old_snapshot_is_replaced_and_one_that_lacks_nothing_is_not() {
     for (offset, master) in [(100, 1), (60, 2)] {
         let mut desk = restarted(10, |desk| {
@@ -126,6 +140,22 @@ fn a_master_that_was_filled_again_meanwhile_is_counted_before_it_is_replaced() {
         desk.pass(500);
         assert_eq!(desk.master(), master, "with {filled} keys");
     }
+}
+
+#[test]
+fn a_master_that_was_filled_again_before_it_could_be_replaced_stays() {
+    let mut desk = restarted(0, |desk| {
+        desk.counting_always = false;
+        desk.committing = false;
+    });
+    desk.pass(20);
+    assert_eq!(desk.view().diagnosis.name, "MasterRestartedEmpty");
+    desk.server(1).keys = 100;
+    desk.pass(3000);
+    desk.committing = true;
+    desk.pass(3000);
+    assert_eq!(desk.master(), 1);
+    assert_eq!(desk.entry().epoch, 0);
 }
 
 #[test]

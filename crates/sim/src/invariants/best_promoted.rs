@@ -19,6 +19,8 @@ use crate::model_redis::{Part, Running, Server, Value};
 const HEARD_AFTER: Duration = Duration::from_secs(3);
 /// A master that has been up for this long was read by the core.
 const READ_AFTER: Duration = Duration::from_millis(100);
+/// What a replica said so long before its master's host refused connections counts, when the master was in doubt already.
+const ANSWERED_BEFORE: Duration = Duration::from_millis(250);
 /// What arrived at a replica in the last moment need not be known to the core.
 const NEWS: Duration = Duration::from_millis(25);
 
@@ -67,10 +69,15 @@ impl BestPromoted {
                     None => Ok(()),
                 }
             }
+            Seen::Promoted { server, synced: false, .. } => {
+                Err(format!("{} was promoted after it had restarted", truth.addrs[*server]))
+            }
             Seen::Asked { .. }
             | Seen::Committed { .. }
             | Seen::Commanded { .. }
             | Seen::Sent { .. }
+            | Seen::Testified { .. }
+            | Seen::Did { .. }
             | Seen::Promoted { .. } => Ok(()),
         }
     }
@@ -108,7 +115,7 @@ impl BestPromoted {
             .data()
             .iter()
             .map(|kept| kept.value)
-            .filter(|value| truth.acknowledged.contains(value))
+            .filter(|value| truth.written.contains(value))
             .collect();
         let has: BTreeSet<Value> =
             truth.servers[chosen].data().iter().map(|kept| kept.value).collect();
@@ -155,7 +162,7 @@ impl BestPromoted {
         }
         let gone = server.running() != Running::Up;
         let gone_first = master.running() == Running::Up
-            || server.running_since() + NEWS < master.running_since();
+            || server.running_since() + ANSWERED_BEFORE < master.running_since();
         if gone && gone_first && master.running() != Running::Up {
             return Err("it was gone before the master was".to_owned());
         }

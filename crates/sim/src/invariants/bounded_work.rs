@@ -86,6 +86,8 @@ impl BoundedWork {
                 }
             }
             Seen::Sent { .. }
+            | Seen::Testified { .. }
+            | Seen::Did { .. }
             | Seen::Vetted { .. }
             | Seen::Committed { .. }
             | Seen::Promoted { .. } => {}

@@ -1,44 +1,20 @@
-//! A decision is committed before its first command, each command is one that the committed decision asks for, and a
-//! halted group is not commanded.
+//! A decision is committed before its first command, and each command is one that the committed decision asks for.
 
 use failover_core::action::Command;
 use failover_core::addr::Addr;
-use failover_core::record::{GroupEntry, Kind, Phase, Status};
+use failover_core::record::{GroupEntry, Kind, Phase};
 
 use super::{Seen, Truth};
 
-#[derive(Debug)]
-pub(crate) struct DecidedFirst;
-
-impl DecidedFirst {
-    pub(crate) fn observe(&self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
-        let (addr, command, token) = match seen {
-            Seen::Commanded { addr, command, token } => (addr, command, token),
-            // What was decided a moment ago may be over by the time that it is written.
-            Seen::Sent { addr, token } if *token != truth.token => {
-                return Err(format!("{addr} was sent a command under an old token"));
-            }
-            Seen::Asked { .. }
-            | Seen::Vetted { .. }
-            | Seen::Proposed { .. }
-            | Seen::Committed { .. }
-            | Seen::Sent { .. }
-            | Seen::Promoted { .. } => return Ok(()),
-        };
-        let Some(entry) = truth.entry else {
-            return Err(format!("{addr} was commanded, but no group is committed"));
-        };
-        if let Status::Halted { .. } = entry.status {
-            return Err(format!("{addr} was commanded ({command:?}) while the group is halted"));
-        }
-        if *token != truth.token {
-            return Err(format!("{addr} was commanded under an old token"));
-        }
-        if decided(entry, addr, command) {
-            Ok(())
-        } else {
-            Err(format!("{addr} was commanded ({command:?}), which no committed decision asks for"))
-        }
+pub(crate) fn observe(seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+    let Seen::Commanded { addr, command, .. } = seen else { return Ok(()) };
+    let Some(entry) = truth.entry else {
+        return Err(format!("{addr} was commanded, but no group is committed"));
+    };
+    if decided(entry, addr, command) {
+        Ok(())
+    } else {
+        Err(format!("{addr} was commanded ({command:?}), which no committed decision asks for"))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use failover_core::record::{GroupEntry, Status};
 use failover_core::view::GroupView;
 
-use crate::model_redis::{Part, Running, Server};
+use crate::model_redis::{Part, Server};
 
 /// What is left when all servers are back: a failed failover that is tried again after `failover_timeout` (60 s), a
 /// link that is given up after `repl-timeout` (60 s), and the repairs behind it.
@@ -18,7 +18,7 @@ pub(crate) fn settled(
     entry: &GroupEntry,
     views: &[GroupView],
 ) -> Result<(), String> {
-    if let Some(server) = servers.iter().find(|server| server.running() != Running::Up) {
+    if let Some(server) = servers.iter().find(|server| !server.serves()) {
         return Err(format!("{} is not back", server.addr()));
     }
     if let Status::Halted { .. } = entry.status {

@@ -1,7 +1,6 @@
 //! What must always be so, one file each. The checks see everything that happens and the truth behind it, and none of
 //! what the core believes.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use failover_core::action::Command;
@@ -11,31 +10,54 @@ use failover_core::policy::Policy;
 use failover_core::record::{Change, GroupEntry};
 use failover_core::time::Time;
 
-use crate::model_redis::{Server, Value};
+use crate::clients::Written;
+use crate::model_redis::Server;
 
 pub(crate) mod best_promoted;
+pub(crate) mod bounded_state;
 pub(crate) mod bounded_work;
+pub(crate) mod current_term;
 pub(crate) mod decided_first;
+pub(crate) mod hands_off;
+pub(crate) mod kept_writes;
+pub(crate) mod last_copy;
 pub(crate) mod liveness;
+pub(crate) mod no_false_alarm;
 pub(crate) mod one_master;
 pub(crate) mod one_promotion;
+pub(crate) mod quorum;
+pub(crate) mod true_master;
 
 /// The names of all invariants, with what they say.
-pub const ALL: [(&str, &str); 6] = [
+pub const ALL: [(&str, &str); 14] = [
     ("one-promotion", "an epoch is taken once, and at most one replica is promoted under it"),
     (
-        "decided-first",
-        "a decision is committed before its first command, and a halted group is not commanded",
+        "quorum",
+        "nobody is promoted unasked unless a majority said a moment ago that the master is down",
     ),
+    ("current-term", "no command is decided or written under a leadership that is over"),
+    (
+        "decided-first",
+        "a decision is committed before its first command, and asks for each of them",
+    ),
+    ("hands-off", "a group that is halted or paused is not touched"),
     (
         "best-promoted",
         "the promoted replica was eligible, and none that had more acknowledged writes was passed over",
     ),
+    ("no-false-alarm", "a master that serves, or was silent for a moment, is not replaced unasked"),
+    ("kept-writes", "no acknowledged write is gone without a reason, and a switchover is none"),
     (
-        "one-master",
-        "a second master is demoted soon while the recorded one serves, and a healthy one is not replaced",
+        "last-copy",
+        "nobody is told to follow a master that is gone, nor the last copy one that lost its data",
     ),
+    (
+        "true-master",
+        "the record names only what is a master, and a failover that failed half done halts the group",
+    ),
+    ("one-master", "a second master is demoted soon while the recorded one serves"),
     ("bounded-work", "no probe storm, no repair loop, no timer that is always due"),
+    ("bounded-state", "queues, histories and what is wanted at once stay below their limits"),
     (
         "liveness",
         "after the last fault there is one master, all follow it, and the group is healthy or halted",
@@ -65,11 +87,15 @@ pub(crate) enum Seen<'a> {
     /// The broker committed something; the truth has the entry after it.
     Committed { before: Option<&'a GroupEntry> },
     /// The core of the leader wants a command sent.
-    Commanded { addr: &'a Addr, command: &'a Command, token: Token },
+    Commanded { node: usize, addr: &'a Addr, command: &'a Command, token: Token },
     /// A command is written to a server, behind the fence.
-    Sent { addr: &'a Addr, token: Token },
+    Sent { addr: &'a Addr, command: &'a Command, token: Token },
+    /// A node was asked what it sees, and named the recorded master when it is down for it.
+    Testified { node: usize, dead: Option<&'a Addr> },
+    /// So much the core wanted done after one event.
+    Did { actions: usize },
     /// A server became a master by a command.
-    Promoted { server: usize, epoch: u64 },
+    Promoted { server: usize, epoch: u64, synced: bool },
 }
 
 /// How things really are.
@@ -79,12 +105,17 @@ pub(crate) struct Truth<'a> {
     pub(crate) servers: &'a [Server],
     pub(crate) addrs: &'a [Addr],
     pub(crate) entry: Option<&'a GroupEntry>,
-    pub(crate) acknowledged: &'a BTreeSet<Value>,
+    pub(crate) written: &'a Written,
     pub(crate) token: Token,
+    /// How many entries the group's history has.
+    pub(crate) history: usize,
     pub(crate) sight: &'a Sight,
     /// Whose role was changed by hand last.
     pub(crate) touched: &'a [bool],
 }
+
+/// Whoever is reached for this long was read: it is longer than any `check_interval`.
+const READ_AFTER: Duration = Duration::from_millis(1_200);
 
 /// Who really sees what: which nodes run and reach a server that runs, and since when.
 #[derive(Debug)]
@@ -98,13 +129,19 @@ pub(crate) struct Sight {
 struct Reached {
     by: Vec<bool>,
     by_majority_since: Option<Time>,
+    /// Until when a majority reached it for so long that they all read it.
+    read_until: Time,
     by_all_since: Option<Time>,
 }
 
 impl Sight {
     pub(crate) fn new(servers: usize, now: Time) -> Self {
-        let reached =
-            Reached { by: Vec::new(), by_majority_since: Some(now), by_all_since: Some(now) };
+        let reached = Reached {
+            by: Vec::new(),
+            by_majority_since: Some(now),
+            read_until: now,
+            by_all_since: Some(now),
+        };
         Self { servers: vec![reached; servers], led_since: now }
     }
 
@@ -112,6 +149,9 @@ impl Sight {
     pub(crate) fn note(&mut self, server: usize, now: Time, by: &[bool]) {
         let reached = &mut self.servers[server];
         let count = by.iter().filter(|seen| **seen).count();
+        if reached.by_majority_since.is_some_and(|since| now.since(since) > READ_AFTER) {
+            reached.read_until = now;
+        }
         let since = |so: bool, since: Option<Time>| so.then(|| since.unwrap_or(now));
         reached.by_majority_since = since(count > by.len() / 2, reached.by_majority_since);
         reached.by_all_since = since(count == by.len(), reached.by_all_since);
@@ -127,6 +167,15 @@ impl Sight {
         self.servers[server].by_majority_since.map(|since| now.since(since))
     }
 
+    /// For how long a server has been away that was read by a majority before.
+    pub(crate) fn lost_for(&self, server: usize, now: Time) -> Duration {
+        let reached = &self.servers[server];
+        match reached.by_majority_since {
+            Some(since) if now.since(since) > READ_AFTER => Duration::ZERO,
+            Some(_) | None => now.since(reached.read_until),
+        }
+    }
+
     /// How long every node has reached a server, under one leader.
     pub(crate) fn by_all(&self, server: usize, now: Time) -> Option<Duration> {
         self.servers[server].by_all_since.map(|since| now.since(since.max(self.led_since)))
@@ -138,46 +187,71 @@ impl Truth<'_> {
         self.addrs.iter().position(|known| known == addr)
     }
 
-    /// Whether a master has so much less than another server that it must have restarted without its data.
+    /// Whether a master has so much less than another server that it must have restarted without its data, or went back to
+    /// what it had saved while another one is further in the same history.
     pub(crate) fn lost_its_data(&self, master: usize) -> bool {
+        let went_back = self.servers[master].went_back_to().is_some_and(|(replid, offset)| {
+            self.servers.iter().any(|other| other.replid() == replid && other.offset() > offset)
+        });
+        if went_back {
+            return true;
+        }
         let held = |server: &Server| server.data().len();
         let most = self.servers.iter().map(held).max().unwrap_or_default();
         held(&self.servers[master]) < most.div_ceil(2)
     }
 }
 
+/// Nothing, or which invariant does not hold, and why.
+pub(crate) type Judgement = Result<(), (&'static str, String)>;
+
 /// The invariants that are checked at every step.
 #[derive(Debug)]
 pub(crate) struct Invariants {
     one_promotion: one_promotion::OnePromotion,
-    decided_first: decided_first::DecidedFirst,
+    quorum: quorum::Quorum,
     best_promoted: best_promoted::BestPromoted,
+    no_false_alarm: no_false_alarm::NoFalseAlarm,
+    kept_writes: kept_writes::KeptWrites,
+    true_master: true_master::TrueMaster,
     one_master: one_master::OneMaster,
     bounded_work: bounded_work::BoundedWork,
 }
 
 impl Invariants {
-    pub(crate) fn new(started: Time, policy: Policy, nodes: usize) -> Self {
+    pub(crate) fn new(started: Time, policy: &Policy, nodes: usize) -> Self {
         Self {
             one_promotion: one_promotion::OnePromotion::default(),
-            decided_first: decided_first::DecidedFirst,
-            best_promoted: best_promoted::BestPromoted::new(policy),
+            quorum: quorum::Quorum::new(nodes),
+            best_promoted: best_promoted::BestPromoted::new(policy.clone()),
+            no_false_alarm: no_false_alarm::NoFalseAlarm::new(policy.clone()),
+            kept_writes: kept_writes::KeptWrites::default(),
+            true_master: true_master::TrueMaster::new(policy.clone()),
             one_master: one_master::OneMaster::default(),
             bounded_work: bounded_work::BoundedWork::new(started, nodes),
         }
     }
 
     /// Checks all of them; the first that does not hold is named.
-    pub(crate) fn observe(
-        &mut self,
-        seen: &Seen<'_>,
-        truth: &Truth<'_>,
-    ) -> Result<(), (&'static str, String)> {
+    pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Judgement {
         let named = |name: &'static str| move |sentence| (name, sentence);
         self.one_promotion.observe(seen, truth).map_err(named("one-promotion"))?;
-        self.decided_first.observe(seen, truth).map_err(named("decided-first"))?;
+        current_term::observe(seen, truth).map_err(named("current-term"))?;
+        self.quorum.observe(seen, truth).map_err(named("quorum"))?;
+        hands_off::observe(seen, truth).map_err(named("hands-off"))?;
+        decided_first::observe(seen, truth).map_err(named("decided-first"))?;
         self.best_promoted.observe(seen, truth).map_err(named("best-promoted"))?;
+        self.no_false_alarm.observe(seen, truth).map_err(named("no-false-alarm"))?;
+        self.kept_writes.observe(seen, truth).map_err(named("kept-writes"))?;
+        self.true_master.observe(seen, truth).map_err(named("true-master"))?;
+        last_copy::observe(seen, truth).map_err(named("last-copy"))?;
         self.one_master.observe(seen, truth).map_err(named("one-master"))?;
+        bounded_state::observe(seen, truth).map_err(named("bounded-state"))?;
         self.bounded_work.observe(seen, truth).map_err(named("bounded-work"))
+    }
+
+    /// Checks what is only looked at now and then, at the end.
+    pub(crate) fn finish(&mut self, truth: &Truth<'_>) -> Judgement {
+        self.kept_writes.look(truth).map_err(|sentence| ("kept-writes", sentence))
     }
 }

@@ -1,5 +1,4 @@
-//! A second master is demoted soon after it is there, as long as the recorded one serves and the group may be acted on;
-//! and a healthy master is not replaced.
+//! A second master is demoted soon after it is there, as long as the recorded one serves and the group may be acted on.
 
 use std::time::Duration;
 
@@ -7,16 +6,16 @@ use failover_core::record::Status;
 use failover_core::time::Time;
 
 use super::{Seen, Truth};
-use crate::model_redis::{Part, Running};
+use crate::model_redis::Part;
 
 /// A probe, a look at the recorded master, a decision, a command, and a broker that is slow at times.
 const DEMOTED_WITHIN: Duration = Duration::from_secs(8);
 /// How long a role that was changed by hand stands: `drift_wait`.
 const DRIFT_WAIT: Duration = Duration::from_secs(10);
-/// How old the core's picture of a copy that arrives may be.
-const EMPTIED_NEWS: Duration = Duration::from_millis(300);
-/// A master that has served for this long is known to be well.
-const WELL_AFTER: Duration = Duration::from_secs(1);
+/// How long it waits for those who may have the data of an emptied master: `empty_wait`.
+const EMPTY_WAIT: Duration = Duration::from_secs(60);
+/// How long the core may go by an old number of keys: servers are asked for it no more often.
+const COUNTED_WITHIN: Duration = Duration::from_secs(32);
 
 #[derive(Debug, Default)]
 pub(crate) struct OneMaster {
@@ -27,29 +26,26 @@ pub(crate) struct OneMaster {
 }
 
 impl OneMaster {
-    pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+    pub(crate) fn observe(&mut self, _: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
         self.beside.resize(truth.servers.len(), None);
         let Some(entry) = truth.entry else { return Ok(()) };
         let Some(recorded) = truth.index(&entry.master) else { return Ok(()) };
         let serves = |index: usize| {
             let server = &truth.servers[index];
-            server.part() == Part::Master && server.running() == Running::Up
+            server.part() == Part::Master && server.serves()
         };
         // One that restarted without its data is as good as dead, and nobody is made to follow it.
         let emptied = truth.lost_its_data(recorded);
         if emptied {
             self.emptied_at = Some(truth.now);
         }
-        // Whoever had more may be wiped between the last look at it and the election.
-        let recently = self.emptied_at.is_some_and(|at| truth.now.since(at) < EMPTIED_NEWS);
-        if let Seen::Vetted { candidate } = seen
-            && serves(recorded)
-            && !recently
-            && truth.sight.by_majority(recorded, truth.now).is_some_and(|long| long > WELL_AFTER)
-        {
-            return Err(format!("{candidate} was elected, but {} serves", entry.master));
-        }
-        let acted_on = serves(recorded) && !emptied && entry.status == Status::Active;
+        let doubted = self.emptied_at.is_some_and(|at| truth.now.since(at) < COUNTED_WITHIN);
+        // For the sake of whoever is away and may have its data, nobody is pointed at one that came back with nothing.
+        let waited_for = truth.servers[recorded]
+            .began_empty()
+            .is_some_and(|at| truth.now.since(at) < EMPTY_WAIT + DEMOTED_WITHIN);
+        let doubted = doubted || waited_for;
+        let acted_on = serves(recorded) && !doubted && entry.status == Status::Active;
         for (index, since) in self.beside.iter_mut().enumerate() {
             let reached = |server| truth.sight.by_all(server, truth.now).is_some();
             if !acted_on

@@ -17,7 +17,7 @@ pub(crate) struct OnePromotion {
 impl OnePromotion {
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
         match seen {
-            Seen::Promoted { server, epoch } => {
+            Seen::Promoted { server, epoch, .. } => {
                 let first = *self.promoted.entry(*epoch).or_insert(*server);
                 if first == *server {
                     return Ok(());
@@ -49,7 +49,9 @@ impl OnePromotion {
             | Seen::Vetted { .. }
             | Seen::Proposed { .. }
             | Seen::Commanded { .. }
-            | Seen::Sent { .. } => Ok(()),
+            | Seen::Sent { .. }
+            | Seen::Testified { .. }
+            | Seen::Did { .. } => Ok(()),
         }
     }
 }

@@ -1,10 +1,20 @@
 //! What a model server looks like: from outside, by its own report, and to the invariants, as it really is.
 
+use std::time::Duration;
+
 use failover_core::addr::Addr;
-use failover_core::instance::{Facts, Flavor, Link, ReplicationId, Role};
+use failover_core::event::{Health, ProbeSeq};
+use failover_core::instance::{Facts, Fence, Flavor, Link, ReplicationId, Role};
 use failover_core::time::Time;
 
-use super::{Kept, LinkState, Part, Running, Server};
+use super::{Conn, Disk, Effect, Kept, LinkState, Part, Reply, Running, Server};
+
+/// A master reports no priority, which is read as the usual one.
+const PRIORITY_OF_A_MASTER: u32 = 100;
+/// How often a connection is told how many keys there are.
+const KEYS_INTERVAL: Duration = Duration::from_secs(30);
+/// A replica whose acknowledgement is older, in seconds, is not shown as one that is counted on.
+const ONLINE_LAG_SECS: u32 = 1;
 
 impl Server {
     /// Where it listens.
@@ -34,7 +44,7 @@ impl Server {
 
     /// Whether a full copy is on its way to it.
     pub fn syncing(&self) -> bool {
-        matches!((self.part, self.link), (Part::Replica(_), LinkState::Syncing))
+        matches!((self.part, self.link), (Part::Replica(_), LinkState::Syncing { .. }))
     }
 
     /// Since when its link is down, where it is and once was established.
@@ -49,7 +59,37 @@ impl Server {
 
     /// Lower is preferred, 0 is never promoted.
     pub fn priority(&self) -> u32 {
-        self.priority
+        self.settings.priority
+    }
+
+    /// Whether everyone who asks it has an answer soon.
+    pub fn serves(&self) -> bool {
+        self.running == Running::Up && !self.loading && !self.refusing && !self.slow
+    }
+
+    /// How many replicas are good enough for the writes that depend on them, as it counted last.
+    pub fn good_replicas(&self) -> u32 {
+        self.good_replicas
+    }
+
+    /// Whether it reads its data from its disk.
+    pub fn loading(&self) -> bool {
+        self.loading
+    }
+
+    /// Whether it accepts no new connections although it runs.
+    pub fn refusing(&self) -> bool {
+        self.refusing
+    }
+
+    /// Whether it cannot save.
+    pub fn misconfigured(&self) -> bool {
+        self.misconfigured
+    }
+
+    /// How much later than it could it answers.
+    pub fn slow_by(&self) -> Duration {
+        self.slow_by
     }
 
     /// The history it is on.
@@ -60,6 +100,17 @@ impl Server {
     /// The history before its last promotion.
     pub fn second_replid(&self) -> Option<u64> {
         self.replid2.map(|(id, _)| id)
+    }
+
+    /// Where it went on with a history that it found on its disk, when it is a master that did.
+    pub fn went_back_to(&self) -> Option<(u64, u64)> {
+        let saved = self.began.0 == Disk::Saved && self.part == Part::Master;
+        self.replid2.filter(|_| saved)
+    }
+
+    /// When its process began with nothing, if it did.
+    pub fn began_empty(&self) -> Option<Time> {
+        Some(self.began.1).filter(|_| self.began.0 == Disk::Nothing)
     }
 
     /// How far it is.
@@ -76,7 +127,44 @@ impl Server {
         self.life
     }
 
-    /// What it would report right now.
+    /// Answers a question on a connection that stands.
+    pub(super) fn answer(
+        &mut self,
+        now: Time,
+        conn: Conn,
+        connect: bool,
+        (seq, asked_at): (ProbeSeq, Time),
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(keys_at) = self.conns.get_mut(&conn) else { return };
+        let counted = connect || asked_at.since(*keys_at) >= KEYS_INTERVAL;
+        if counted {
+            *keys_at = asked_at;
+        }
+        let mut facts = Box::new(self.facts(now, asked_at));
+        if counted {
+            facts.keys = u64::try_from(self.data.len()).ok();
+        }
+        let health = self.health();
+        self.say(now, Reply::Answer { conn, seq, health, facts }, out);
+    }
+
+    /// What it answers to `PING`.
+    pub(crate) fn health(&self) -> Health {
+        if self.misconfigured {
+            Health::Misconfigured("the server answered \"MISCONF\"".to_owned())
+        } else if self.loading {
+            Health::Loading
+        } else {
+            Health::Fine
+        }
+    }
+
+    pub(super) fn run_id_text(&self) -> Box<str> {
+        hex(self.run_id)
+    }
+
+    /// What it would report right now, but for the number of its keys.
     pub(crate) fn facts(&self, now: Time, asked_at: Time) -> Facts {
         let role = match self.part {
             Part::Master => Role::Master {
@@ -88,7 +176,7 @@ impl Server {
                     LinkState::Up { last_io } => {
                         Link::Up { last_io_secs: now.since(last_io).as_secs() }
                     }
-                    LinkState::Syncing => Link::Syncing,
+                    LinkState::Syncing { .. } => Link::Syncing,
                     LinkState::Down | LinkState::Asking { .. } => Link::Down {
                         since_secs: self.down_since.map(|since| now.since(since).as_secs()),
                     },
@@ -99,21 +187,33 @@ impl Server {
             asked_at,
             flavor: Flavor::Redis,
             version: "7.0.15".into(),
-            run_id: Some(format!("{:016x}", self.run_id).into()),
+            run_id: Some(self.run_id_text()),
             role,
             replication_id: Some(replication_id(self.replid)),
             second_replication_id: self.replid2.map(|(id, _)| replication_id(id)),
             second_offset: self.replid2.map(|(_, offset)| offset),
             offset: self.offset,
-            priority: self.priority,
-            ping_period_secs: None,
+            priority: match self.part {
+                Part::Master => PRIORITY_OF_A_MASTER,
+                Part::Replica(_) => self.settings.priority,
+            },
+            ping_period_secs: Some(self.settings.ping_period_secs),
             can_pause_writes: true,
-            keys: u64::try_from(self.data.len()).ok(),
-            fence: None,
+            keys: None,
+            fence: Some(Fence {
+                set: self.settings.min_replicas,
+                online: self.replicas_within(now, ONLINE_LAG_SECS),
+            }),
         }
     }
 }
 
 fn replication_id(id: u64) -> ReplicationId {
-    ReplicationId(format!("{id:016x}").into())
+    ReplicationId(hex(id))
+}
+
+/// A number as ids are written, without the cost of a formatter: it is written with every answer.
+fn hex(id: u64) -> Box<str> {
+    let digits = id.to_be_bytes().into_iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
 }

@@ -160,6 +160,7 @@ impl World {
                 self.trace.extend(changes.iter().map(|change| change.what.clone()));
                 self.observe(&Seen::Committed { before: before.as_ref() });
                 self.operator_looks(before.as_ref());
+                self.ambush(before.as_ref());
                 if self.broker.leader() == Some(node) {
                     self.apply(node);
                 }

@@ -1,10 +1,12 @@
 //! What goes wrong with servers, nodes and paths, and how it ends.
 
+use std::time::Duration;
+
 use super::World;
 use crate::SERVERS;
 use crate::deed::Deed;
 use crate::faults::Fault;
-use crate::model_redis::Running;
+use crate::model_redis::{Disk, Running};
 use crate::network::Place;
 
 impl World {
@@ -21,6 +23,7 @@ impl World {
             Fault::StopNode(node) => self.nodes[node].running == Running::Up,
             Fault::ResumeNode(node) => self.nodes[node].running == Running::Hung,
             Fault::StartNode(node) => self.nodes[node].running == Running::Dead,
+            Fault::Ail(whom, ailment) => self.can_ail(whom, ailment),
             Fault::Cut(from, to) => !self.network.is_cut(from, to),
             Fault::Heal(from, to) => self.network.is_cut(from, to),
         };
@@ -43,12 +46,13 @@ impl World {
                 self.servers[server].wake(self.now, || rng.u64(..), &mut out);
                 self.effects(server, out);
             }
-            Fault::Return(server) => self.start_server(server, false),
-            Fault::ReturnEmpty(server) => self.start_server(server, true),
+            Fault::Return(server) => self.start_server(server, Disk::Log, Duration::ZERO),
+            Fault::ReturnEmpty(server) => self.start_server(server, Disk::Nothing, Duration::ZERO),
             Fault::KillNode(node) => self.kill_node(node),
             Fault::StopNode(node) => self.nodes[node].running = Running::Hung,
             Fault::ResumeNode(node) => self.resume_node(node),
             Fault::StartNode(node) => self.start_node(node),
+            Fault::Ail(whom, ailment) => self.ail(whom, ailment),
             Fault::Cut(from, to) => self.network.cut(from, to),
             Fault::Heal(from, to) => {
                 self.network.heal(from, to);
@@ -58,20 +62,20 @@ impl World {
         self.look_around();
     }
 
-    fn start_server(&mut self, index: usize, empty: bool) {
+    pub(super) fn start_server(&mut self, index: usize, disk: Disk, loads_for: Duration) {
         self.touched[index] = false;
         let mut out = Vec::new();
         let id = self.rng.u64(..);
-        self.servers[index].start(self.now, empty, id, &mut out);
+        self.servers[index].start(self.now, disk, loads_for, id, &mut out);
         self.cron_later(index);
         self.effects(index, out);
     }
 
-    /// What was stuck on paths that are whole again goes on, in its order.
+    /// What was stuck on paths that are whole again goes on, in its order, and before anything that was sent later.
     fn release(&mut self) {
         for happening in std::mem::take(&mut self.stuck) {
             // Whatever is still cut gets stuck again.
-            self.at(self.now, happening);
+            self.happen(happening);
         }
     }
 
@@ -83,7 +87,7 @@ impl World {
             !self.network.is_cut(node, server) && !self.network.is_cut(server, node)
         };
         for server in 0..SERVERS {
-            let runs = self.servers[server].running() == Running::Up;
+            let runs = self.servers[server].serves();
             let seen: Vec<bool> = (0..self.nodes.len())
                 .map(|node| runs && up(node) && joined(node, server))
                 .collect();
@@ -95,6 +99,7 @@ impl World {
     pub(super) fn remedies(&self) -> Vec<Fault> {
         let mut remedies: Vec<Fault> =
             self.network.cuts().map(|(from, to)| Fault::Heal(from, to)).collect();
+        remedies.extend(self.cures());
         for index in 0..SERVERS {
             match self.servers[index].running() {
                 Running::Up => {}

@@ -129,6 +129,8 @@ impl World {
         let testimony = self.nodes[node].shell.fleet.testify(self.now, &group);
         self.drain(node);
         if let Some(testimony) = testimony {
+            let dead = testimony.dead.map(|_| &testimony.master);
+            self.observe(&Seen::Testified { node, dead });
             let id = self.nodes[node].id.clone();
             let event = Event::Testified { node: id, token, group, asked_at, testimony };
             self.between(node, by, ForNode::Tell(event));
@@ -148,6 +150,11 @@ impl World {
     pub(super) fn resume_node(&mut self, node: usize) {
         self.nodes[node].running = Running::Up;
         let life = self.nodes[node].life;
+        // Whether it looks at its clock first, or at what came meanwhile, nobody knows.
+        if self.rng.bool() {
+            self.nodes[node].shell.fleet.handle_timeout(self.now);
+            self.drain(node);
+        }
         for what in std::mem::take(&mut self.nodes[node].waiting) {
             self.at_node(node, life, what);
         }
@@ -164,6 +171,10 @@ impl World {
         new.relayed.clear();
         new.routine_until = now;
         self.introduce(node);
+        if self.nodes.len() == 1 {
+            // It has nobody to be elected by.
+            self.beat();
+        }
     }
 
     /// A node's timer is due.
@@ -196,8 +207,13 @@ impl World {
     }
 
     fn drain(&mut self, node: usize) {
+        let mut actions = 0;
         while let Some(action) = self.nodes[node].shell.fleet.poll() {
+            actions += 1;
             self.act(node, action);
+        }
+        if actions > 0 {
+            self.observe(&Seen::Did { actions });
         }
         let _ = self.nodes[node].shell.fleet.take_changed();
     }
@@ -257,7 +273,7 @@ impl World {
         let Some(server) = self.index(addr) else { return };
         if self.broker.allows(node, order.token, self.now) {
             let Order { command, token, .. } = &order;
-            self.observe(&Seen::Commanded { addr, command, token: *token });
+            self.observe(&Seen::Commanded { node, addr, command, token: *token });
         }
         let refused = self.wrong == Some(Wrong::RefuseFollow)
             && matches!(order.command, Command::Follow { .. });
@@ -316,13 +332,13 @@ impl World {
             match wish {
                 Wish::Send { conn, mut message } => {
                     if let Message::Order { id, epoch, .. } = &mut message {
-                        let Some(token) = self.may_send(node, server, *id) else {
+                        let Some((token, command)) = self.may_send(node, server, *id) else {
                             let more = self.nodes[node].shell.not_sent(self.now, server, *id);
                             self.grant(node, server, more);
                             continue;
                         };
                         let addr = self.addrs[server].clone();
-                        self.observe(&Seen::Sent { addr: &addr, token });
+                        self.observe(&Seen::Sent { addr: &addr, command: &command, token });
                         *epoch = self.broker.entry(&self.group).map_or(0, |entry| entry.epoch);
                     }
                     let way = Way::Out(conn);
@@ -344,17 +360,17 @@ impl World {
     }
 
     /// The fence, right before the write: under which token, when it lets the command through.
-    fn may_send(&self, node: usize, server: usize, id: CommandId) -> Option<Token> {
+    fn may_send(&self, node: usize, server: usize, id: CommandId) -> Option<(Token, Command)> {
         let order = self.nodes[node].shell.on_its_way(server, id)?;
         if self.wrong == Some(Wrong::IgnoreLease) {
-            return Some(order.token);
+            return Some((order.token, order.command.clone()));
         }
         let may = match order.by {
             None => self.broker.allows(node, order.token, self.now),
             // Whoever sends it for the leader knows of no newer one.
             Some(_) => self.nodes[node].token == order.token,
         };
-        may.then_some(order.token)
+        may.then(|| (order.token, order.command.clone()))
     }
 
     /// What decides has a lane of its own and overtakes what is routine.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{ForNode, Happening, World};
 use crate::invariants::Seen;
-use crate::model_redis::{Effect, Message, Reply, Value};
+use crate::model_redis::{Effect, Message, Value};
 use crate::network::{Place, Way};
 use crate::shell::opener;
 
@@ -15,34 +15,50 @@ impl World {
             match effect {
                 Effect::Send { to, message } => self.send_between(server, to, message),
                 Effect::Reply(reply) => {
-                    let conn = match &reply {
-                        Reply::Refused { conn }
-                        | Reply::Accepted { conn }
-                        | Reply::Answer { conn, .. }
-                        | Reply::Done { conn, .. }
-                        | Reply::Lost { conn } => *conn,
-                    };
+                    let conn = reply.conn();
                     let way = Way::Back(conn);
                     let at = self.network.arrival(&mut self.rng, self.now, way, Duration::ZERO);
                     let (node, life) = opener(conn);
                     let what = ForNode::Hear { server, reply };
                     self.at(at, Happening::At { node, life, what });
                 }
+                Effect::Copy { to, link } => {
+                    let micros = match self.rng.u8(..20) {
+                        0 => self.rng.u64(500_000..5_000_000),
+                        1.. => self.rng.u64(3_000..500_000),
+                    };
+                    let message = Message::Copied { to, link };
+                    self.remind(server, Duration::from_micros(micros), message);
+                }
+                Effect::Remind { after, message } => self.remind(server, after, message),
                 Effect::Acknowledge { value } => self.acknowledge(server, value),
-                Effect::Promoted { epoch } => {
+                Effect::Deny { value, .. } => {
+                    self.clients.refuse(self.now, value);
+                }
+                Effect::Died => {
+                    let addr = &self.addrs[server];
+                    self.journal.note(self.now, || format!("** {addr} gives itself up"));
+                    self.look_around();
+                    self.supervise(server);
+                }
+                Effect::Serves => {
+                    let addr = &self.addrs[server];
+                    self.journal.note(self.now, || format!("** {addr} serves"));
+                    self.look_around();
+                }
+                Effect::Promoted { epoch, synced } => {
                     self.counts.promotions += 1;
                     let addr = self.addrs[server].clone();
                     self.trace.push(format!("{addr} becomes a master"));
                     self.journal.note(self.now, || format!("** {addr} becomes a master"));
-                    self.observe(&Seen::Promoted { server, epoch });
+                    self.observe(&Seen::Promoted { server, epoch, synced });
                 }
             }
         }
     }
 
     pub(super) fn acknowledge(&mut self, server: usize, value: Value) {
-        if server == self.recorded() {
-            self.clients.acknowledge(value);
+        if server == self.recorded() && self.clients.acknowledge(self.now, value) {
             self.counts.acknowledged += 1;
         }
     }
@@ -53,20 +69,18 @@ impl World {
             Message::LinkLost { .. } => {
                 self.now + Duration::from_micros(self.rng.u64(1_000..5_000))
             }
-            Message::Snapshot { .. } => {
-                let micros = match self.rng.u8(..20) {
-                    0 => self.rng.u64(500_000..5_000_000),
-                    1.. => self.rng.u64(3_000..500_000),
-                };
-                let way = Way::Servers(from, to);
-                let extra = Duration::from_micros(micros);
-                self.network.arrival(&mut self.rng, self.now, way, extra)
-            }
             Message::Ask { .. }
             | Message::Order { .. }
             | Message::Write { .. }
             | Message::Psync { .. }
+            | Message::Ack { .. }
             | Message::Detach { .. }
+            | Message::Copied { .. }
+            | Message::Loaded { .. }
+            | Message::Quick { .. }
+            | Message::Say { .. }
+            | Message::PauseOver
+            | Message::Snapshot { .. }
             | Message::Continue { .. }
             | Message::FullSync { .. }
             | Message::Rejected { .. }
@@ -76,5 +90,10 @@ impl World {
             }
         };
         self.at(at, Happening::Reach { from: Place::Server(from), server: to, message });
+    }
+
+    /// A server hears something from itself; no path can be cut there.
+    fn remind(&mut self, server: usize, after: Duration, message: Message) {
+        self.after(after, Happening::Reach { from: Place::Server(server), server, message });
     }
 }

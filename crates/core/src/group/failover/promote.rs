@@ -61,8 +61,7 @@ impl Group {
     fn is_resumed(&mut self, ctx: &Context<'_>, token: Token, target: &Addr) -> bool {
         let epoch = Some(self.entry.epoch);
         let mine = self.untouched == epoch || matches!(self.work, Work::Promoting { .. });
-        let blindly = self.policy.has(Mutation::ResumedBlindly);
-        if mine || self.read == epoch || blindly {
+        if mine || self.read == epoch {
             return true;
         }
         let since = match self.work {
@@ -80,7 +79,9 @@ impl Group {
             }
         };
         match self.read_target(ctx, token, target, since) {
-            Some(facts) if facts.is_master() => self.promoted(ctx, token, target, &facts),
+            Some(facts) if facts.is_master() || self.policy.has(Mutation::ResumedBlindly) => {
+                self.promoted(ctx, token, target, &facts);
+            }
             Some(_) => {
                 self.read = epoch;
                 self.work = Work::Idle;

@@ -1,0 +1,71 @@
+//! No acknowledged write is gone but for a reason: a master that died or came back without it, or a person. A switchover is
+//! none. (Whether the best was made of a reason is for `best-promoted`.)
+
+use std::collections::BTreeSet;
+
+use failover_core::addr::Addr;
+use failover_core::record::{GroupEntry, Kind};
+
+use super::{Seen, Truth};
+use crate::model_redis::{Part, Running, Value};
+
+#[derive(Debug, Default)]
+pub(crate) struct KeptWrites {
+    /// Acknowledged, and gone for a reason.
+    gone: BTreeSet<Value>,
+    /// The recorded master when it was looked at last, and the process that it was.
+    master: Option<(Addr, u32)>,
+    /// Something happened since then that may cost writes.
+    excused: bool,
+}
+
+impl KeptWrites {
+    pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+        let Seen::Committed { before } = seen else { return Ok(()) };
+        let kind = |entry: Option<&GroupEntry>| {
+            entry.and_then(|entry| entry.saga.as_ref()).map(|saga| saga.history.kind)
+        };
+        let (was, is) = (kind(*before), kind(truth.entry));
+        for kind in [was, is].into_iter().flatten() {
+            self.excused |= match kind {
+                Kind::Failover | Kind::ManualFailover | Kind::Repair | Kind::Adoption => true,
+                Kind::Switchover | Kind::Demotion | Kind::ReplicaEvent => false,
+            };
+        }
+        let another = before.is_none_or(|before| {
+            was.is_none() && truth.entry.is_none_or(|entry| entry.master != before.master)
+        });
+        // Taken over from whoever did it by hand.
+        self.excused |= another || truth.touched.contains(&true);
+        if was.is_some() && is.is_none() { self.look(truth) } else { Ok(()) }
+    }
+
+    /// What the recorded master holds, after something was done.
+    pub(crate) fn look(&mut self, truth: &Truth<'_>) -> Result<(), String> {
+        let Some(entry) = truth.entry else { return Ok(()) };
+        let Some(index) = truth.index(&entry.master) else { return Ok(()) };
+        let master = &truth.servers[index];
+        if master.part() != Part::Master || master.running() == Running::Dead {
+            return Ok(());
+        }
+        let held: BTreeSet<Value> = master.data().iter().map(|kept| kept.value).collect();
+        let now = (entry.master.clone(), master.life());
+        let same_process =
+            self.master.as_ref().is_none_or(|(addr, life)| *addr != now.0 || *life == now.1);
+        let excused = std::mem::take(&mut self.excused) || !same_process;
+        self.master = Some(now);
+        // One that came back may bring what was given up.
+        self.gone.retain(|value| !held.contains(value));
+        let missing: Vec<Value> = truth
+            .written
+            .acknowledged()
+            .filter(|value| !held.contains(value) && !self.gone.contains(value))
+            .collect();
+        let count = missing.len();
+        self.gone.extend(missing);
+        if count > 0 && !excused {
+            return Err(format!("{count} acknowledged writes are gone from {}", entry.master));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! Nobody is told to follow a master that is gone, and the last one that has the data is not told to follow one that lost it.
+
+use std::time::Duration;
+
+use failover_core::action::Command;
+
+use super::{Seen, Truth};
+use crate::model_redis::Running;
+
+/// How old the leader's picture of the recorded master may be when a command is written: the decision has to be committed.
+const PICTURE_AGE_MAX: Duration = Duration::from_secs(2);
+/// How long a master without its data is not followed for the sake of those who may have it: `empty_wait`.
+const EMPTY_WAIT: Duration = Duration::from_secs(60);
+
+/// A master with less than this part of what another one holds has nothing that would be missed.
+const NOTHING_SHARE: usize = 100;
+
+pub(crate) fn observe(seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+    let Seen::Sent { addr, command, .. } = seen else { return Ok(()) };
+    let master = match command {
+        Command::Follow { master, .. } | Command::Demote { master, .. } => master,
+        Command::Promote { .. }
+        | Command::Pause { .. }
+        | Command::Unpause
+        | Command::Fence { .. } => return Ok(()),
+    };
+    let (Some(server), Some(of)) = (truth.index(addr), truth.index(master)) else {
+        return Err(format!("{addr} is told to follow {master}, which is not of this group"));
+    };
+    let (server, of) = (&truth.servers[server], &truth.servers[of]);
+    let gone = match of.running() {
+        Running::Dead => truth.now.since(of.running_since()),
+        Running::Up | Running::Hung => Duration::ZERO,
+    };
+    if gone > PICTURE_AGE_MAX {
+        return Err(format!(
+            "{addr} is told to follow {master}, which died {} ms ago",
+            gone.as_millis()
+        ));
+    }
+    let kept = server.data().len();
+    // With more than this, nobody can say that it is not what the group has by now.
+    let lost = of.data().len() < kept / NOTHING_SHARE;
+    let spare = truth
+        .servers
+        .iter()
+        .any(|other| other.addr() != *addr && other.addr() != master && other.data().len() >= kept);
+    let waited = truth.now.since(of.running_since()) >= EMPTY_WAIT;
+    if lost && !spare && !waited && of.life() > 0 {
+        return Err(format!(
+            "{addr} has {kept} writes and is told to follow {master}, which has {}",
+            of.data().len()
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! A healthy master is not replaced unasked: not one that serves, and not one whose silence was shorter than it may be.
+
+use std::time::Duration;
+
+use failover_core::policy::Policy;
+use failover_core::time::Time;
+
+use super::{Seen, Truth};
+use crate::model_redis::{Part, Running};
+
+/// A master that has served for this long is known to be well.
+const WELL_AFTER: Duration = Duration::from_secs(1);
+/// How old the core's picture of a copy that arrives may be.
+const EMPTIED_NEWS: Duration = Duration::from_millis(300);
+/// The same where a node goes by what others see: the regular questions of these, and the age of what they say.
+const EMPTIED_HEARSAY: Duration = Duration::from_secs(2);
+/// Questions and answers are on their way for so long.
+const ON_THE_WAY: Duration = Duration::from_millis(25);
+
+#[derive(Debug)]
+pub(crate) struct NoFalseAlarm {
+    policy: Policy,
+    /// When the recorded master was seen to have lost its data last.
+    emptied_at: Option<Time>,
+    /// The process that the recorded master was when it was well last.
+    well: u32,
+}
+
+impl NoFalseAlarm {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self { policy, emptied_at: None, well: 0 }
+    }
+
+    pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+        let Some(entry) = truth.entry else { return Ok(()) };
+        let Some(recorded) = truth.index(&entry.master) else { return Ok(()) };
+        if truth.lost_its_data(recorded) {
+            self.emptied_at = Some(truth.now);
+        }
+        let silent = truth.sight.lost_for(recorded, truth.now);
+        if silent.is_zero() {
+            self.well = truth.servers[recorded].life();
+        }
+        let Seen::Vetted { candidate } = seen else { return Ok(()) };
+        // Whoever had more may be wiped between the last look at it and the election.
+        let sees = truth
+            .index(candidate)
+            .is_some_and(|index| truth.sight.by_all(index, truth.now).is_some());
+        let news = if sees { EMPTIED_NEWS } else { EMPTIED_HEARSAY };
+        if self.emptied_at.is_some_and(|at| truth.now.since(at) < news) {
+            return Ok(());
+        }
+        let master = &truth.servers[recorded];
+        let serves = master.part() == Part::Master && master.serves();
+        let seen_for = truth.sight.by_majority(recorded, truth.now);
+        if serves && seen_for.is_some_and(|long| long > WELL_AFTER) {
+            return Err(format!("{candidate} was elected, but {} serves", entry.master));
+        }
+        // One whose process is gone, or was, need not be silent for long.
+        let ended = master.running() == Running::Dead || master.life() != self.well;
+        if ended || master.part() != Part::Master {
+            return Ok(());
+        }
+        if silent + ON_THE_WAY < self.policy.max_down_time {
+            return Err(format!(
+                "{candidate} was elected, but {} was well {} ms ago",
+                entry.master,
+                silent.as_millis()
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! Nobody is promoted without being asked for, unless a majority of the nodes said a moment ago that the recorded master is
+//! down.
+//!
+//! What the others say is heard where they say it, and not where it is counted. The leader is taken at its word.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use failover_core::action::Command;
+use failover_core::addr::Addr;
+use failover_core::record::{Kind, Phase};
+use failover_core::time::Time;
+
+use super::{Seen, Truth};
+
+/// `vote_age_max`.
+const FRESH: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub(crate) struct Quorum {
+    nodes: usize,
+    /// What each node said last: when, of which master.
+    said_dead: BTreeMap<usize, (Time, Addr)>,
+    /// The last decision of which a promotion was sent, and under which token.
+    sent: Option<(u64, u64)>,
+}
+
+impl Quorum {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self { nodes, said_dead: BTreeMap::new(), sent: None }
+    }
+
+    pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+        match seen {
+            Seen::Testified { node, dead: Some(master) } => {
+                self.said_dead.insert(*node, (truth.now, (*master).clone()));
+                Ok(())
+            }
+            Seen::Testified { node, dead: None } => {
+                self.said_dead.remove(node);
+                Ok(())
+            }
+            Seen::Commanded { node, addr, command: Command::Promote { .. }, token } => {
+                self.promoted(*node, addr, token.0, truth)
+            }
+            Seen::Asked { .. }
+            | Seen::Vetted { .. }
+            | Seen::Proposed { .. }
+            | Seen::Committed { .. }
+            | Seen::Commanded { .. }
+            | Seen::Sent { .. }
+            | Seen::Promoted { .. }
+            | Seen::Did { .. } => Ok(()),
+        }
+    }
+
+    fn promoted(
+        &mut self,
+        leader: usize,
+        addr: &Addr,
+        token: u64,
+        truth: &Truth<'_>,
+    ) -> Result<(), String> {
+        let Some(entry) = truth.entry else { return Ok(()) };
+        let Some(saga) = &entry.saga else { return Ok(()) };
+        if saga.history.kind != Kind::Failover || saga.phase != Phase::Decided || saga.forced {
+            return Ok(());
+        }
+        // Once it was sent, it may be sent again until it is known what became of it.
+        let first = self.sent.replace((entry.epoch, token)) != Some((entry.epoch, token));
+        let votes = self
+            .said_dead
+            .iter()
+            .filter(|(node, (at, of))| {
+                **node != leader && *of == entry.master && truth.now.since(*at) <= FRESH
+            })
+            .count();
+        let needed = self.nodes / 2 + 1;
+        // A candidate after the first one is promoted for the sake of what was agreed for the first.
+        if !first || !saga.attempts.is_empty() || votes + 1 >= needed {
+            return Ok(());
+        }
+        Err(format!(
+            "{addr} is promoted on the word of {} of {} nodes, and {needed} are needed",
+            votes + 1,
+            self.nodes
+        ))
+    }
+}

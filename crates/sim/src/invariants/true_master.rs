@@ -1,0 +1,62 @@
+//! The record names a new master only when it is one, and a failover that failed after it may have changed something halts the
+//! group.
+
+use failover_core::action::Command;
+use failover_core::policy::{OnFailedFailover, Policy};
+use failover_core::record::{Kind, Phase, Status};
+
+use super::{Seen, Truth};
+use crate::model_redis::{Part, Running};
+
+#[derive(Debug)]
+pub(crate) struct TrueMaster {
+    policy: Policy,
+    /// A promotion was sent for the failover that is open.
+    sent: bool,
+}
+
+impl TrueMaster {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self { policy, sent: false }
+    }
+
+    pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+        if let Seen::Sent { command: Command::Promote { .. }, .. } = seen {
+            self.sent = true;
+        }
+        let Seen::Committed { before: Some(before) } = seen else { return Ok(()) };
+        let Some(entry) = truth.entry else { return Ok(()) };
+        if entry.master != before.master
+            && let Some(new) = truth.index(&entry.master)
+            && truth.servers[new].part() != Part::Master
+            // What became of it since it was read is another matter.
+            && truth.servers[new].running() == Running::Up
+            && !truth.touched[new]
+        {
+            return Err(format!("{} is recorded as the master, and is a replica", entry.master));
+        }
+        let failed = before.saga.as_ref().is_some_and(|saga| {
+            saga.phase == Phase::Decided
+                && matches!(saga.history.kind, Kind::Failover | Kind::ManualFailover)
+        }) && entry.saga.is_none()
+            && entry.master == before.master;
+        if before.saga.is_none() {
+            self.sent = false;
+        }
+        let sent = failed && std::mem::take(&mut self.sent);
+        let retries = self.policy.on_failed_failover == OnFailedFailover::Retry;
+        let serves = truth.index(&before.master).is_some_and(|index| {
+            let lost = truth.sight.lost_for(index, truth.now);
+            let server = &truth.servers[index];
+            // Whoever answered a moment ago was not given up.
+            server.part() == Part::Master && (server.running() == Running::Up || lost.is_zero())
+        });
+        if sent && !retries && !serves && entry.status == Status::Active {
+            return Err(format!(
+                "the failover of {} was given up after a promotion was sent, and the group goes on",
+                before.master
+            ));
+        }
+        Ok(())
+    }
+}
