@@ -378,9 +378,8 @@ impl Group {
             Work::Idle | Work::Proposing { .. } => None,
             Work::Hearing { again_at, .. } => Some(*again_at),
             Work::Vetting { deadline, .. } | Work::Repairing { deadline, .. } => Some(*deadline),
-            Work::Promoting { since, .. } | Work::Resuming { since } => {
-                Some(*since + self.policy.promote_timeout)
-            }
+            Work::Promoting { since, sent, .. } => Some(*since + self.promote_patience(*sent)),
+            Work::Resuming { since } => Some(*since + self.policy.promote_timeout),
             Work::Repointing(work) => work.timeout(&self.policy),
         };
         let fencing = self.fencing.timeout();

@@ -81,6 +81,8 @@ pub(crate) struct Order {
     pub(crate) id: CommandId,
     pub(crate) command: Command,
     pub(crate) token: Token,
+    /// The group's epoch when it was decided.
+    pub(crate) epoch: u64,
     /// The node, and its life, that this one sends it for.
     pub(crate) by: Option<(usize, u32)>,
     pub(crate) deadline: Time,
@@ -328,10 +330,9 @@ impl Shell {
             return;
         }
         busy.written = true;
-        let Order { id, command, .. } = busy.order.clone();
+        let Order { id, command, epoch, .. } = busy.order.clone();
         let conn = main.conn;
-        // The world knows under which epoch.
-        wishes.push(Wish::Send { conn, message: Message::Order { conn, id, command, epoch: 0 } });
+        wishes.push(Wish::Send { conn, message: Message::Order { conn, id, command, epoch } });
     }
 
     /// Something arrives on the connection that carries the command.

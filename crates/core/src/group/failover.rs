@@ -66,9 +66,7 @@ impl Group {
         let old = match death {
             // Those who still have the data may be wiped by now.
             Death::Emptied => timeout / 4,
-            Death::Refusing | Death::Hung | Death::Unreachable | Death::Loading => {
-                (timeout * 2).max(self.policy.check_interval)
-            }
+            Death::Refusing | Death::Hung | Death::Unreachable | Death::Loading => timeout * 2,
         };
         let asked = if ctx.now > asked + old { ctx.now } else { asked };
         // What they said while the master was only silent is no word about its end. When a connection ends they are asked

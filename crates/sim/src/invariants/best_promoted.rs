@@ -31,11 +31,13 @@ pub(crate) struct BestPromoted {
     lineage: BTreeSet<u64>,
     /// The id of the recorded master when it was last there to be read.
     newest: u64,
+    /// Who was elected last, and which of its processes.
+    elected: Option<(usize, u32)>,
 }
 
 impl BestPromoted {
     pub(crate) fn new(policy: Policy) -> Self {
-        Self { policy, lineage: BTreeSet::new(), newest: 0 }
+        Self { policy, lineage: BTreeSet::new(), newest: 0, elected: None }
     }
 
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
@@ -69,7 +71,7 @@ impl BestPromoted {
                     None => Ok(()),
                 }
             }
-            Seen::Promoted { server, synced: false, .. } => {
+            Seen::Promoted { server, synced: false, .. } if self.restarted(*server, truth) => {
                 Err(format!("{} was promoted after it had restarted", truth.addrs[*server]))
             }
             Seen::Asked { .. }
@@ -83,7 +85,7 @@ impl BestPromoted {
     }
 
     fn elected(
-        &self,
+        &mut self,
         candidate: &Addr,
         tried: &[Attempt],
         truth: &Truth<'_>,
@@ -93,6 +95,7 @@ impl BestPromoted {
         else {
             return Err(format!("{candidate} is not of this group"));
         };
+        self.elected = Some((chosen, truth.servers[chosen].life()));
         if chosen == master {
             return Err(format!("{candidate} was elected to replace itself"));
         }
@@ -148,8 +151,21 @@ impl BestPromoted {
         Ok(())
     }
 
+    /// Whether the process that was elected last is another one by now.
+    fn restarted(&self, server: usize, truth: &Truth<'_>) -> bool {
+        let saga = truth.entry.and_then(|entry| entry.saga.as_ref());
+        let fails_over = saga.is_some_and(|saga| {
+            saga.history.kind == Kind::Failover && saga.target == truth.addrs[server]
+        });
+        fails_over
+            && self.elected.is_some_and(|(elected, life)| {
+                elected == server && life != truth.servers[server].life()
+            })
+    }
+
     fn electable(&self, server: &Server, master: &Server) -> Result<(), String> {
-        if server.priority() == 0 {
+        // A master does not say what priority it would have as a replica.
+        if server.priority() == 0 && server.part() != Part::Master {
             return Err("its priority is 0".to_owned());
         }
         if !server.synced() {

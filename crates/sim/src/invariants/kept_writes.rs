@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use failover_core::addr::Addr;
 use failover_core::record::{GroupEntry, Kind};
 
 use super::{Seen, Truth};
@@ -14,13 +13,18 @@ pub(crate) struct KeptWrites {
     /// Acknowledged, and gone for a reason.
     gone: BTreeSet<Value>,
     /// The recorded master when it was looked at last, and the process that it was.
-    master: Option<(Addr, u32)>,
+    master: Option<(usize, u32)>,
+    /// Who was promoted last, and the process that it was.
+    promoted: Option<(usize, u32)>,
     /// Something happened since then that may cost writes.
     excused: bool,
 }
 
 impl KeptWrites {
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+        if let Seen::Promoted { server, .. } = seen {
+            self.promoted = Some((*server, truth.servers[*server].life()));
+        }
         let Seen::Committed { before } = seen else { return Ok(()) };
         let kind = |entry: Option<&GroupEntry>| {
             entry.and_then(|entry| entry.saga.as_ref()).map(|saga| saga.history.kind)
@@ -37,7 +41,7 @@ impl KeptWrites {
         });
         // Taken over from whoever did it by hand.
         self.excused |= another || truth.touched.contains(&true);
-        if was.is_some() && is.is_none() { self.look(truth) } else { Ok(()) }
+        if was.is_some() == is.is_some() { Ok(()) } else { self.look(truth) }
     }
 
     /// What the recorded master holds, after something was done.
@@ -49,11 +53,11 @@ impl KeptWrites {
             return Ok(());
         }
         let held: BTreeSet<Value> = master.data().iter().map(|kept| kept.value).collect();
-        let now = (entry.master.clone(), master.life());
-        let same_process =
-            self.master.as_ref().is_none_or(|(addr, life)| *addr != now.0 || *life == now.1);
-        let excused = std::mem::take(&mut self.excused) || !same_process;
-        self.master = Some(now);
+        let now = Some((index, master.life()));
+        // One that restarted since may have lost everything by itself.
+        let restarted = self.master.is_some() && self.master != now && self.promoted != now;
+        let excused = std::mem::take(&mut self.excused) || restarted;
+        self.master = now;
         // One that came back may bring what was given up.
         self.gone.retain(|value| !held.contains(value));
         let missing: Vec<Value> = truth

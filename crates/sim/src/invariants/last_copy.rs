@@ -16,7 +16,7 @@ const EMPTY_WAIT: Duration = Duration::from_secs(60);
 const NOTHING_SHARE: usize = 100;
 
 pub(crate) fn observe(seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
-    let Seen::Sent { addr, command, .. } = seen else { return Ok(()) };
+    let Seen::Sent { node, addr, command, .. } = seen else { return Ok(()) };
     let master = match command {
         Command::Follow { master, .. } | Command::Demote { master, .. } => master,
         Command::Promote { .. }
@@ -32,7 +32,8 @@ pub(crate) fn observe(seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> 
         Running::Dead => truth.now.since(of.running_since()),
         Running::Up | Running::Hung => Duration::ZERO,
     };
-    if gone > PICTURE_AGE_MAX {
+    // A node that was stopped goes on where it was, until it has looked around.
+    if gone.min(truth.sight.awake_for(*node, truth.now)) > PICTURE_AGE_MAX {
         return Err(format!(
             "{addr} is told to follow {master}, which died {} ms ago",
             gone.as_millis()

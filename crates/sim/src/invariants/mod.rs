@@ -89,7 +89,7 @@ pub(crate) enum Seen<'a> {
     /// The core of the leader wants a command sent.
     Commanded { node: usize, addr: &'a Addr, command: &'a Command, token: Token },
     /// A command is written to a server, behind the fence.
-    Sent { addr: &'a Addr, command: &'a Command, token: Token },
+    Sent { node: usize, addr: &'a Addr, command: &'a Command, token: Token },
     /// A node was asked what it sees, and named the recorded master when it is down for it.
     Testified { node: usize, dead: Option<&'a Addr> },
     /// So much the core wanted done after one event.
@@ -123,6 +123,8 @@ pub(crate) struct Sight {
     /// Per server: which nodes reach it, since when it is so, and since when a majority does.
     servers: Vec<Reached>,
     led_since: Time,
+    /// Since when each node runs without a stop.
+    awake_since: Vec<Option<Time>>,
 }
 
 #[derive(Clone, Debug)]
@@ -142,7 +144,7 @@ impl Sight {
             read_until: now,
             by_all_since: Some(now),
         };
-        Self { servers: vec![reached; servers], led_since: now }
+        Self { servers: vec![reached; servers], led_since: now, awake_since: Vec::new() }
     }
 
     /// Which nodes reach a server now.
@@ -156,6 +158,23 @@ impl Sight {
         reached.by_majority_since = since(count > by.len() / 2, reached.by_majority_since);
         reached.by_all_since = since(count == by.len(), reached.by_all_since);
         reached.by = by.to_vec();
+    }
+
+    /// Which nodes run now.
+    pub(crate) fn note_nodes(&mut self, now: Time, awake: impl Iterator<Item = bool>) {
+        self.awake_since = awake
+            .enumerate()
+            .map(|(node, awake)| {
+                let since = self.awake_since.get(node).copied().flatten();
+                awake.then(|| since.unwrap_or(now))
+            })
+            .collect();
+    }
+
+    /// For how long a node has run without a stop.
+    pub(crate) fn awake_for(&self, node: usize, now: Time) -> Duration {
+        let since = self.awake_since.get(node).copied().flatten();
+        since.map_or(Duration::ZERO, |since| now.since(since))
     }
 
     pub(crate) fn leader_changed(&mut self, now: Time) {

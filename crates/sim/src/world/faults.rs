@@ -82,6 +82,7 @@ impl World {
     /// Who sees whom has changed.
     pub(super) fn look_around(&mut self) {
         let up = |node: usize| self.nodes[node].running == Running::Up;
+        self.sight.note_nodes(self.now, self.nodes.iter().map(|node| node.running == Running::Up));
         let joined = |node: usize, server: usize| {
             let (node, server) = (Place::Node(node), Place::Server(server));
             !self.network.is_cut(node, server) && !self.network.is_cut(server, node)

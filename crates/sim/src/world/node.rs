@@ -158,6 +158,9 @@ impl World {
         for what in std::mem::take(&mut self.nodes[node].waiting) {
             self.at_node(node, life, what);
         }
+        if self.broker.leader() == Some(node) {
+            self.apply(node);
+        }
     }
 
     pub(super) fn start_node(&mut self, node: usize) {
@@ -238,7 +241,9 @@ impl World {
             Action::Propose { id, token, changes } => self.propose(node, id, token, changes),
             Action::Command { id, addr, command, token, via, deadline, .. } => {
                 let via = via.and_then(|via| self.number_of(&via));
-                self.command(node, via, &addr, Order { id, command, token, by: None, deadline });
+                let epoch = self.agreed().map_or(0, |entry| entry.epoch);
+                let order = Order { id, command, token, epoch, by: None, deadline };
+                self.command(node, via, &addr, order);
             }
             Action::AskPeer { node: whom, token, .. } => {
                 if let Some(to) = self.number_of(&whom) {
@@ -321,7 +326,8 @@ impl World {
             let command = Command::Promote { run_id: None, fence: None };
             let token = self.broker.token();
             let leader = self.broker.leader().unwrap_or(0);
-            let order = Order { id: u64::MAX, command, token, by: None, deadline };
+            let epoch = self.agreed().map_or(0, |entry| entry.epoch);
+            let order = Order { id: u64::MAX, command, token, epoch, by: None, deadline };
             self.command(leader, None, &addr, order);
         }
     }
@@ -330,16 +336,15 @@ impl World {
     fn grant(&mut self, node: usize, server: usize, wishes: Vec<Wish>) {
         for wish in wishes {
             match wish {
-                Wish::Send { conn, mut message } => {
-                    if let Message::Order { id, epoch, .. } = &mut message {
+                Wish::Send { conn, message } => {
+                    if let Message::Order { id, .. } = &message {
                         let Some((token, command)) = self.may_send(node, server, *id) else {
                             let more = self.nodes[node].shell.not_sent(self.now, server, *id);
                             self.grant(node, server, more);
                             continue;
                         };
                         let addr = self.addrs[server].clone();
-                        self.observe(&Seen::Sent { addr: &addr, command: &command, token });
-                        *epoch = self.broker.entry(&self.group).map_or(0, |entry| entry.epoch);
+                        self.observe(&Seen::Sent { node, addr: &addr, command: &command, token });
                     }
                     let way = Way::Out(conn);
                     let at = self.network.arrival(&mut self.rng, self.now, way, Duration::ZERO);

@@ -127,19 +127,25 @@ impl World {
         }
     }
 
-    /// Chains that were made by hand are only reported, and left to people.
+    /// Chains that were made by hand are only reported, and left to people, and so are rings in which somebody restarted.
     fn undo_chains(&mut self) {
         let recorded = self.recorded();
         for server in 0..self.servers.len() {
             let chained = match self.servers[server].part() {
                 Part::Master => false,
-                Part::Replica(of) => of != recorded && server != recorded,
+                Part::Replica(of) => of != recorded,
             };
-            if chained && self.touched[server] && self.servers[server].running() == Running::Up {
+            if !chained || !self.touched[server] || self.servers[server].running() != Running::Up {
+                continue;
+            }
+            self.by_hand = 0;
+            if server == recorded {
+                let command = Command::Promote { run_id: None, fence: None };
+                self.change_by_hand(&Operation::PromoteByHand(server), server, &command);
+            } else {
                 let master = self.addrs[recorded].clone();
                 let command = Command::Follow { master, master_run_id: None };
                 let operation = Operation::FollowByHand { server, of: recorded };
-                self.by_hand = 0;
                 self.change_by_hand(&operation, server, &command);
             }
         }

@@ -1,5 +1,7 @@
 //! Promoting the elected candidate, and giving it up: a time-out is *unknown*, never *failed*.
 
+use std::time::Duration;
+
 use crate::action::Command;
 use crate::addr::Addr;
 use crate::event::{CommandId, CommandResult};
@@ -47,13 +49,20 @@ impl Group {
                 Some(_) | None => {}
             }
         }
-        if over {
+        if ctx.now >= since + self.promote_patience(sent) {
             let why = format!(
                 "it was not known within {} ms whether it had become master",
                 self.policy.promote_timeout.as_millis()
             );
             self.abandon(ctx, token, &target, true, why);
         }
+    }
+
+    /// How long a candidate is waited for. The end of a command that is on its way is heard, or missed, within a moment, and
+    /// until then it may be done yet.
+    pub(in crate::group) fn promote_patience(&self, sent: Option<CommandId>) -> Duration {
+        let command = if sent.is_some() { self.policy.command_timeout * 2 } else { Duration::ZERO };
+        self.policy.promote_timeout + command
     }
 
     /// A promotion that this leadership did not begin may have happened already, or may be about to: the candidate is

@@ -1,6 +1,6 @@
 //! Pointing the other replicas at the new master, `parallel_syncs` at a time, and verifying each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::addr::Addr;
@@ -22,8 +22,8 @@ pub(in crate::group) struct Repointing {
     since: Time,
     waiting: Vec<Addr>,
     active: BTreeMap<Addr, Active>,
-    /// Those that could not be repointed; they are repaired later.
-    failed: BTreeSet<Addr>,
+    /// Those that could not be repointed, and since when; they are repaired later.
+    failed: BTreeMap<Addr, Time>,
     again_at: Time,
 }
 
@@ -130,7 +130,7 @@ impl Group {
                 since: ctx.now,
                 waiting,
                 active: BTreeMap::new(),
-                failed: BTreeSet::new(),
+                failed: BTreeMap::new(),
                 again_at: ctx.now,
             });
         }
@@ -212,7 +212,12 @@ impl Group {
             .watches
             .iter()
             .filter(|(addr, watch)| *addr != master && is_master(watch))
-            .filter(|(addr, _)| !work.active.contains_key(*addr) && !work.failed.contains(*addr))
+            .filter(|(addr, _)| !work.active.contains_key(*addr))
+            // One that came back since it failed is not the one that failed.
+            .filter(|(addr, watch)| {
+                let back = watch.answers_since().max(watch.process_since());
+                work.failed.get(*addr).is_none_or(|failed_at| back > *failed_at)
+            })
             .filter(|(addr, watch)| {
                 self.entry.instances.get(*addr).is_some_and(|known| {
                     let left_behind = watch.returned() || !self.settled.contains_key(*addr);
@@ -288,7 +293,7 @@ impl Group {
 
     fn repoint_failed(&mut self, ctx: &Context<'_>, addr: &Addr, why: &str) {
         if let Work::Repointing(work) = &mut self.work {
-            work.failed.insert(addr.clone());
+            work.failed.insert(addr.clone(), ctx.now);
         }
         self.mark(ctx, "failed", Some(addr), Some(format!("could not be repointed: {why}")));
         let sentence = format!(

@@ -48,8 +48,14 @@ impl Group {
         let Some(offset) = s.offset else { return Bridge::Wait };
         // Whoever has less now may have more in a moment. PINGs to replicas go on during a pause, so it may be more, too.
         let candidate = self.watches.get(target).and_then(Watch::facts);
+        let master = self.watches.get(&old).and_then(Watch::facts);
+        // One that has not heard yet that its master began another history may have any offset in the old one.
+        let astray = candidate.zip(master).is_some_and(|(candidate, master)| {
+            let (theirs, its) = (&candidate.replication_id, &master.replication_id);
+            theirs.is_some() && its.is_some() && theirs != its
+        });
         let rushed = self.policy.has(Mutation::SwitchoverRushed);
-        if candidate.is_some_and(|facts| facts.offset >= offset) || rushed {
+        if candidate.is_some_and(|facts| facts.offset >= offset && !astray) || rushed {
             if !std::mem::replace(&mut s.equal, true) {
                 self.mark(ctx, "offsets_equal", Some(target), Some(format!("at offset {offset}")));
             }

@@ -1,6 +1,6 @@
 //! The way back: the old master is master again, and writes go on.
 
-use super::{GroupEntry, Order, Outcome, Phase, Status, Switching};
+use super::{Order, Outcome, Phase, Status, Switching};
 use crate::action::Command;
 use crate::group::{Context, Group};
 use crate::node::Token;
@@ -13,7 +13,7 @@ impl Group {
         &mut self,
         ctx: &Context<'_>,
         token: Token,
-        s: &Switching,
+        s: &mut Switching,
         why: String,
     ) {
         let Some(target) = self.entry.saga.as_ref().map(|saga| saga.target.clone()) else { return };
@@ -21,12 +21,19 @@ impl Group {
         let Some(mut saga) = self.saga_so_far() else { return };
         saga.phase = Phase::Undoing;
         saga.history.reason = format!("{}; {why}", saga.history.reason);
-        let mut entry = GroupEntry { saga: Some(saga), ..self.entry.clone() };
-        if s.may_promote
-            && let Some(known) = entry.instances.get_mut(&target)
-        {
-            known.abandoned = Some(self.entry.epoch);
+        let mut entry = self.entry.clone();
+        if s.may_promote {
+            // Under one epoch there is one promotion at most, and the candidate's may happen yet.
+            entry.epoch += 1;
+            saga.history.epoch = entry.epoch;
+            s.epoch = entry.epoch;
+            // Should this be lost, what was sent under the old one has to be read anew.
+            self.untouched = None;
+            if let Some(known) = entry.instances.get_mut(&target) {
+                known.abandoned = Some(self.entry.epoch);
+            }
         }
+        entry.saga = Some(saga);
         let what = format!("the switchover of {} is undone", self.name);
         self.propose(token, what, entry, None);
     }
