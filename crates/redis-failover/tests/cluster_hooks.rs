@@ -11,8 +11,8 @@ use common::{Cluster, Group, PATIENCE, ServerKind, Writer, wait_until};
 
 const OK: Answer = Answer::Status(200, "thanks");
 const DOWN: Answer = Answer::Status(503, "");
-/// As in `cluster_failover`: far more than is promised, and less than any time-out.
-const GAP_MAX: Duration = Duration::from_millis(900);
+/// A twentieth of what a hook that hangs takes until it is killed, and room for an election on a busy machine.
+const GAP_MAX: Duration = Duration::from_secs(3);
 
 /// A config file that names this webhook, and the flag for it.
 fn config_with(webhook: &Webhook) -> (tempfile::TempDir, String) {

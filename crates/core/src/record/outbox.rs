@@ -84,7 +84,7 @@ pub(crate) fn note(
 ) {
     let Some(entry) = &mut change.entry else { return };
     // A group that is guarded from now on was changed by nobody.
-    let Some(before) = before else { return };
+    let Some(before) = before.filter(|_| !wanted.is_empty()) else { return };
     let mut news = happened(before, entry, change.history.as_ref());
     news.retain(|news| wanted.contains(&news.event));
     for News { event, history, old_master, new_master, addr, reason } in news {
