@@ -45,4 +45,4 @@ clean:
 	$(CARGO) clean
 
 deps:
-	bash scripts/install-deps.sh redis valkey iproute2
+	bash scripts/install-deps.sh redis valkey iproute2 etcd zookeeper

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the servers and tools that the tests, the benchmark and the demo start.
 #
-#   scripts/install-deps.sh [redis] [valkey] [iproute2] [curl] [jq]      (none named: redis valkey)
+#   scripts/install-deps.sh [redis] [valkey] [iproute2] [etcd] [zookeeper] [curl] [jq]
+#                                                                        (none named: redis valkey)
 #
 # Made for Debian: packages through apt-get, Valkey from the release's backports where the release
 # itself has none. Quick when everything is there, and safe to run twice at once. No service that a
@@ -9,8 +10,8 @@
 #
 # iproute2 makes the networks that the tests cut apart, which only root can.
 #
-# What cannot be had is said loudly. That is an error (exit 1) for everything but Valkey and iproute2,
-# and for them too with CI=true; without it the tests leave out what needs them and say so.
+# What cannot be had is said loudly. That is an error (exit 1) for everything but Valkey, iproute2, etcd and
+# ZooKeeper, and for them too with CI=true; without it the tests leave out what needs them and say so.
 set -euo pipefail
 
 readonly LOCK=/run/redis-failover-install-deps.lock
@@ -28,13 +29,18 @@ fail() {
 
 # --- What is needed ------------------------------------------------------------------------------
 
-known() { case $1 in redis | valkey | iproute2 | curl | jq) true ;; *) false ;; esac; }
+known() { case $1 in redis | valkey | iproute2 | etcd | zookeeper | curl | jq) true ;; *) false ;; esac; }
+
+# Debian's library has the server too, and brings no service.
+readonly ZOOKEEPER_JAR=/usr/share/java/zookeeper.jar
 
 present() {
     case $1 in
         redis) command -v redis-server && command -v redis-cli ;;
         valkey) command -v valkey-server ;;
         iproute2) command -v ip ;;
+        etcd) command -v etcd ;;
+        zookeeper) [[ -e $ZOOKEEPER_JAR ]] && command -v java ;;
         *) command -v "$1" ;;
     esac >/dev/null
 }
@@ -43,6 +49,8 @@ packages_of() {
     case $1 in
         redis) echo redis-server redis-tools ;;
         valkey) echo valkey-server ;;
+        etcd) echo etcd-server ;;
+        zookeeper) echo libzookeeper-java default-jre-headless ;;
         *) echo "$1" ;;
     esac
 }
@@ -52,6 +60,7 @@ service_of() {
     case $1 in
         redis) echo redis-server ;;
         valkey) echo valkey-server ;;
+        etcd) echo etcd ;;
     esac
 }
 
@@ -213,7 +222,7 @@ settle() {
     local name code=0
     for name in "$@"; do
         say "**** $name IS NOT HERE AND COULD NOT BE INSTALLED ****"
-        if [[ $name == @(valkey|iproute2) && ${CI:-} != true ]]; then
+        if [[ $name == @(valkey|iproute2|etcd|zookeeper) && ${CI:-} != true ]]; then
             say "**** tests that need $name will be left out ****"
         else
             code=1

@@ -48,14 +48,18 @@ pub struct Conflict {
     pub found: Revision,
 }
 
+/// One group's part of the record, for brokers that store each group on its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Slot {
-    revision: Revision,
-    entry: GroupEntry,
-    history: Vec<HistoryEntry>,
+pub struct GroupRecord {
+    /// How often it was changed.
+    pub revision: Revision,
+    /// What is agreed about it.
+    pub entry: GroupEntry,
+    /// Its history, oldest first.
+    pub history: Vec<HistoryEntry>,
 }
 
-impl Slot {
+impl GroupRecord {
     /// Adds to the history, and drops the oldest of what is too much. Events of replicas have a bound of their own, so
     /// that one that comes and goes pushes no failover out.
     fn push(&mut self, history: HistoryEntry) {
@@ -78,7 +82,7 @@ impl Slot {
 /// Everything that the nodes agree on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Record {
-    groups: BTreeMap<GroupName, Slot>,
+    groups: BTreeMap<GroupName, GroupRecord>,
     /// Revisions go on counting over removals, so that a group that was removed and added again is another one.
     removed: Revision,
 }
@@ -88,10 +92,25 @@ pub struct Record {
 #[serde(tag = "version")]
 enum Stored {
     #[serde(rename = "1")]
-    V1 { groups: BTreeMap<GroupName, Slot>, removed: Revision },
+    V1 { groups: BTreeMap<GroupName, GroupRecord>, removed: Revision },
 }
 
 impl Record {
+    /// From its parts, as a broker stored them: the groups, and the highest revision of a group that was removed.
+    pub fn of_parts(groups: BTreeMap<GroupName, GroupRecord>, removed: Revision) -> Self {
+        Self { groups, removed }
+    }
+
+    /// One group's part.
+    pub fn group(&self, group: &GroupName) -> Option<&GroupRecord> {
+        self.groups.get(group)
+    }
+
+    /// The highest revision of a group that was removed.
+    pub fn removed(&self) -> Revision {
+        self.removed
+    }
+
     /// Applies all changes, or none when one of them expects another revision.
     ///
     /// # Errors
@@ -121,7 +140,7 @@ impl Record {
             return;
         };
         let first = self.removed;
-        let slot = self.groups.entry(change.group.clone()).or_insert_with(|| Slot {
+        let slot = self.groups.entry(change.group.clone()).or_insert_with(|| GroupRecord {
             revision: first,
             entry: entry.clone(),
             history: Vec::new(),

@@ -1,9 +1,10 @@
-//! The command line: flags, environment and file to one [`Config`], or a command such as [`Doctor`].
+//! The command line: flags, environment and file to one [`Config`], or a command: [`Doctor`], [`Migrate`].
 //!
 //! Nothing here touches the process: the caller hands in arguments and environment, prints what
 //! comes back and chooses the exit status.
 
 mod doctor;
+mod migrate;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -15,6 +16,7 @@ use crate::config::{
     Config, ConfigError, Draft, Given, Origin, SECTIONS, Setting, Value, read_file,
 };
 pub use doctor::{Doctor, Found};
+pub use migrate::Migrate;
 
 /// The flag and environment variable of the file itself.
 const CONFIG: &str = "config";
@@ -34,6 +36,8 @@ pub enum Parsed {
     Run(Box<Config>),
     /// To have groups examined by a node that runs.
     Doctor(Doctor),
+    /// To have the record copied from one broker to another.
+    Migrate(Box<Migrate>),
     /// To print this to standard output and do nothing else: the help or the version.
     Print(String),
 }
@@ -48,20 +52,27 @@ pub fn load<A: Into<OsString>>(
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Parsed, ConfigError> {
     let args = with_two_dashes(args.into_iter().map(Into::into));
-    let of_doctor = args.iter().skip(1).any(|arg| arg == doctor::NAME);
+    let names = [doctor::NAME, migrate::NAME];
+    let of_command = args.iter().skip(1).find_map(|arg| names.into_iter().find(|name| arg == name));
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
         // Help and version are no failure, though the parser returns them as errors.
         Err(error) if !error.use_stderr() => return Ok(Parsed::Print(error.to_string())),
-        Err(error) => return Err(ConfigError::Usage(in_one_sentence(&error, of_doctor))),
+        Err(error) => return Err(ConfigError::Usage(in_one_sentence(&error, of_command))),
     };
 
-    if let Some(of_command) = matches.subcommand_matches(doctor::NAME) {
+    if let Some((name, of_command)) = matches.subcommand() {
         if matches.args_present() {
-            let why = "a setting before the command doctor would not act: the command takes --addr and a group, behind it";
-            return Err(ConfigError::Usage(why.to_owned()));
+            return Err(ConfigError::Usage(format!(
+                "a setting before the command {name} would not act: the command takes {}, behind it",
+                takes(name)
+            )));
         }
-        return Doctor::read(of_command, environment).map(Parsed::Doctor);
+        return if name == migrate::NAME {
+            Migrate::read(of_command, environment).map(Box::new).map(Parsed::Migrate)
+        } else {
+            Doctor::read(of_command, environment).map(Parsed::Doctor)
+        };
     }
     let mut draft = Draft::default();
     let path = matches
@@ -88,6 +99,7 @@ fn command() -> Command {
         .args_override_self(true)
         .disable_help_subcommand(true)
         .subcommand(doctor::command())
+        .subcommand(migrate::command())
         .arg(
             Arg::new(CONFIG)
                 .long(CONFIG)
@@ -167,9 +179,14 @@ fn from_flags(matches: &ArgMatches) -> Vec<Given> {
         .collect()
 }
 
+/// What a command takes.
+fn takes(command: &str) -> &'static str {
+    if command == migrate::NAME { "--from and --to" } else { "--addr and a group" }
+}
+
 /// The parser's report without its advice and usage, and without values: a mistyped flag may
 /// carry a password.
-fn in_one_sentence(error: &clap::Error, of_doctor: bool) -> String {
+fn in_one_sentence(error: &clap::Error, of_command: Option<&str>) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
@@ -195,18 +212,24 @@ fn in_one_sentence(error: &clap::Error, of_doctor: bool) -> String {
             None => format!("there is no flag {name}"),
         };
     }
-    if kind == ErrorKind::UnknownArgument && is_flag && of_doctor {
-        return format!("the command doctor has no flag {name}: it takes --addr and a group");
+    if kind == ErrorKind::UnknownArgument
+        && is_flag
+        && let Some(command) = of_command
+    {
+        return format!("the command {command} has no flag {name}: it takes {}", takes(command));
     }
     let given = context(ContextKind::InvalidSubcommand).unwrap_or(given);
-    if kind == ErrorKind::UnknownArgument && of_doctor {
+    if kind == ErrorKind::UnknownArgument && of_command == Some(doctor::NAME) {
         return format!(
             "\"{given}\" is one too many: the command doctor takes one group, or none for all"
         );
     }
+    if kind == ErrorKind::MissingRequiredArgument && of_command == Some(migrate::NAME) {
+        return format!("the command migrate needs {}", takes(migrate::NAME));
+    }
     if matches!(kind, ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand) {
         return format!(
-            "\"{given}\" stands alone: it is no flag, and there are no commands but doctor"
+            "\"{given}\" stands alone: it is no flag, and there are no commands but doctor and migrate"
         );
     }
     if kind == ErrorKind::InvalidValue && is_flag {

@@ -126,11 +126,11 @@ impl Cluster {
 }
 
 impl NotChanged {
-    fn alone() -> Self {
+    pub(crate) fn alone() -> Self {
         Self {
             code: RefusalCode::Refused,
             message: "this node is alone (broker none) and has no members to change; start it with raft_addr and \
-                      raft_data_dir to make it one of several"
+                      raft_data_dir, or with zk_addr or etcd_addr, to make it one of several"
                 .to_owned(),
         }
     }

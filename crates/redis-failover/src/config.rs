@@ -15,6 +15,7 @@ mod error;
 mod file;
 mod hooks;
 mod listen;
+mod outer;
 mod raft;
 mod settings;
 #[cfg(test)]
@@ -29,11 +30,12 @@ use std::time::Duration;
 use failover_core::addr::Addr;
 use failover_core::policy::{GROUP_NAME_BYTES_MAX, GROUPS_MAX, INSTANCES_PER_GROUP_MAX, Policy};
 
-pub(crate) use draft::{Draft, Given};
+pub(crate) use draft::{Draft, Given, Password};
 pub use error::{ConfigError, Origin};
 pub(crate) use file::read as read_file;
 pub use hooks::{ScriptLimits, Scripts, WEBHOOKS_MAX, WebhookConfig};
 pub use listen::ListenAddr;
+pub use outer::{EtcdConfig, ZkConfig};
 pub use raft::RaftConfig;
 pub use secrecy::{ExposeSecret, SecretString};
 #[cfg(feature = "cli")]
@@ -63,8 +65,8 @@ const FAILOVER_TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 pub struct Config {
     /// Where HTTP is served; `None`: not at all, which is the default without the feature `http`.
     pub addr: Option<ListenAddr>,
-    /// The name of this node in views, history and logs. With the broker `raft` it is the address of the node,
-    /// whatever is written here.
+    /// The name of this node in views, history and logs. With any other broker than `none` it is the address of the
+    /// node, whatever is written here.
     pub node: String,
     /// Masters to guard under [`Config::policy`], each the first address of a group that is named
     /// after it.
@@ -89,7 +91,7 @@ pub struct Config {
     pub cluster_secret: Option<SecretString>,
     /// Whether nodes may do without a secret where others can reach them.
     pub cluster_open: bool,
-    /// What the broker `raft` needs; any other ignores it.
+    /// What the broker `raft` needs; any other takes the address in it alone.
     pub raft: RaftConfig,
     /// What the broker `zk` needs; any other ignores it.
     pub zk: ZkConfig,
@@ -148,22 +150,6 @@ pub enum BrokerKind {
     Zk,
     /// An etcd cluster.
     Etcd,
-}
-
-/// What the broker `zk` needs.
-#[derive(Clone, Debug, Default)]
-pub struct ZkConfig {
-    /// The servers of the ensemble, as they are written: `host` or `host:port`.
-    pub addr: Vec<String>,
-    /// The node below which everything is stored.
-    pub base_dir: Option<String>,
-}
-
-/// What the broker `etcd` needs.
-#[derive(Clone, Debug, Default)]
-pub struct EtcdConfig {
-    /// The servers of the cluster, as they are written: `host:port` or a URL.
-    pub addr: Vec<String>,
 }
 
 /// What is logged, and how.
@@ -297,9 +283,12 @@ impl Config {
 
     /// Works out what follows from other settings; doing it again changes nothing.
     pub(crate) fn settle(&mut self) {
-        if self.broker != BrokerKind::Raft {
-            return;
-        }
+        let longest = match self.broker {
+            BrokerKind::None => return,
+            BrokerKind::Raft => self.raft.command_timeout_max(),
+            BrokerKind::Zk => self.zk.command_timeout_max(),
+            BrokerKind::Etcd => self.etcd.command_timeout_max(),
+        };
         if let Some(addr) = &self.raft.addr {
             self.node = addr.to_string();
             let cluster = &mut self.raft.cluster;
@@ -307,7 +296,6 @@ impl Config {
                 cluster.push(addr.clone());
             }
         }
-        let longest = self.raft.command_timeout_max();
         let own = self.groups.iter_mut().filter_map(|group| group.policy.as_mut());
         for policy in own.chain([&mut self.policy]) {
             policy.command_timeout = policy.command_timeout.min(longest);
@@ -318,14 +306,25 @@ impl Config {
         match self.broker {
             BrokerKind::None => Ok(()),
             BrokerKind::Raft => self.raft.check(self.cluster_secret.is_some() || self.cluster_open),
-            kind @ (BrokerKind::Zk | BrokerKind::Etcd) => Err(Problem {
-                group: None,
-                keys: vec!["broker", "zk_addr", "etcd_addr"],
-                message: format!(
-                    "the broker \"{kind}\" is not built yet, and a single node is never started in \
-                     its place; broker = \"none\" asks for one"
-                ),
-            }),
+            BrokerKind::Zk => self.zk.check().and_then(|()| self.check_name()),
+            BrokerKind::Etcd => self.etcd.check().and_then(|()| self.check_name()),
+        }
+    }
+
+    /// A node that shares a store is named by its address for the others, else by the one of its HTTP.
+    fn check_name(&self) -> Result<(), Problem> {
+        let problem = |message| {
+            Err(Problem { group: None, keys: vec!["node_addr", "raft_addr", "addr"], message })
+        };
+        match &self.raft.addr {
+            Some(addr) if raft::is_any(addr) => problem(format!(
+                "node_addr is {addr}, but it is also told to the other nodes, who cannot connect to that: write the \
+                 address or name under which they reach this one"
+            )),
+            None if self.addr.is_none() => problem(
+                "a node without HTTP (addr is empty) has no name that it keeps: give it a node_addr".to_owned(),
+            ),
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -187,11 +187,10 @@ impl Builder {
         let http_addr = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let http = http_addr.filter(|addr| !addr.ip().is_unspecified()).map(Addr::from);
         let (member, mut tasks) = match config.broker {
-            // `validate` lets no broker through that is not built.
-            BrokerKind::None | BrokerKind::Zk | BrokerKind::Etcd => {
-                (Member::alone(NodeId::new(&config.node), http), Vec::new())
+            BrokerKind::None => (Member::alone(NodeId::new(&config.node), http), Vec::new()),
+            BrokerKind::Raft | BrokerKind::Zk | BrokerKind::Etcd => {
+                Member::of_several(&config, &around, http).await?
             }
-            BrokerKind::Raft => Member::of_raft(&config, &around, http).await?,
         };
         let Member { node, broker, heard, inbound, talk, cluster } = member;
         let Surroundings { clock, resolver, events, requests, stop } = around;

@@ -16,6 +16,8 @@ use tracing_subscriber::{fmt, registry};
 
 /// Under what name Raft's own messages come.
 const RAFT: &str = "openraft";
+/// Under what name the messages of ZooKeeper's client come.
+const ZOOKEEPER: &str = "zookeeper_client";
 /// The file of Raft's messages, in `raft_log_dir`.
 const RAFT_LOG: &str = "raft.log";
 /// What it is called once it is full; the one before is overwritten.
@@ -55,10 +57,10 @@ pub(crate) fn start(config: &Config) -> Result<(), String> {
 
 /// Raft speaks of terms and indexes, and calls it an error, several times a second, that another node is not there.
 /// What it means for the groups is said by the program itself, also that Raft broke. Whoever looks for details gets its
-/// errors.
+/// errors, and those of ZooKeeper's client, which is as talkative.
 fn own_filter(level: LevelFilter) -> Targets {
     let raft = if level >= LevelFilter::DEBUG { LevelFilter::ERROR } else { LevelFilter::OFF };
-    Targets::new().with_default(level).with_target(RAFT, raft)
+    Targets::new().with_default(level).with_target(RAFT, raft).with_target(ZOOKEEPER, raft)
 }
 
 fn raft_layer<S>(file: impl Write + Send + 'static) -> impl Layer<S>

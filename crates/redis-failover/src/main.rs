@@ -4,7 +4,7 @@ mod log;
 
 use std::process::ExitCode;
 
-use redis_failover::cli::{self, Doctor, Found, Parsed};
+use redis_failover::cli::{self, Doctor, Found, Migrate, Parsed};
 use redis_failover::config::{BrokerKind, Config};
 use redis_failover::{Guard, StartError, fault};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Ok(Parsed::Doctor(doctor)) => return examine(&doctor),
+        Ok(Parsed::Migrate(migrate)) => return copy(&migrate),
         Err(error) => return fail(EXIT_USAGE, &error.to_string()),
     };
     let fault = match fault::arm() {
@@ -133,6 +134,18 @@ fn examine(doctor: &Doctor) -> ExitCode {
     match runtime.block_on(doctor.run(print)) {
         Ok(Found::Nothing) => ExitCode::SUCCESS,
         Ok(Found::Something) => ExitCode::from(EXIT_FOUND),
+        Err(why) => fail(EXIT_FAILED, &why),
+    }
+}
+
+fn copy(migrate: &Migrate) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(EXIT_FAILED, &format!("cannot start: {error}")),
+    };
+    match runtime.block_on(migrate.run(print)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(EXIT_FAILED, &why),
     }
 }

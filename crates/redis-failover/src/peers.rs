@@ -19,7 +19,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use failover_core::addr::Addr;
@@ -87,6 +87,9 @@ pub(crate) enum CallError {
     Unknown(String),
 }
 
+/// What all nodes know and nobody else, if they share anything; it is set before anybody is called.
+pub(crate) type Secret = Arc<OnceLock<Option<SecretString>>>;
+
 /// The ways to the tasks that write.
 type Links = BTreeMap<(Addr, Lane), mpsc::Sender<Call>>;
 
@@ -99,12 +102,18 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// For a node that the others know as `me`. Nothing is connected before it is called.
+    #[cfg(test)]
     pub(crate) fn new(
         me: Addr,
         secret: Option<SecretString>,
         resolver: Resolver,
         clock: Clock,
     ) -> Self {
+        Self::sharing(me, Arc::new(secret.into()), resolver, clock)
+    }
+
+    /// The same when it is found out later what the nodes share.
+    pub(crate) fn sharing(me: Addr, secret: Secret, resolver: Resolver, clock: Clock) -> Self {
         let dialer = Arc::new(Dialer::new(me, secret, resolver, clock));
         Self { dialer, links: Arc::default() }
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use failover_core::group::Diagnosis;
 use failover_core::node::{GroupName, Leadership, NodeId};
 use failover_core::time::Time;
 use failover_core::view::GroupView;
@@ -103,13 +104,27 @@ impl Shown {
         self.clock.now().since(Time::from_micros(self.beat.load(Ordering::Relaxed)))
     }
 
+    /// The core knows that nobody leads, and only the broker why.
+    fn say_why_nobody_leads(&self, view: &mut GroupView) {
+        let diagnosis = &mut view.diagnosis;
+        if diagnosis.name == Diagnosis::QuorumLost.name()
+            && self.leader().is_none()
+            && let Some(why) = self.broker.problem()
+        {
+            diagnosis.reason = format!("{} ({why})", diagnosis.reason);
+        }
+    }
+
     pub(crate) fn set_leadership(&self, leadership: &Leadership) {
         if self.leadership.load().as_ref() != leadership {
             self.leadership.store(Arc::new(leadership.clone()));
         }
     }
 
-    pub(crate) fn publish(&self, name: &GroupName, view: Option<GroupView>) {
+    pub(crate) fn publish(&self, name: &GroupName, mut view: Option<GroupView>) {
+        if let Some(view) = &mut view {
+            self.say_why_nobody_leads(view);
+        }
         let directory = self.directory.load();
         match (directory.get(name), view) {
             (Some(cell), Some(view)) => cell.store(Arc::new(view)),

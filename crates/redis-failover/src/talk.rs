@@ -1,4 +1,4 @@
-//! What nodes tell each other beside Raft: what they see of a group, hints, forwarded requests, and commands to an
+//! What nodes tell each other beside what their broker does: what they see of a group, hints, forwarded requests, and commands to an
 //! instance that the leader cannot reach.
 //!
 //! The asking side spawns a task for each question and turns its end into an event; the loop never waits. The answering
@@ -254,11 +254,9 @@ impl Talk {
         ask: &Ask,
         limit: Duration,
     ) -> Result<Reply, CallError> {
-        // A node is called by its address.
-        let addr: Addr = node
-            .to_string()
-            .parse()
-            .map_err(|error| CallError::NotSent(format!("{node} is no address: {error}")))?;
+        let addr = self.broker.address_of(node).ok_or_else(|| {
+            CallError::NotSent(format!("the node {node} is not there: its address is not known"))
+        })?;
         let body = serde_json::to_vec(ask)
             .map_err(|error| CallError::NotSent(format!("it cannot be written: {error}")))?;
         let reply = self.peers.call(&addr, Lane::Talk, body, limit).await?;
@@ -328,6 +326,7 @@ impl Listener {
             Ask::Command { group, addr, command, token, limit_ms } => {
                 let limit = Duration::from_millis(limit_ms);
                 let deadline = self.clock.now() + limit;
+                self.broker.confirm().await;
                 let (reply, end) = oneshot::channel();
                 let order = Inbound::Command { group, addr, command, token, deadline, reply };
                 match self.hand_in(order, end, limit * 2).await {

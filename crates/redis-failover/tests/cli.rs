@@ -188,19 +188,21 @@ fn a_bad_setting_is_one_sentence_and_status_2() {
 }
 
 #[test]
-fn a_broker_that_is_not_built_is_named_and_never_a_single_node() {
-    for (args, env, broker) in [
-        (&["-zk_addr=127.0.0.1:2181", "-zk_path=/zk/redis/failover"][..], &[][..], "\"zk\""),
-        (&["-broker=zk"], &[], "\"zk\""),
-        (&["-broker=etcd"], &[], "\"etcd\""),
-        (&["-etcd_addr=127.0.0.1:2379"], &[], "\"etcd\""),
+fn a_broker_that_lacks_something_is_named_and_never_a_single_node() {
+    for (args, env, word) in [
+        (&["-broker=zk"][..], &[][..], "zk_addr"),
+        (&["-broker=etcd"], &[], "etcd_addr"),
         (&["-broker=consul"], &[], "\"consul\""),
         (&["-raft_addr=127.0.0.1:1", "-zk_addr=127.0.0.1:2"], &[], "zk_addr"),
-        (&[], &[("REDIS_FAILOVER_ZK_ADDR", "127.0.0.1:1")], "\"zk\""),
-        (&[], &[("REDIS_FAILOVER_ETCD_ADDR", "127.0.0.1:1")], "\"etcd\""),
-        (&["-config", ORIGINAL, "-broker=zk"], &[], "\"zk\""),
+        (&["-zk_addr=127.0.0.1:1", "-zk_path=redis"], &[], "zk_path"),
+        (&["-etcd_addr=https://127.0.0.1:1"], &[], "TLS"),
+        (&["-etcd_addr=127.0.0.1:1", "-addr="], &[], "node_addr"),
+        (&[], &[("REDIS_FAILOVER_ZK_ADDR", "a"), ("REDIS_FAILOVER_ZK_USER", "b")], "zk_password"),
+        (&["-zk_password=hunter2", "-zk_addr=a"], &[], "zk_password_file"),
+        (&["-config", ORIGINAL, "-broker=etcd"], &[], "etcd_addr"),
     ] {
-        refused(args, env, &[broker]);
+        let ended = refused(args, env, &[word]);
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
     }
 }
 

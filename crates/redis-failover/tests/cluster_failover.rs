@@ -12,10 +12,10 @@ use std::time::Duration;
 use common::child::{kill9_together, memory_kb};
 use common::scenario::{assert_whole, failovers, holds_for};
 use common::together::{
-    BOTH_GAP_MAX, QUIET, assert_complete, assert_promoted_once, guard, holds_quiet,
+    BOTH_GAP_MAX, QUIET, assert_complete, assert_promoted_once, guard, guard_by, holds_quiet,
     wait_for_diagnosis_at, wait_until_settled,
 };
-use common::{Group, PATIENCE, Server, ServerKind, Told, Writer};
+use common::{Agree, Group, PATIENCE, Server, ServerKind, Told, Writer};
 
 /// Far more than is promised, and less than any time-out: three stores and a promoted server that
 /// writes its configuration share one disk here, which may take half a second for it.
@@ -68,9 +68,13 @@ fn a_killed_master_is_replaced_and_every_node_says_so() {
 /// with one failover, which names who took it over only if there was something to take over.
 #[test]
 fn a_leader_and_a_master_that_die_together_are_both_replaced() {
+    common::store::on_each_broker(leader_and_master_die_together);
+}
+
+fn leader_and_master_die_together(agree: Agree) {
     let mut group = Group::start(ServerKind::Redis, 2);
     let name = group.master.addr();
-    let mut cluster = guard(&group, &[]);
+    let mut cluster = guard_by(agree, &group, &[]);
     let mut old = name.clone();
     for (round, master_first) in (1..).zip([true, false]) {
         let leader = cluster.leader_of_all();

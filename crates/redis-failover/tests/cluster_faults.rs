@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use common::scenario::{failovers, holds, times_told};
 use common::together::{
-    assert_complete, assert_promoted_once, guard_with_faulty_leader, holds_quiet,
+    assert_complete, assert_promoted_once, guard_by_with_faulty_leader, holds_quiet,
     wait_until_settled,
 };
-use common::{Cluster, Group, PATIENCE, Server, ServerKind, wait_until};
+use common::{Agree, Cluster, Group, PATIENCE, Server, ServerKind, wait_until};
 
 /// What is played at one point.
 struct Scene {
@@ -30,16 +30,16 @@ struct Scene {
 const SCENES_MAX: usize = 3;
 
 /// A master was killed, and the leader has come to this point.
-fn break_at(point: &'static str, how: &str) -> Scene {
-    let scenes = (0..SCENES_MAX).map(|_| set(point, how));
+fn break_at(agree: Agree, point: &'static str, how: &str) -> Scene {
+    let scenes = (0..SCENES_MAX).map(|_| set(agree, point, how));
     scenes.into_iter().find(Scene::has_broken).expect("the faulty node leads when the master dies")
 }
 
-fn set(point: &'static str, how: &str) -> Scene {
+fn set(agree: Agree, point: &'static str, how: &str) -> Scene {
     let mut group = Group::start(ServerKind::Redis, 2);
     let name = group.master.addr();
     let fault = format!("{point}={how}");
-    let (cluster, broken) = guard_with_faulty_leader(&group, &[], &fault);
+    let (cluster, broken) = guard_by_with_faulty_leader(agree, &group, &[], &fault);
     group.wait_in_step();
     group.master.kill9();
     Scene { point, group, name, cluster, broken }
@@ -90,8 +90,8 @@ impl Scene {
     }
 }
 
-fn ends_at(point: &'static str) {
-    let mut scene = break_at(point, "exit");
+fn ends_at(agree: Agree, point: &'static str) {
+    let mut scene = break_at(agree, point, "exit");
     let status = scene.cluster.wait_for_end(scene.broken);
     assert_eq!(status.code(), Some(1), "{point}");
     let new = scene.wait_until_the_heir_has_ended_it();
@@ -100,8 +100,8 @@ fn ends_at(point: &'static str) {
     scene.end(&new);
 }
 
-fn stops_at(point: &'static str) {
-    let mut scene = break_at(point, "stop");
+fn stops_at(agree: Agree, point: &'static str) {
+    let mut scene = break_at(agree, point, "stop");
     scene.cluster.wait_until_frozen(scene.broken);
     let new = scene.wait_until_the_heir_has_ended_it();
     let told: Vec<u64> = scene.replicas().into_iter().map(times_told).collect();
@@ -115,13 +115,24 @@ fn stops_at(point: &'static str) {
     scene.end(&new);
 }
 
+/// The outer brokers at the same time: each takes its own lease's time and little else.
+fn on_each_outer(play: fn(Agree, &'static str), point: &'static str) {
+    common::store::on_each_outer(|agree| play(agree, point));
+}
+
 macro_rules! at_each_point {
     ($($name:ident: $point:literal,)*) => {
         mod a_leader_that_ends {
-            $(#[test] fn $name() { super::ends_at($point); })*
+            $(#[test] fn $name() { super::ends_at(super::Agree::Raft, $point); })*
         }
         mod a_leader_that_stops_and_wakes_up_later {
-            $(#[test] fn $name() { super::stops_at($point); })*
+            $(#[test] fn $name() { super::stops_at(super::Agree::Raft, $point); })*
+        }
+        mod a_leader_in_a_store_that_ends {
+            $(#[test] fn $name() { super::on_each_outer(super::ends_at, $point); })*
+        }
+        mod a_leader_in_a_store_that_stops_and_wakes_up_later {
+            $(#[test] fn $name() { super::on_each_outer(super::stops_at, $point); })*
         }
     };
 }

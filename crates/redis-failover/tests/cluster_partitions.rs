@@ -17,7 +17,11 @@ use common::together::{
     assert_promoted_once, holds_quiet, holds_quiet_for, register, start_guard,
     wait_for_diagnosis_at, wait_until_settled,
 };
-use common::{Cluster, Group, Network, Options, PATIENCE, Server, ServerKind, Writer, wait_until};
+use common::wire::Wire;
+use common::{
+    Agree, Cluster, Group, Network, Options, PATIENCE, Server, ServerKind, Store, Writer,
+    wait_until,
+};
 
 /// Much longer than `max_down_time`, an election and a failover together.
 const CUT: Duration = Duration::from_secs(3);
@@ -34,11 +38,17 @@ struct Stage {
     network: Network,
     nodes: usize,
     name: String,
+    /// The nodes' way to a store outside.
+    _wire: Option<Wire>,
 }
 
 impl Stage {
     /// `None` where there are no networks.
     fn set(nodes: usize, replicas: usize) -> Option<Self> {
+        Self::set_by(Agree::Raft, nodes, replicas)
+    }
+
+    fn set_by(agree: Agree, nodes: usize, replicas: usize) -> Option<Self> {
         let network = Network::start(nodes + 1 + replicas)?;
         // A master that has nothing to tell pings its replicas each second, so that their silence
         // says something within the time of a test.
@@ -46,10 +56,16 @@ impl Stage {
         let servers: Vec<Options> = network.hosts()[nodes..].iter().map(on).collect();
         let group = Group::start_each(ServerKind::Redis, &servers[0], &servers[1..]);
         let name = group.master.addr();
-        let cluster = Cluster::plan_on(&network.hosts()[..nodes]);
+        let hosts = &network.hosts()[..nodes];
+        let wire = (agree != Agree::Raft)
+            .then(|| Wire::from(&network.ours(), &Store::shared(agree).addrs()));
+        let cluster = match &wire {
+            Some(wire) => Cluster::plan_on_through(hosts, agree, &wire.addr()),
+            None => Cluster::plan_on(hosts),
+        };
         let cluster = start_guard(cluster, &group, &[]);
         cluster.leader_of_all();
-        Some(Self { cluster, group, network, nodes, name })
+        Some(Self { cluster, group, network, nodes, name, _wire: wire })
     }
 
     fn node_host(&self, node: usize) -> &Host {
@@ -326,7 +342,11 @@ fn a_replica_that_is_cut_off_comes_back() {
 /// they see, and sends the command through one of them, which checks the term against its own.
 #[test]
 fn a_leader_that_does_not_reach_the_candidate_promotes_it_through_a_peer() {
-    let Some(mut stage) = Stage::set(3, 1) else { return };
+    common::store::on_each_broker(promotes_through_a_peer);
+}
+
+fn promotes_through_a_peer(agree: Agree) {
+    let Some(mut stage) = Stage::set_by(agree, 3, 1) else { return };
     let leader = stage.cluster.leader();
     let candidate = stage.group.replicas[0].addr();
     stage.network.cut(stage.node_host(leader), stage.replica_host(0));

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use common::scenario::{holds_for, times_told, wait_for_entry};
 use common::together::{
-    QUIET, assert_complete, assert_promoted_once, guard, guard_with_faulty_leader, holds_quiet,
-    holds_quiet_for, wait_until_settled,
+    QUIET, assert_complete, assert_promoted_once, guard, guard_by, guard_with_faulty_leader,
+    holds_quiet, holds_quiet_for, wait_until_settled,
 };
-use common::{Group, Options, PATIENCE, Server, ServerKind, Writer, wait_until};
+use common::{Agree, Group, Options, PATIENCE, Server, ServerKind, Writer, wait_until};
 
 /// Longer than `max_down_time`, the lease and any election.
 const STOPPED: Duration = Duration::from_secs(5);
@@ -23,9 +23,13 @@ const BOTH_MAX: Duration = Duration::from_millis(500);
 /// nothing of the servers for five seconds, and discards this silence instead of taking it for theirs.
 #[test]
 fn nodes_that_stand_still_between_failovers_begin_none() {
+    common::store::on_each_broker(stand_still_between_failovers);
+}
+
+fn stand_still_between_failovers(agree: Agree) {
     let mut group = Group::start(ServerKind::Redis, 2);
     let name = group.master.addr();
-    let mut cluster = guard(&group, &[]);
+    let mut cluster = guard_by(agree, &group, &[]);
     let leader = cluster.leader_of_all();
     let follower = cluster.follower();
     cluster.freeze(follower);
@@ -95,9 +99,13 @@ fn a_follower_that_stands_still_during_a_failover_learns_of_it() {
 /// and agree on a new leader first. What the old one was about to do, it may not do when it wakes.
 #[test]
 fn a_leader_that_stands_still_when_the_master_dies_is_replaced_and_stays_quiet() {
+    common::store::on_each_broker(stand_still_when_the_master_dies);
+}
+
+fn stand_still_when_the_master_dies(agree: Agree) {
     let mut group = Group::start(ServerKind::Redis, 2);
     let name = group.master.addr();
-    let mut cluster = guard(&group, &[]);
+    let mut cluster = guard_by(agree, &group, &[]);
     let leader = cluster.leader_of_all();
     let frozen_id = cluster.id(leader).to_owned();
     group.master.process().signal(rustix::process::Signal::KILL);

@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Command;
 
 use common::ports::Port;
-use common::{Daemon, Group, Options, PATIENCE, Server, ServerKind, wait_until};
+use common::{Agree, Daemon, Group, Options, PATIENCE, Server, ServerKind, Store, wait_until};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -54,7 +54,8 @@ fn with_ours(line: &str, group: &Group, http: &str) -> String {
 #[test]
 fn the_commands_that_start_it_start_it() {
     let group = Group::start(ServerKind::Redis, 1);
-    let starts = |line: &&String| !line.contains("-raft_addr") && !line.contains(" doctor ");
+    let others = ["-raft_addr", "-zk_addr", "-etcd_addr", " doctor ", " migrate "];
+    let starts = |line: &&String| !others.iter().any(|other| line.contains(other));
     for line in commands("redis-failover").iter().filter(starts) {
         // Port 0: the system chooses one.
         let line = with_ours(line, &group, "127.0.0.1:0");
@@ -104,6 +105,44 @@ fn the_three_commands_make_a_cluster() {
         };
         assert!(ports.iter().all(known), "{members:?}");
     }
+}
+
+/// The nodes of the README through a ZooKeeper and an etcd, and the way from one to the other.
+#[test]
+fn nodes_agree_through_a_store_and_move_to_another() {
+    if Agree::outer().len() < 2 {
+        return;
+    }
+    let (zk, etcd) = (Store::shared(Agree::Zk), Store::shared(Agree::Etcd));
+    let group = Group::start(ServerKind::Redis, 1);
+    let stores = [
+        ("10.0.0.5:2181,10.0.0.6:2181,10.0.0.7:2181", zk),
+        ("10.0.0.5:2379,10.0.0.6:2379,10.0.0.7:2379", etcd),
+    ];
+    let lines: Vec<String> = commands("redis-failover")
+        .into_iter()
+        .map(|line| {
+            let line = with_ours(&line, &group, "127.0.0.1:0");
+            stores.iter().fold(line, |line, (named, store)| line.replace(named, &store.addrs()))
+        })
+        .collect();
+    let args = |line: &String| words(line).into_iter().skip(1).collect::<Vec<String>>();
+    let start = |flag: &str| {
+        let mut lines = lines.iter().filter(|line| line.contains(flag));
+        let args = args(lines.next().expect("the README has it"));
+        assert_eq!(lines.next(), None);
+        Daemon::start(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let mut old = start("-zk_addr");
+    old.wait_until_healthy(&group.master.addr(), &group.addrs());
+    assert_eq!(old.post("/v1/pause", "{}").status, 200);
+    let line = lines.iter().find(|line| line.contains(" migrate ")).expect("the README has it");
+    let args = args(line);
+    let ended = Daemon::run(&args.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+    assert!(ended.status.success(), "{line}: {}", ended.stderr);
+    old.stop();
+    let new = start("-etcd_addr");
+    new.wait_for(&group.master.addr(), PATIENCE, |view| view["status"] == "paused");
 }
 
 #[test]
@@ -252,7 +291,8 @@ fn commands_seen(server: &Server) -> BTreeSet<String> {
 
 #[test]
 fn every_flag_that_is_named_exists() {
-    let help = Daemon::run(&["--help"], &[]).stdout;
+    let help = [&["--help"][..], &["migrate", "--help"]].map(|args| Daemon::run(args, &[]).stdout);
+    let help = help.concat();
     let known: BTreeSet<&str> =
         help.split_whitespace().filter_map(|word| word.strip_prefix("--")).collect();
     let mut named = BTreeSet::new();
@@ -284,7 +324,8 @@ fn every_key_of_the_file_is_a_flag() {
         } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
             let flag = format!("{table}{key}").replace("zk_base_dir", "zk_path");
             // A password on a command line is seen by everyone on the machine.
-            let is_flag = !matches!(flag.as_str(), "redis_password" | "cluster_secret");
+            let passwords = ["redis_password", "cluster_secret", "zk_password", "etcd_password"];
+            let is_flag = !passwords.contains(&flag.as_str());
             assert_eq!(help.contains(&format!("--{flag} <")), is_flag, "{flag}");
         }
     }

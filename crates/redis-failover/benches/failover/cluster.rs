@@ -10,12 +10,12 @@ use crate::common::{Cluster, Group, Options, Server, Told, Writer, now, wait_unt
 use crate::scenario::{Bench, RECOVERY_LIMIT, SETTLE, ms, progress};
 use crate::table::{Row, Target};
 
-const NODES: usize = 3;
+pub(crate) const NODES: usize = 3;
 /// Twice as many servers answer the first questions at the same time.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// A group in step, watched by three nodes, written to, and each node asked each millisecond.
-struct Stage {
+pub(crate) struct Stage {
     cluster: Cluster,
     group: Group,
     writer: Writer,
@@ -24,9 +24,14 @@ struct Stage {
 
 impl Stage {
     fn set(bench: &Bench, run: usize) -> Self {
+        Self::through(bench, plan(bench), run)
+    }
+
+    /// With nodes that were planned.
+    pub(crate) fn through(bench: &Bench, cluster: Cluster, run: usize) -> Self {
         let group = Group::start(bench.kind, 2);
         let name = group.master.addr();
-        let mut cluster = plan(bench).set(&format!("-masters={name}"));
+        let mut cluster = cluster.set(&format!("-masters={name}"));
         cluster.start_all();
         cluster.wait_masters(&[&name], RECOVERY_LIMIT);
         cluster.wait_until_guarded(&name, &group.addrs());
@@ -53,18 +58,7 @@ fn plan(bench: &Bench) -> Cluster {
 
 /// The master dies.
 pub(crate) fn kill9(bench: &Bench) -> Vec<Row> {
-    let (mut gaps, mut told_after) = (Vec::new(), Vec::new());
-    for run in 0..bench.runs(20) {
-        let mut stage = Stage::set(bench, run);
-        let old = stage.group.master.addr();
-        let fault_at = stage.group.master.kill9();
-        let gap = stage.writer.wait_for_gap(fault_at, &old, RECOVERY_LIMIT);
-        let told_at = stage.told_by_all(&[0, 1, 2], &gap.addr, fault_at);
-        stage.writer.stop();
-        gaps.push(ms(gap.length));
-        told_after.push(ms(told_at - fault_at) - ms(gap.length));
-        progress("3 nodes, kill -9", run, gaps[run]);
-    }
+    let (gaps, told_after) = kill9_gaps(bench, "3 nodes, kill -9", |run| Stage::set(bench, run));
     vec![
         bench.row(
             "3 nodes, kill -9, write gap",
@@ -81,6 +75,27 @@ pub(crate) fn kill9(bench: &Bench) -> Vec<Row> {
             "Sentinel 822 (the first one)",
         ),
     ]
+}
+
+/// How long nobody could write, and how much later the last node told of the new master.
+pub(crate) fn kill9_gaps(
+    bench: &Bench,
+    what: &str,
+    set: impl Fn(usize) -> Stage,
+) -> (Vec<f64>, Vec<f64>) {
+    let (mut gaps, mut told_after) = (Vec::new(), Vec::new());
+    for run in 0..bench.runs(20) {
+        let mut stage = set(run);
+        let old = stage.group.master.addr();
+        let fault_at = stage.group.master.kill9();
+        let gap = stage.writer.wait_for_gap(fault_at, &old, RECOVERY_LIMIT);
+        let told_at = stage.told_by_all(&[0, 1, 2], &gap.addr, fault_at);
+        stage.writer.stop();
+        gaps.push(ms(gap.length));
+        told_after.push(ms(told_at - fault_at) - ms(gap.length));
+        progress(what, run, gaps[run]);
+    }
+    (gaps, told_after)
 }
 
 /// The leader and the master die in the same instant.

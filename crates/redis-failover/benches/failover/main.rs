@@ -1,7 +1,8 @@
 //! `make bench`: what the program promises, measured on real servers.
 //!
 //! Prints one table and writes `target/bench.json` of the workspace. Names on the command line
-//! (`kill9 hang flicker switchover return emptied idle`, and with three nodes `cluster leader commit hundred`) run these alone. From the environment:
+//! (`kill9 hang flicker switchover return emptied idle`, and with three nodes `cluster leader commit hundred
+//! stores takeover`) run these alone. From the environment:
 //!
 //! - `BENCH_QUICK=1`: few runs, to try the benchmark itself;
 //! - `BENCH_KIND=valkey`: Valkey instead of Redis;
@@ -20,6 +21,7 @@ mod fake;
 mod fencing;
 mod returning;
 mod scenario;
+mod stores;
 mod switchover;
 mod table;
 
@@ -32,7 +34,7 @@ use table::Row;
 /// A name on the command line and what it runs.
 type Scenario = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const SCENARIOS: [Scenario; 12] = [
+const SCENARIOS: [Scenario; 14] = [
     ("kill9", scenario::kill9),
     ("hang", scenario::hang),
     ("flicker", scenario::flicker),
@@ -45,6 +47,8 @@ const SCENARIOS: [Scenario; 12] = [
     ("leader", cluster::leader),
     ("commit", cluster::commit),
     ("hundred", cluster::hundred),
+    ("stores", stores::kill9),
+    ("takeover", stores::takeover),
 ];
 
 fn main() {

@@ -5,6 +5,7 @@
 //! here.
 
 mod bootstrap;
+mod copy;
 mod founding;
 mod leadership;
 mod lease;
@@ -34,6 +35,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+pub(crate) use self::copy::{read as read_record, write as write_record};
+
 use self::bootstrap::Invited;
 use self::leadership::Watcher;
 use self::lease::Lease;
@@ -42,7 +45,9 @@ use self::message::{About, Answer, Ask, Fresh};
 use self::network::{Contacts, Network};
 use self::propose::{Ours, Proposer};
 use self::store::{Cluster, Founder, Meta, Opened, Store, StoreThread};
-use self::types::{MemberId, Origin, Raft, random};
+pub(crate) use self::types::random;
+use self::types::{MemberId, Origin, Raft};
+use crate::broker::Ended;
 use crate::clock::Clock;
 use crate::peers::{Lane, Peers};
 
@@ -88,15 +93,6 @@ impl Settings {
         list.dedup();
         list
     }
-}
-
-/// Why the broker does not work any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// It was told to stop.
-    Stopped,
-    /// It cannot go on: a sentence.
-    Failed(String),
 }
 
 /// This node as a member of a cluster, or on its way to be one. A clone is the same node.

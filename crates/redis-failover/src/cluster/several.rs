@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{ClusterView, MemberView, NotChanged};
-use crate::broker::raft::RaftBroker;
+use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::peers::CallError;
 use crate::talk::{Ask, Reply, Talk};
@@ -47,17 +47,24 @@ pub(crate) enum MemberChange {
 /// This node as one of several. A clone is the same node.
 #[derive(Clone, Debug)]
 pub(crate) struct Several {
-    raft: RaftBroker,
+    me: NodeId,
+    broker: Broker,
     talk: Talk,
     clock: Clock,
     /// This node's own HTTP address.
     http: Option<Addr>,
-    met: Arc<Mutex<BTreeMap<Addr, (Status, Time)>>>,
+    met: Arc<Mutex<BTreeMap<NodeId, (Status, Time)>>>,
 }
 
 impl Several {
-    pub(crate) fn new(raft: RaftBroker, talk: Talk, clock: Clock, http: Option<Addr>) -> Self {
-        Self { raft, talk, clock, http, met: Arc::default() }
+    pub(crate) fn new(
+        me: NodeId,
+        broker: Broker,
+        talk: Talk,
+        clock: Clock,
+        http: Option<Addr>,
+    ) -> Self {
+        Self { me, broker, talk, clock, http, met: Arc::default() }
     }
 
     /// Goes on asking every member how it is.
@@ -66,50 +73,42 @@ impl Several {
         turn.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             turn.tick().await;
-            let members = self.raft.members();
-            let known =
-                |addr: &Addr| members.iter().any(|member| member.addr.as_ref() == Some(addr));
-            self.met().retain(|addr, _| known(addr));
-            for member in members {
-                if let Some(addr) = member.addr
-                    && addr != *self.raft.addr()
-                {
-                    tokio::spawn(self.clone().meet_one(addr));
-                }
+            let members = self.broker.members();
+            self.met().retain(|id, _| members.iter().any(|member| member.id == *id));
+            for member in members.into_iter().filter(|member| member.id != self.me) {
+                tokio::spawn(self.clone().meet_one(member.id));
             }
         }
     }
 
-    async fn meet_one(self, addr: Addr) {
-        let node = NodeId::new(&addr.to_string());
+    async fn meet_one(self, node: NodeId) {
         if let Ok(Reply::Status(status)) = self.talk.call(&node, &Ask::Status, MEET_TIMEOUT).await {
             let now = self.clock.now();
-            self.met().insert(addr, (status, now));
+            self.met().insert(node, (status, now));
         }
     }
 
     /// What this node says of itself.
     pub(crate) fn status(&self) -> Status {
-        Status { http: self.http.clone(), log_index: self.raft.log_index() }
+        Status { http: self.http.clone(), log_index: self.broker.log_index() }
     }
 
     /// Everything that is known here.
     pub(super) fn view(&self) -> ClusterView {
         let now = self.clock.now();
-        let mut members = self.raft.members();
+        let mut members = self.broker.members();
         for member in &mut members {
             self.complete(member, now);
         }
-        ClusterView { broker: "raft", term: self.raft.term(), members }
+        ClusterView { broker: self.broker.name(), term: self.broker.term(), members }
     }
 
     fn complete(&self, member: &mut MemberView, now: Time) {
-        let Some(addr) = &member.addr else { return };
-        if addr == self.raft.addr() {
+        if member.id == self.me {
             member.http = self.http.clone();
             return;
         }
-        let met = self.met().get(addr).cloned();
+        let met = self.met().get(&member.id).cloned();
         let Some((status, at)) = met else { return };
         let age = now.since(at);
         let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
@@ -121,8 +120,8 @@ impl Several {
     }
 
     pub(super) fn leader_http(&self) -> Option<Addr> {
-        let leader = self.raft.leader_addr()?;
-        if leader == *self.raft.addr() {
+        let leader = self.broker.leader()?;
+        if leader == self.me {
             return self.http.clone();
         }
         self.met().get(&leader).and_then(|(status, _)| status.http.clone())
@@ -131,14 +130,13 @@ impl Several {
     /// Changes the members, here if this node leads, else through the leader.
     pub(super) async fn change(&self, change: MemberChange) -> Result<(), NotChanged> {
         let no_leader = |message: String| NotChanged { code: RefusalCode::NoLeader, message };
-        let Some(leader) = self.raft.leader_addr() else {
+        let Some(leader) = self.broker.leader() else {
             return Err(no_leader("no leader is known; nothing was done".to_owned()));
         };
-        if leader == *self.raft.addr() {
+        if leader == self.me {
             return self.change_here(change).await;
         }
-        let node = NodeId::new(&leader.to_string());
-        match self.talk.call(&node, &Ask::Change(change), CHANGE_TIMEOUT).await {
+        match self.talk.call(&leader, &Ask::Change(change), CHANGE_TIMEOUT).await {
             Ok(Reply::Changed(result)) => {
                 result.map_err(|(code, message)| NotChanged { code, message })
             }
@@ -161,12 +159,12 @@ impl Several {
     /// Changes the members as the leader.
     pub(crate) async fn change_here(&self, change: MemberChange) -> Result<(), NotChanged> {
         match change {
-            MemberChange::Add(addr, replaces) => self.raft.add(&addr, replaces.as_ref()).await,
-            MemberChange::Remove(addr) => self.raft.remove(&addr).await,
+            MemberChange::Add(addr, replaces) => self.broker.add(&addr, replaces.as_ref()).await,
+            MemberChange::Remove(addr) => self.broker.remove(&addr).await,
         }
     }
 
-    fn met(&self) -> std::sync::MutexGuard<'_, BTreeMap<Addr, (Status, Time)>> {
+    fn met(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, (Status, Time)>> {
         self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

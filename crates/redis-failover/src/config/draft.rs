@@ -74,6 +74,8 @@ pub(crate) enum Password {
 pub(crate) struct Late {
     pub(crate) node_addr: Option<Addr>,
     pub(crate) secret: Password,
+    pub(crate) zk_password: Password,
+    pub(crate) etcd_password: Password,
 }
 
 /// A config while its sources are read.
@@ -128,6 +130,11 @@ impl Draft {
             self.config.webhooks.push(webhook);
             self.origins.entry("webhook").or_insert(origin);
         }
+        let origin = |key| self.origins.get(key);
+        self.config.zk.password =
+            self.late.zk_password.read("password", origin("zk_password_file"))?;
+        self.config.etcd.password =
+            self.late.etcd_password.read("password", origin("etcd_password_file"))?;
         let mut origins = Vec::new();
         for group in std::mem::take(&mut self.groups) {
             let (group, its_origins, origin) =
@@ -262,7 +269,7 @@ impl Login {
 
 impl Password {
     /// What was given, or what its file has; `what` it is in the words of an error.
-    fn read(
+    pub(crate) fn read(
         &self,
         what: &str,
         origin: Option<&Origin>,
@@ -285,9 +292,12 @@ impl Password {
 fn refuse_two_passwords(source: &[Given]) -> Result<(), ConfigError> {
     let has =
         |key| source.iter().find(|given| given.setting.key == key && !given.value.is_empty_text());
-    for (text, file) in
-        [("redis_password", "redis_password_file"), ("cluster_secret", "cluster_secret_file")]
-    {
+    for (text, file) in [
+        ("redis_password", "redis_password_file"),
+        ("cluster_secret", "cluster_secret_file"),
+        ("zk_password", "zk_password_file"),
+        ("etcd_password", "etcd_password_file"),
+    ] {
         if let (Some(_), Some(given)) = (has(text), has(file)) {
             return Err(given.origin.error(format!("{text} and {file} are both given")));
         }

@@ -171,7 +171,7 @@ fn problem(keys: &[&'static str], message: impl Into<String>) -> Problem {
     Problem { group: None, keys: keys.to_vec(), message: message.into() }
 }
 
-fn is_any(addr: &Addr) -> bool {
+pub(super) fn is_any(addr: &Addr) -> bool {
     addr.socket().is_some_and(|socket| socket.ip().is_unspecified())
 }
 

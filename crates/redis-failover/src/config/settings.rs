@@ -194,14 +194,33 @@ pub(crate) static SECTIONS: &[(&str, &[Setting])] = &[
         Setting::new("zk_addr", "LIST", "ZooKeeper servers, separated by commas",
             Set::Config(|config, value| store(&mut config.zk.addr, value.texts())))
             .in_table("zk", "addr"),
-        Setting::new("zk_path", "PATH", "base directory in ZooKeeper",
+        Setting::new("zk_path", "PATH", "base directory in ZooKeeper [default: /zk/redis/failover]",
             Set::Config(|config, value| {
                 store(&mut config.zk.base_dir, value.text().map(|text| Some(text.to_owned())))
             }))
             .in_table("zk", "base_dir"),
+        Setting::new("zk_session_timeout_ms", "MS",
+            "how long a node that is not heard of keeps its place [default: 4000]",
+            Set::Config(|config, value| store(&mut config.zk.session_timeout, value.millis()))).in_table("zk", "session_timeout_ms"),
+        Setting::new("zk_user", "USER", "user of the login to ZooKeeper (digest)",
+            Set::Config(|config, value| store(&mut config.zk.user, value.optional()))).in_table("zk", "user"),
+        Setting::new("zk_password", "PASSWORD", "its password",
+            Set::Late(|late, value| store(&mut late.zk_password, value.password()))).in_table("zk", "password").not_a_flag(),
+        Setting::new("zk_password_file", "FILE", "file with its password",
+            Set::Late(|late, value| store(&mut late.zk_password, value.password_file()))).in_table("zk", "password_file"),
         Setting::new("etcd_addr", "LIST", "etcd servers, separated by commas",
-            Set::Config(|config, value| store(&mut config.etcd.addr, value.texts())))
-            .in_table("etcd", "addr"),
+            Set::Config(|config, value| store(&mut config.etcd.addr, value.texts()))).in_table("etcd", "addr"),
+        Setting::new("etcd_prefix", "PREFIX", "what all keys in etcd begin with [default: /redis/failover]",
+            Set::Config(|config, value| store(&mut config.etcd.prefix, value.optional()))).in_table("etcd", "prefix"),
+        Setting::new("etcd_lease_ttl_ms", "MS",
+            "how long a node that is not heard of keeps its place [default: 3000]",
+            Set::Config(|config, value| store(&mut config.etcd.lease_ttl, value.millis()))).in_table("etcd", "lease_ttl_ms"),
+        Setting::new("etcd_user", "USER", "user of the login to etcd",
+            Set::Config(|config, value| store(&mut config.etcd.user, value.optional()))).in_table("etcd", "user"),
+        Setting::new("etcd_password", "PASSWORD", "its password",
+            Set::Late(|late, value| store(&mut late.etcd_password, value.password()))).in_table("etcd", "password").not_a_flag(),
+        Setting::new("etcd_password_file", "FILE", "file with its password",
+            Set::Late(|late, value| store(&mut late.etcd_password, value.password_file()))).in_table("etcd", "password_file"),
     ]),
 ];
 

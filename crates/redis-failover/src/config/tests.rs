@@ -43,7 +43,7 @@ fn parse(flags: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigE
     match load(args, environment)? {
         Parsed::Run(config) => Ok(*config),
         Parsed::Print(text) => panic!("printed {text}"),
-        Parsed::Doctor(_) => panic!("it is a command"),
+        Parsed::Doctor(_) | Parsed::Migrate(_) => panic!("it is a command"),
     }
 }
 
@@ -88,7 +88,7 @@ fn printed(flags: &[&str]) -> String {
     match load(args, |_: &str| None).expect("nothing is wrong") {
         Parsed::Run(config) => panic!("{flags:?} gave {config:?}"),
         Parsed::Print(text) => text,
-        Parsed::Doctor(_) => panic!("it is a command"),
+        Parsed::Doctor(_) | Parsed::Migrate(_) => panic!("it is a command"),
     }
 }
 
@@ -144,7 +144,14 @@ fn every_flag_is_read_in_every_form() {
         ("raft_election_max_ms", "400"),
         ("zk_addr", "127.0.0.1:2181,zk2"),
         ("zk_path", "/zk/redis/failover"),
+        ("zk_session_timeout_ms", "5000"),
+        ("zk_user", "failover"),
+        ("zk_password_file", &password),
         ("etcd_addr", "127.0.0.1:2379"),
+        ("etcd_prefix", "/redis/failover"),
+        ("etcd_lease_ttl_ms", "5000"),
+        ("etcd_user", "failover"),
+        ("etcd_password_file", &password),
     ];
     let named: Vec<_> = values.iter().map(|(name, _)| *name).collect();
     let all: Vec<_> =
@@ -650,24 +657,32 @@ fn with_raft_error(more: &[&str]) -> String {
 
 #[test]
 fn the_broker_is_inferred_and_never_a_silent_single_node() {
-    let not_built = |kind| format!("the broker \"{kind}\" is not built yet");
-    for (args, kind, place) in [
-        (&["-broker=zk"][..], "zk", "flag -broker: "),
-        (&["-broker=etcd"], "etcd", "flag -broker: "),
-        (&["-zk_addr=a:1", "-raft_addr="], "zk", "flag -zk_addr: "),
-        (&["-etcd_addr=http://a:1"], "etcd", "flag -etcd_addr: "),
-        (&["-etcd_addr=a:1", "-node_addr=a:1"], "etcd", "flag -etcd_addr: "),
-        (&["-zk_addr=a:1", "-raft_addr=b:1", "-broker=zk"], "zk", "flag -broker: "),
+    for (args, kind) in [
+        (&["-zk_addr=a:1", "-raft_addr="][..], BrokerKind::Zk),
+        (&["-etcd_addr=http://a:1"], BrokerKind::Etcd),
+        (&["-etcd_addr=a:1", "-node_addr=a:1"], BrokerKind::Etcd),
+        (&["-zk_addr=a:1", "-raft_addr=b:1", "-broker=zk"], BrokerKind::Zk),
+    ] {
+        assert_eq!(flags(args).broker, kind, "{args:?}");
+    }
+    for (args, place, what) in [
+        (&["-broker=zk"][..], "flag -broker: ", "the broker \"zk\" needs zk_addr"),
+        (&["-broker=etcd"], "flag -broker: ", "the broker \"etcd\" needs etcd_addr"),
+        (&["-etcd_addr=https://a:1"], "flag -etcd_addr: ", "TLS to etcd is not built"),
+        (&["-zk_addr=a", "-zk_path=b"], "flag -zk_path: ", "must begin with /"),
+        (&["-zk_addr=a", "-addr="], "", "give it a node_addr"),
     ] {
         let error = flags_error(args);
-        assert!(error.starts_with(&(place.to_owned() + &not_built(kind))), "{args:?}: {error}");
+        assert!(error.starts_with(place) && error.contains(what), "{args:?}: {error}");
     }
     let error = flags_error(&["-raft_addr=a:1", "-zk_addr=b:1"]);
     assert!(error.starts_with("flag -zk_addr: raft_addr and zk_addr are both given"), "{error}");
     let error = flags_error(&["-etcd_addr=a:1", "-zk_addr=b:1"]);
     assert!(error.starts_with("flag -etcd_addr: zk_addr and etcd_addr are both"), "{error}");
-    let error = parse(&[], &[("REDIS_FAILOVER_ETCD_ADDR", "a:1")]).expect_err("not built");
-    assert!(error.to_string().ends_with(r#"broker = "none" asks for one"#), "{error}");
+    let error =
+        parse(&[], &[("REDIS_FAILOVER_ETCD_LEASE_TTL_MS", "5"), ("REDIS_FAILOVER_ETCD_ADDR", "a")]);
+    let error = error.expect_err("too short").to_string();
+    assert!(error.contains("REDIS_FAILOVER_ETCD_LEASE_TTL_MS: etcd_lease_ttl_ms is 5"), "{error}");
     let error = flags_error(&["-broker=consul"]);
     assert!(error.starts_with("flag -broker: \"consul\" is unknown"), "{error}");
 
@@ -683,8 +698,8 @@ fn the_broker_is_inferred_and_never_a_silent_single_node() {
     assert_eq!(empty.broker, BrokerKind::None);
 
     let config = Config { broker: BrokerKind::Zk, ..Config::default() };
-    let error = config.validate().expect_err("not built").to_string();
-    assert!(error.starts_with(&not_built("zk")), "{error}");
+    let error = config.validate().expect_err("incomplete").to_string();
+    assert!(error.starts_with("the broker \"zk\" needs zk_addr"), "{error}");
     let config = Config { broker: BrokerKind::Raft, ..Config::default() };
     let error = config.validate().expect_err("incomplete").to_string();
     assert!(error.starts_with("the broker \"raft\" needs raft_addr"), "{error}");

@@ -71,6 +71,11 @@ impl Value {
         }
     }
 
+    /// A text; an empty one takes an earlier source's away.
+    pub(super) fn optional(&self) -> Result<Option<String>, Fault> {
+        self.text().map(|text| (!text.is_empty()).then(|| text.to_owned()))
+    }
+
     pub(crate) fn addr(&self) -> Result<Addr, Fault> {
         parse_address(self.text()?)
     }

@@ -47,7 +47,7 @@ pub(super) async fn add(
     })?;
     if addr.socket().is_some_and(|socket| socket.ip().is_unspecified()) {
         return Err(Problem::bad_request(format!(
-            "{addr} is no address of one host: give the raft_addr of the node; nothing was changed"
+            "{addr} is no address of one host: give the address that the node has for the others; nothing was changed"
         )));
     }
     let cluster = context.cluster.clone();

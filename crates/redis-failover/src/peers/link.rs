@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use failover_core::addr::Addr;
 use futures_util::{SinkExt as _, StreamExt as _};
-use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -16,7 +15,7 @@ use super::seal::Seal;
 use super::stream::{self, Wire};
 use super::warnings::Warnings;
 use super::wire::{self, Status};
-use super::{CALLS_IN_FLIGHT_MAX, CONNECT_TIMEOUT, CallError, IDLE_CLOSE, Lane};
+use super::{CALLS_IN_FLIGHT_MAX, CONNECT_TIMEOUT, CallError, IDLE_CLOSE, Lane, Secret};
 use crate::clock::Clock;
 use crate::resolve::Resolver;
 
@@ -43,7 +42,7 @@ impl Call {
 /// What is needed to open a connection.
 pub(super) struct Dialer {
     me: Addr,
-    secret: Option<SecretString>,
+    secret: Secret,
     resolver: Resolver,
     warnings: Warnings<Addr>,
 }
@@ -55,17 +54,15 @@ impl fmt::Debug for Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new(
-        me: Addr,
-        secret: Option<SecretString>,
-        resolver: Resolver,
-        clock: Clock,
-    ) -> Self {
+    pub(super) fn new(me: Addr, secret: Secret, resolver: Resolver, clock: Clock) -> Self {
         Self { me, secret, resolver, warnings: Warnings::new(clock) }
     }
 
     /// Opens a connection, or says why there is none.
     async fn dial(&self, to: &Addr, lane: Lane) -> Result<(Wire, Seals), String> {
+        let Some(secret) = self.secret.get() else {
+            return Err("what the nodes share is not known here yet".to_owned());
+        };
         let sockets = self.resolver.resolve(to).await?;
         let mut why = format!("the name {} has no address", to.host());
         let mut wire = None;
@@ -86,7 +83,7 @@ impl Dialer {
             self.resolver.forget(to);
             return Err(why);
         };
-        let shaken = handshake::open(&mut wire, lane, &self.me, to, self.secret.as_ref());
+        let shaken = handshake::open(&mut wire, lane, &self.me, to, secret.as_ref());
         let why = match timeout(CONNECT_TIMEOUT, shaken).await {
             Ok(Ok(seals)) => return Ok((wire, seals)),
             Ok(Err(failed)) => {

@@ -14,6 +14,7 @@ use super::daemon::{Daemon, Ended, Launch};
 use super::netns::Host;
 use super::node::{Node, name_of};
 use super::scenario::{failovers, wait_until_guarded};
+use super::store::{Agree, Store};
 use super::{PATIENCE, now, wait_until};
 
 /// Clusters that may lose a port to a stranger before the rig gives up.
@@ -31,6 +32,7 @@ pub struct Cluster {
     /// Of every node: `-name=value`, of which the last of a name holds.
     args: Vec<String>,
     binary: PathBuf,
+    agree: Agree,
 }
 
 /// The address in a node's id. A node that was taken in again without its data has a mark behind it.
@@ -44,13 +46,62 @@ impl Cluster {
         Self::of((0..nodes).map(|_| Node::on_loopback()).collect())
     }
 
+    /// Nodes on loopback that agree like this, through a store that other tests use as well.
+    pub fn plan_by(agree: Agree, nodes: usize) -> Self {
+        match agree {
+            Agree::Raft => Self::plan(nodes),
+            Agree::Zk | Agree::Etcd => Self::plan_through(Store::shared(agree), nodes),
+        }
+    }
+
+    /// Nodes on loopback that agree through these servers.
+    pub fn plan_through(store: &Store, nodes: usize) -> Self {
+        Self::plan(nodes).through(store.agree(), &store.addrs())
+    }
+
+    /// A node on each host, which reach the servers of a store like this.
+    pub fn plan_on_through(hosts: &[Host], agree: Agree, addrs: &str) -> Self {
+        Self::plan_on(hosts).through(agree, addrs)
+    }
+
+    fn through(mut self, agree: Agree, addrs: &str) -> Self {
+        let place = Store::new_place();
+        let this = &mut self;
+        this.agree = agree;
+        match this.agree {
+            Agree::Zk => {
+                this.set_for_all(&format!("-zk_addr={addrs}"));
+                this.set_for_all(&format!("-zk_path={place}"));
+                this.set_for_all("-zk_session_timeout_ms=2000");
+            }
+            Agree::Etcd => {
+                this.set_for_all(&format!("-etcd_addr={addrs}"));
+                this.set_for_all(&format!("-etcd_prefix={place}"));
+                this.set_for_all("-etcd_lease_ttl_ms=2000");
+            }
+            Agree::Raft => panic!("Raft has no servers of its own"),
+        }
+        self
+    }
+
+    /// How its nodes agree.
+    pub fn agree(&self) -> Agree {
+        self.agree
+    }
+
+    /// What a flag of every node was set to.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        let arg = self.args.iter().rfind(|arg| name_of(arg) == name)?;
+        arg.split_once('=').map(|(_, value)| value)
+    }
+
     /// A node on each host.
     pub fn plan_on(hosts: &[Host]) -> Self {
         Self::of(hosts.iter().map(Node::on_host).collect())
     }
 
     fn of(nodes: Vec<Node>) -> Self {
-        Self { nodes, args: Vec::new(), binary: Daemon::binary() }
+        Self { nodes, args: Vec::new(), binary: Daemon::binary(), agree: Agree::Raft }
     }
 
     /// Nodes of another build of the program.
@@ -149,13 +200,24 @@ impl Cluster {
     pub fn start_all(&mut self) {
         for _ in 0..START_ATTEMPTS {
             let all = 0..self.nodes.len();
-            if all.into_iter().all(|node| self.try_start(node).is_ok()) {
+            if all.into_iter().all(|node| self.try_start_in_turn(node).is_ok()) {
                 self.leader_of_all();
                 return;
             }
             self.move_to_other_ports();
         }
         panic!("{START_ATTEMPTS} clusters lost a port to other programs");
+    }
+
+    /// With a store whoever comes first leads: that is the first node, and the others come when it does.
+    fn try_start_in_turn(&mut self, node: usize) -> Result<(), Ended> {
+        self.try_start(node)?;
+        if self.agree != Agree::Raft && node == 0 {
+            wait_until("the first node leads", PATIENCE, || {
+                (self.named_by(node) == Some(node)).then_some(())
+            });
+        }
+        Ok(())
     }
 
     /// Starts one node, for the first time or again, and returns when it listens.
@@ -197,7 +259,7 @@ impl Cluster {
     }
 
     fn launch<T>(&self, node: usize, start: impl FnOnce(&Launch<'_>) -> T) -> T {
-        self.nodes[node].launch(&self.binary, &self.args, &self.addresses(), start)
+        self.nodes[node].launch(&self.binary, &self.args, (self.agree, &self.addresses()), start)
     }
 
     /// A cluster that lost a port begins anew: each node's list names all.

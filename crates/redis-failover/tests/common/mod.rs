@@ -2,6 +2,8 @@
 //! witnesses that measure what happens between them.
 //!
 //! - [`server`]: one Redis or Valkey server; [`group`]: a master and its replicas;
+//! - [`store`]: the etcd and ZooKeeper through which nodes agree;
+//! - [`wire`]: a way to it that can be cut;
 //! - [`netns`]: hosts of a network that can be cut off from each other, to start them on;
 //! - [`cluster`]: several nodes of the program that guard together, [`node`] one of them;
 //! - [`daemon`]: the program itself, and a small HTTP client for it in [`http`];
@@ -35,8 +37,10 @@ pub mod ports;
 pub mod scenario;
 pub mod script;
 pub mod server;
+pub mod store;
 pub mod together;
 pub mod webhook;
+pub mod wire;
 pub mod witness;
 
 use std::time::{Duration, Instant};
@@ -46,6 +50,7 @@ pub use daemon::Daemon;
 pub use group::Group;
 pub use netns::Network;
 pub use server::{Options, Server, ServerKind};
+pub use store::{Agree, Store};
 pub use witness::{Told, Writer};
 
 /// How long the rig waits for something that takes milliseconds on an idle machine.

@@ -91,6 +91,11 @@ impl Network {
         &self.hosts[number]
     }
 
+    /// The address under which every host reaches this process.
+    pub fn ours(&self) -> String {
+        self.address(0, 2).to_string()
+    }
+
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
     }

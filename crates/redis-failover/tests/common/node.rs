@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::daemon::{Daemon, Launch};
 use super::netns::Host;
 use super::ports::Port;
+use super::store::Agree;
 use super::temporary_dir;
 
 /// The ports in a network of one's own, where nobody else can have taken them.
@@ -72,17 +73,22 @@ impl Node {
     }
 
     /// What it is started with; of arguments with one name the last holds.
-    fn args(&self, of_all: &[String], cluster: &str) -> Vec<String> {
+    fn args(&self, of_all: &[String], (agree, cluster): (Agree, &str)) -> Vec<String> {
         let mut flags = BTreeMap::new();
-        let base = [
-            "-broker=raft".to_owned(),
-            format!("-raft_addr={}", self.raft_addr),
-            format!("-raft_data_dir={}", self.data_dir().display()),
-            format!("-raft_cluster={cluster}"),
+        let mut base = vec![format!("-broker={}", agree.name())];
+        match agree {
+            Agree::Raft => base.extend([
+                format!("-raft_addr={}", self.raft_addr),
+                format!("-raft_data_dir={}", self.data_dir().display()),
+                format!("-raft_cluster={cluster}"),
+            ]),
+            Agree::Zk | Agree::Etcd => base.push(format!("-node_addr={}", self.raft_addr)),
+        }
+        base.extend([
             format!("-addr={}", self.http_addr),
             "-check_interval=100".to_owned(),
             "-max_down_time=1".to_owned(),
-        ];
+        ]);
         for arg in base.iter().chain(of_all).chain(&self.args) {
             flags.insert(name_of(arg).to_owned(), arg.clone());
         }
@@ -93,7 +99,7 @@ impl Node {
         &self,
         binary: &Path,
         of_all: &[String],
-        cluster: &str,
+        cluster: (Agree, &str),
         start: impl FnOnce(&Launch<'_>) -> T,
     ) -> T {
         let mut args = self.args(of_all, cluster);

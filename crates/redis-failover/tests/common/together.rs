@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::cluster::addr_of;
 use super::scenario::{failovers, holds_for, step_names};
-use super::{Cluster, Group, PATIENCE, Server, wait_until};
+use super::{Agree, Cluster, Group, PATIENCE, Server, wait_until};
 
 /// Ten times the 1.5 s within which a leader and a master that die together are both replaced.
 pub const BOTH_GAP_MAX: Duration = Duration::from_secs(15);
@@ -16,13 +16,30 @@ pub const QUIET: Duration = Duration::from_secs(2);
 /// Three nodes, of which each sees every server of the group.
 #[track_caller]
 pub fn guard(group: &Group, args: &[&str]) -> Cluster {
-    start_guard(Cluster::plan(3), group, args)
+    guard_by(Agree::Raft, group, args)
+}
+
+/// The same with any broker.
+#[track_caller]
+pub fn guard_by(agree: Agree, group: &Group, args: &[&str]) -> Cluster {
+    start_guard(Cluster::plan_by(agree, 3), group, args)
 }
 
 /// The same with a leader of which is known that it leads, and that breaks at these points.
 #[track_caller]
 pub fn guard_with_faulty_leader(group: &Group, args: &[&str], faults: &str) -> (Cluster, usize) {
-    let mut cluster = Cluster::plan(3);
+    guard_by_with_faulty_leader(Agree::Raft, group, args, faults)
+}
+
+/// The same with any broker.
+#[track_caller]
+pub fn guard_by_with_faulty_leader(
+    agree: Agree,
+    group: &Group,
+    args: &[&str],
+    faults: &str,
+) -> (Cluster, usize) {
+    let mut cluster = Cluster::plan_by(agree, 3);
     cluster.set_fault(0, faults);
     // The others are in less of a hurry to lead.
     for node in [1, 2] {

@@ -12,11 +12,11 @@ use openraft::{RaftMetrics, ServerState};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Ended;
 use super::machine::Applied;
 use super::network::Network;
 use super::store::Failure;
 use super::types::{LogId, Member, MemberId, Raft, StoredMembership, name};
+use crate::broker::Ended;
 
 /// How often it is looked whether the lease still holds.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);

@@ -79,8 +79,8 @@ pub(super) struct Replayed {
     pub(super) last: Option<LogId>,
     /// The entries after that one: perhaps agreed, perhaps not.
     pub(super) rest: Vec<Entry>,
-    /// How many groups there are with these.
-    pub(super) groups: usize,
+    /// The record with these.
+    pub(super) all: Record,
     /// Who the members are then.
     pub(super) membership: StoredMembership,
 }
@@ -106,7 +106,7 @@ pub(super) fn replay(store: &Store) -> Result<Replayed, String> {
         }
     }
     let State { record, last, .. } = agreed;
-    Ok(Replayed { record, last, rest, groups: all.record.len(), membership: all.membership })
+    Ok(Replayed { record, last, rest, all: all.record, membership: all.membership })
 }
 
 impl Applied {

@@ -20,7 +20,7 @@ use super::types::{Member, MemberId, SnapshotMeta, StoredMembership, Vote, show}
 /// # Errors
 /// A sentence, when the store cannot be read or written.
 pub(super) async fn recover(store: &Store, meta: &mut Meta, list: &[Addr]) -> Result<(), String> {
-    let Replayed { record, last, mut rest, groups, membership: saved } = replay(store)?;
+    let Replayed { record, last, mut rest, all, membership: saved } = replay(store)?;
     let Some(cluster) = &mut meta.cluster else { return Ok(()) };
     let voters: BTreeMap<MemberId, Member> = saved
         .voter_ids()
@@ -38,7 +38,7 @@ pub(super) async fn recover(store: &Store, meta: &mut Meta, list: &[Addr]) -> Re
         .collect();
     members.insert(meta.id, Member { addr: meta.addr.clone() });
     tracing::warn!(
-        groups,
+        groups = all.len(),
         "raft_cluster_state = new: the record is kept, {} are cut off, and the members are {} now",
         show(cut_off),
         show(members.values().map(|member| &member.addr)),

@@ -29,6 +29,11 @@ use super::types::{Entry, LogId, MemberId, SnapshotMeta, StorageError, Types, Vo
 /// Most bytes of entries that are sent to a follower at once, unless one entry alone has more.
 const SENT_BYTES_MAX: usize = 1 << 20;
 
+/// Whether a directory has, or had, a store.
+pub(crate) fn exists(dir: &Path) -> bool {
+    disk::exists(dir)
+}
+
 /// The store, as Raft and the state machine use it.
 #[derive(Clone)]
 pub(crate) struct Store {

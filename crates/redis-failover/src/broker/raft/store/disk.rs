@@ -120,6 +120,11 @@ pub(super) fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
     serde_json::to_vec(value).map_err(|error| format!("it cannot be written as JSON: {error}"))
 }
 
+/// Whether a directory has a store, or had one that is gone.
+pub(super) fn exists(dir: &Path) -> bool {
+    dir.join(STORE_FILE).exists() || dir.join(MARKER_FILE).exists()
+}
+
 /// Opens the store in this directory, or makes one when there never was any.
 pub(super) fn open(dir: &Path, addr: &Addr) -> Result<Opened, OpenError> {
     let place = Place { dir, path: dir.join(STORE_FILE) };
