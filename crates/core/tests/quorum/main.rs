@@ -376,12 +376,12 @@ fn a_decision_whose_master_is_neither_dead_nor_back_keeps_nobody_busy() {
 }
 
 #[test]
-fn what_a_replica_said_almost_a_second_ago_is_asked_again_before_it_is_promoted() {
+fn what_a_replica_said_half_a_second_ago_is_asked_again_before_it_is_promoted() {
     let mut desk = Desk::new();
     desk.kill_master();
-    desk.pass(900);
-    // It was wiped meanwhile: another old master came back with nothing, and it follows that one.
+    // It is wiped: another old master came back with nothing, and it follows that one.
     desk.of_history = BTreeMap::from([(REPLICA, "of nothing".to_owned())]);
+    desk.pass(600);
     desk.testify("b", 1, desk.now, Some(Death::Refusing));
     desk.pass(5);
     assert_eq!(desk.promotions(), [OTHER], "{}", desk.view().diagnosis.reason);

@@ -56,7 +56,10 @@ impl KeptWrites {
         let now = Some((index, master.life()));
         // One that restarted since may have lost everything by itself.
         let restarted = self.master.is_some() && self.master != now && self.promoted != now;
-        let excused = std::mem::take(&mut self.excused) || restarted;
+        // So may the one before it, that came back and was written to while nobody knew who was master.
+        let old_restarted =
+            self.master.is_some_and(|(old, life)| truth.servers[old].life() != life);
+        let excused = std::mem::take(&mut self.excused) || restarted || old_restarted;
         self.master = now;
         // One that came back may bring what was given up.
         self.gone.retain(|value| !held.contains(value));
