@@ -7,7 +7,7 @@ use crate::event::{Answer, CommandId, ProbeSeq, ProposalId, RequestId};
 use crate::instance::MinReplicas;
 use crate::node::{GroupName, NodeId, Token};
 use crate::notice::Notice;
-use crate::record::Change;
+use crate::record::{Change, Occurrence};
 use crate::time::Time;
 
 /// Something to be done outside.
@@ -86,6 +86,16 @@ pub enum Action {
         reason: String,
         /// When the handlers have to be done.
         deadline: Time,
+    },
+    /// Tell the hooks of the leader what happened, as long as it leads. Ends as `Told`, or in nothing when it leads no
+    /// more: the next leader is asked the same. What is asked twice is told once.
+    Tell {
+        /// The group concerned.
+        group: GroupName,
+        /// Under which leadership.
+        token: Token,
+        /// What.
+        occurrence: Box<Occurrence>,
     },
     /// Tell everyone who listens. No event follows.
     Publish(Notice),

@@ -114,6 +114,15 @@ pub enum Event {
         /// The reason of the handler that said no.
         veto: Option<String>,
     },
+    /// A hook was told what happened, or was given up on.
+    Told {
+        /// The group concerned.
+        group: GroupName,
+        /// The number of the occurrence.
+        number: u64,
+        /// Which hook; `None`: all that want to be told are done with it.
+        hook: Option<String>,
+    },
     /// Somebody wants something.
     Request {
         /// To be named in the answer.

@@ -14,12 +14,13 @@ use crate::group::{Context, Group};
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::{Notice, What};
 use crate::policy::Policy;
-use crate::record::{Change, GroupEntry, Record, Revision};
+use crate::record::{Change, GroupEntry, HookEvent, Record, Revision};
 use crate::time::Time;
 use crate::view::GroupView;
 
 mod owners;
 mod requests;
+mod told;
 
 pub(crate) use owners::Owners;
 use requests::Pending;
@@ -31,6 +32,8 @@ pub struct Policies {
     pub default: Policy,
     /// By group.
     pub by_group: BTreeMap<GroupName, Policy>,
+    /// What the hooks of this node are to be told of, once it happened, while this node leads.
+    pub told: BTreeSet<HookEvent>,
 }
 
 impl Policies {
@@ -94,6 +97,11 @@ impl Fleet {
         &self.leadership
     }
 
+    /// Whether a leader is known, or was a moment ago.
+    pub fn led(&self) -> bool {
+        self.led
+    }
+
     /// This node.
     pub fn me(&self) -> &NodeId {
         &self.me
@@ -145,6 +153,9 @@ impl Fleet {
                     group.testified(ctx, node, token, asked_at, testimony);
                 });
             }
+            Event::Told { group, number, hook } => {
+                self.with_group(now, &group, |group, ctx| group.told(ctx, number, hook));
+            }
             Event::Hinted { group } => self.with_group(now, &group, Group::hinted),
             Event::Request { id, request } => self.request(now, id, request),
         }
@@ -171,7 +182,13 @@ impl Fleet {
     /// The next thing to be done outside; to be called until there is none, after every `handle` and `handle_timeout`.
     #[must_use = "the action was taken from the queue"]
     pub fn poll(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let mut action = self.actions.pop_front()?;
+        if let Action::Propose { changes, .. } = &mut action {
+            for change in changes {
+                self.note_told(change);
+            }
+        }
+        Some(action)
     }
 
     /// When `handle_timeout` is to be called; to be asked again after every drain.

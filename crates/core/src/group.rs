@@ -14,6 +14,7 @@ use crate::fleet::Owners;
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::What;
 use crate::policy::Policy;
+use crate::record::outbox::Told;
 use crate::record::{GroupEntry, Kind, Revision, Step};
 use crate::time::Time;
 use crate::watch::{Death, Watch};
@@ -38,6 +39,7 @@ mod restart;
 mod rules;
 mod switchover;
 mod tell;
+mod told;
 mod wanted;
 mod window;
 
@@ -132,6 +134,8 @@ pub struct Group {
     wake: Option<Time>,
     /// Steps that no proposal has carried into the record yet.
     steps: Vec<Step>,
+    /// What hooks are being told under this leadership.
+    told: Told,
     next_id: u64,
     actions: VecDeque<Action>,
     changed: bool,
@@ -221,6 +225,7 @@ impl Group {
             ending: None,
             wake: None,
             steps: Vec::new(),
+            told: Told::default(),
             next_id: 0,
             actions: VecDeque::new(),
             changed: true,
@@ -304,12 +309,6 @@ impl Group {
     /// A command ended.
     pub fn commanded(&mut self, ctx: &Context<'_>, id: CommandId, result: CommandResult) {
         self.command_ended(ctx, id, result);
-        self.step(ctx);
-    }
-
-    /// The handlers were asked.
-    pub fn vetted(&mut self, ctx: &Context<'_>, id: CommandId, veto: Option<String>) {
-        self.vetting_ended(ctx, id, veto);
         self.step(ctx);
     }
 
@@ -398,6 +397,7 @@ impl Group {
         self.wanted_in_the_way(ctx);
         self.wake = None;
         let because = self.decide(ctx);
+        self.note_told(ctx);
         if !self.roles_move() && self.entry.leaving.is_none() {
             self.conclude(ctx);
         }

@@ -205,6 +205,10 @@ pub const GROUP_NAME_BYTES_MAX: usize = 128;
 pub const HISTORY_PER_GROUP_MAX: usize = 32;
 /// Events of replicas kept per group in its history.
 pub const REPLICA_EVENTS_PER_GROUP_MAX: usize = 32;
+/// What is kept per group of what hooks are still to be told; the oldest goes first.
+pub const UNTOLD_PER_GROUP_MAX: usize = 64;
+/// Longest sentence that is kept for a hook, in characters.
+pub const HOOK_REASON_CHARS_MAX: usize = 1000;
 /// Histories (`master_replid`) of a group that are remembered.
 pub const LINEAGE_MAX: usize = 4;
 /// How many replicas have to acknowledge a fenced master's writes. One: the old master is fenced as soon as the last of

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::node::GroupName;
 use crate::policy::{HISTORY_PER_GROUP_MAX, REPLICA_EVENTS_PER_GROUP_MAX};
 
+pub(crate) mod outbox;
 pub mod v1;
 
 pub use v1::{
-    Attempt, Fenced, GivenRule, GroupEntry, HistoryEntry, Kept, Kind, Known, Outcome, Phase,
-    RankedCandidate, Rule, Saga, Status, Step, Trouble,
+    Attempt, Fenced, GivenRule, GroupEntry, HistoryEntry, HookEvent, Kept, Kind, Known, Occurrence,
+    Outcome, Phase, RankedCandidate, Rule, Saga, Status, Step, Trouble,
 };
 
 /// Counts the changes of one group's entry; 0 is "there is none".

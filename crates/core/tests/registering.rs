@@ -93,7 +93,7 @@ impl Desk {
                     self.fleet.handle(self.now, Event::Vetted { group, id, veto: None });
                 }
                 Action::AskPeer { .. } | Action::Hint { .. } => panic!("there is no other node"),
-                Action::Publish(_) | Action::Forget { .. } => {}
+                Action::Tell { .. } | Action::Publish(_) | Action::Forget { .. } => {}
             }
         }
     }

@@ -157,6 +157,7 @@ impl Desk {
                 | Action::Command { .. }
                 | Action::AskPeer { .. }
                 | Action::Hint { .. }
+                | Action::Tell { .. }
                 | Action::Publish(_)
                 | Action::Forget { .. } => {}
             }

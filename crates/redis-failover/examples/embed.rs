@@ -12,7 +12,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use redis_failover::config::Config;
-use redis_failover::core::policy::Policy;
+use redis_failover::policy::Policy;
 use redis_failover::{Guard, Verdict};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;

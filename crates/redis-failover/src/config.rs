@@ -2,7 +2,7 @@
 //!
 //! A [`Config`] is built in code by a host that embeds the library, or read from a file
 //! ([`Config::from_file`]), or from flags, environment and file by the program
-//! ([`crate::cli::load`]). All ways end in the same validated struct.
+//! (the feature `cli`). All ways end in the same validated struct.
 //!
 //! `settings` names every setting once, for all sources; `file` reads TOML; `draft` lays the
 //! sources over each other; `error` says where a wrong value was written.
@@ -13,12 +13,14 @@
 mod draft;
 mod error;
 mod file;
+mod hooks;
 mod listen;
 mod outer;
 mod raft;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -31,11 +33,15 @@ use failover_core::policy::{GROUP_NAME_BYTES_MAX, GROUPS_MAX, INSTANCES_PER_GROU
 pub(crate) use draft::{Draft, Given, Password};
 pub use error::{ConfigError, Origin};
 pub(crate) use file::read as read_file;
+pub use hooks::{ScriptLimits, Scripts, WEBHOOKS_MAX, WebhookConfig};
 pub use listen::ListenAddr;
 pub use outer::{EtcdConfig, ZkConfig};
 pub use raft::RaftConfig;
 pub use secrecy::{ExposeSecret, SecretString};
-pub(crate) use settings::{SECTIONS, Setting, Value};
+#[cfg(feature = "cli")]
+pub(crate) use settings::SECTIONS;
+pub(crate) use settings::Setting;
+pub(crate) use value::Value;
 
 /// Longest `failover_timeout`: a longer one would be a setting that never acts.
 const FAILOVER_TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
@@ -57,7 +63,7 @@ const FAILOVER_TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where HTTP is served; `None`: not at all.
+    /// Where HTTP is served; `None`: not at all, which is the default without the feature `http`.
     pub addr: Option<ListenAddr>,
     /// The name of this node in views, history and logs. With any other broker than `none` it is the address of the
     /// node, whatever is written here.
@@ -73,6 +79,12 @@ pub struct Config {
     pub policy: Policy,
     /// How instances are logged in to, where a group has no credentials of its own.
     pub credentials: Credentials,
+    /// What is run when something happens to a group that has no scripts of its own.
+    pub scripts: Scripts,
+    /// What holds for all scripts.
+    pub script_limits: ScriptLimits,
+    /// Services that are told by HTTP what happens.
+    pub webhooks: Vec<WebhookConfig>,
     /// How nodes agree.
     pub broker: BrokerKind,
     /// What all nodes know and nobody else; `None`: nodes do not prove to each other who they are.
@@ -103,6 +115,8 @@ pub struct GroupConfig {
     pub credentials: Option<Credentials>,
     /// Instead of [`Config::policy`].
     pub policy: Option<Policy>,
+    /// Instead of [`Config::scripts`].
+    pub scripts: Option<Scripts>,
 }
 
 /// How an instance is logged in to.
@@ -183,13 +197,16 @@ pub(crate) struct Problem {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            addr: Some(ListenAddr::any(11000)),
+            addr: cfg!(feature = "http").then(|| ListenAddr::any(11000)),
             node: "local".to_owned(),
             masters: Vec::new(),
             masters_state: SavedState::default(),
             groups: Vec::new(),
             policy: Policy::default(),
             credentials: Credentials::default(),
+            scripts: Scripts::default(),
+            script_limits: ScriptLimits::default(),
+            webhooks: Vec::new(),
             broker: BrokerKind::default(),
             cluster_secret: None,
             cluster_open: false,
@@ -212,7 +229,7 @@ impl Config {
         draft.finish()
     }
 
-    /// Checks the settings against each other.
+    /// Checks the settings against each other, and that scripts are there and executable.
     ///
     /// # Errors
     /// A sentence that names the setting, its value and what it must be.
@@ -242,6 +259,14 @@ impl Config {
 
     /// What [`Config::validate`] checks, with what is needed to find where it was written.
     pub(crate) fn check(&self) -> Result<(), Problem> {
+        if self.addr.is_some() && !cfg!(feature = "http") {
+            return Err(Problem {
+                group: None,
+                keys: vec!["addr"],
+                message: "addr is set, but this build serves no HTTP: it lacks the feature http"
+                    .to_owned(),
+            });
+        }
         self.check_broker()?;
         self.check_policy(&self.policy).map_err(|message| Problem::of_policy(None, message))?;
         for (index, group) in self.groups.iter().enumerate() {
@@ -252,6 +277,7 @@ impl Config {
                 Problem::of_policy(Some(index), format!("group \"{}\": {message}", group.name))
             })?;
         }
+        self.check_hooks()?;
         self.check_instances()
     }
 
@@ -394,6 +420,7 @@ impl GroupConfig {
             replicas: Vec::new(),
             credentials: None,
             policy: None,
+            scripts: None,
         }
     }
 }

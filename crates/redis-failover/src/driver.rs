@@ -11,7 +11,7 @@ use failover_core::addr::Addr;
 use failover_core::event::{Answer, CommandResult, Event, ProposalId, RequestId};
 use failover_core::fleet::Fleet;
 use failover_core::node::{GroupName, Leadership, NodeId, Token};
-use failover_core::notice::{Notice, Weight, What};
+use failover_core::notice::{Notice, Weight};
 use failover_core::record::{Change, Kind, Phase};
 use failover_core::time::Time;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::events::{Events, Lanes};
 use crate::fault;
-use crate::hooks::{FailoverPlan, Hooks, MasterChange};
+use crate::hooks::{Desk, FailoverPlan, Sights};
 use crate::redis::{Instance, Login, Order, OrderedBy};
 use crate::requests::Waiting;
 use crate::resolve::Resolver;
@@ -54,7 +54,8 @@ pub(crate) struct Driver {
     /// The way to other nodes; `None` for a node that is alone.
     pub(crate) talk: Option<Talk>,
     pub(crate) shown: Arc<Shown>,
-    pub(crate) hooks: Hooks,
+    pub(crate) hooks: Desk,
+    pub(crate) sights: Sights,
     pub(crate) notices: broadcast::Sender<Notice>,
 }
 
@@ -155,13 +156,21 @@ impl Driver {
                 talk.ask_sight(&node, token, &groups);
             }
         }
+        self.sights.tell_quorum(&self.hooks, &self.fleet);
         self.publish_changed();
     }
 
     async fn handle(&mut self, round: &mut Round, event: Event) {
         let event = after_commit(event).await;
         self.log_standing(&event);
+        let leads = if let Event::Leadership(leads) = &event { Some(leads.token()) } else { None };
+        if let Some(token) = leads {
+            self.hooks.leads(token);
+        }
         self.fleet.handle(self.clock.now(), event);
+        if leads.is_some() {
+            self.sights.begin(&self.hooks, &self.fleet);
+        }
         self.drain(round).await;
     }
 
@@ -283,6 +292,11 @@ impl Driver {
                     let plan = FailoverPlan { group, old_master, candidate, reason };
                     self.vet(round, id, plan, deadline);
                 }
+                Action::Tell { group, token, occurrence } => {
+                    // Whoever is told of something must find it when it asks.
+                    self.publish_changed();
+                    self.hooks.tell(group, token, occurrence);
+                }
                 Action::Publish(notice) => self.tell(notice),
                 Action::Answer { id, answer } => {
                     // What was changed is to be seen by whoever gets the answer.
@@ -334,14 +348,14 @@ impl Driver {
 
     fn vet(&self, round: &mut Round, id: u64, plan: FailoverPlan, deadline: Time) {
         let group = plan.group.clone();
-        if self.hooks.nobody_to_ask() {
+        if self.hooks.nobody_to_ask(&group) {
             round.at_once.push_back(Event::Vetted { group, id, veto: None });
             return;
         }
         let (hooks, events) = (self.hooks.clone(), self.events.clone());
         let deadline = self.clock.instant(deadline);
         tokio::spawn(async move {
-            let veto = hooks.ask(plan, deadline).await;
+            let veto = hooks.ask(&plan, deadline).await;
             events.send(Event::Vetted { group, id, veto }).await;
         });
     }
@@ -355,14 +369,7 @@ impl Driver {
             Weight::Warning => tracing::warn!(%group, "{sentence}"),
             Weight::Error => tracing::error!(%group, "{sentence}"),
         }
-        if let What::MasterChanged { old_master, new_master, epoch } = &notice.what {
-            self.hooks.tell(&MasterChange {
-                group: group.clone(),
-                old_master: old_master.clone(),
-                new_master: new_master.clone(),
-                epoch: *epoch,
-            });
-        }
+        self.sights.tell(&self.hooks, &self.fleet, &notice);
         // Nobody listening is fine.
         let _ = self.notices.send(notice);
     }

@@ -30,9 +30,9 @@ impl Events {
     /// Sends an event; when the loop is gone, so is the need for it.
     pub(crate) async fn send(&self, event: Event) {
         let lane = match &event {
-            Event::Probed { outcome: Probed::Replied { .. }, .. } | Event::Accepted { .. } => {
-                &self.routine
-            }
+            Event::Probed { outcome: Probed::Replied { .. }, .. }
+            | Event::Accepted { .. }
+            | Event::Told { .. } => &self.routine,
             Event::Probed { .. }
             | Event::Ended { .. }
             | Event::Commanded { .. }

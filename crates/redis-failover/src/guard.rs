@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use failover_core::addr::Addr;
-use failover_core::event::{Answer, Event, GroupSpec, RefusalCode, Request};
+use failover_core::event::{Answer, Event, GroupSpec, Request};
 use failover_core::fleet::{Fleet, Policies};
 use failover_core::node::{GroupName, NodeId};
 use failover_core::notice::Notice;
-use failover_core::record::GivenRule;
-use failover_core::time::Time;
+use failover_core::record::HookEvent;
 use failover_core::view::GroupView;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot, watch};
@@ -20,7 +20,11 @@ use crate::config::{BrokerKind, Config, ConfigError, Credentials, ListenAddr, Sa
 use crate::doctor::Doctor;
 use crate::driver::{Driver, FIRST_REQUEST, Logins};
 use crate::events::Events;
-use crate::hooks::{FailoverPlan, HandlerError, Hooks, MasterChange, Verdict};
+use crate::hooks::{
+    self, Desk, FailoverPlan, HandlerError, HookCall, HookView, Hooks, MasterChange, Sights,
+    Verdict,
+};
+#[cfg(feature = "http")]
 use crate::http;
 use crate::member::{self, Member, Surroundings};
 use crate::redis::Login;
@@ -28,8 +32,15 @@ use crate::requests::Requests;
 use crate::resolve::Resolver;
 use crate::shown::Shown;
 
+mod requests;
+
+pub use requests::Refused;
+
 /// Notices that a slow subscriber may be behind before it loses the oldest.
 const NOTICES_MAX: usize = 1024;
+
+/// How long `stop` waits for hooks that are being told.
+const HOOKS_STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the program could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -49,19 +60,12 @@ pub enum StartError {
     /// What is stored cannot be read or written, or is another node's.
     #[error("{0}")]
     Store(String),
+    /// Scripts or webhooks cannot be set up.
+    #[error("{0}")]
+    Hooks(String),
     /// The configured groups were refused.
     #[error("the configured groups were refused: {0}")]
     Groups(String),
-}
-
-/// Why a request was not carried out. Nothing was changed, unless the code is [`RefusalCode::UnknownOutcome`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Refused {
-    /// The kind, for programs.
-    pub code: RefusalCode,
-    /// The sentence, for people.
-    pub message: String,
 }
 
 /// Collects settings and handlers before the start.
@@ -109,8 +113,9 @@ impl Builder {
         self
     }
 
-    /// Registers a handler that is told when a master was replaced: verified, recorded, and already shown to whoever
-    /// asks.
+    /// Registers a handler that is told on the leader when a master was replaced, by a failover, a switchover or by hand:
+    /// verified, recorded, and already shown to whoever asks. It is [`Builder::on`] for these; a host that has to know on
+    /// every node subscribes.
     #[must_use]
     pub fn after_failover<F, Fut>(mut self, handler: F) -> Self
     where
@@ -118,6 +123,34 @@ impl Builder {
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
         self.hooks.add_after(handler);
+        self
+    }
+
+    /// Registers a handler that is told on the leader when something happened.
+    ///
+    /// At least once: an error, a panic or a time-out of 60 s is logged and the handler told again, after 1 s, 2 s, 4 s
+    /// and so on up to every 5 minutes, for a day. What this node cannot tell the next leader does, and when the leader
+    /// changes in between both may: [`HookCall::id`] is the same then. Of one group a handler is told one thing at a time
+    /// and first in order; another try may come after something newer, which [`HookCall::epoch`] shows. No handler delays
+    /// a failover or another handler.
+    ///
+    /// ```no_run
+    /// # use redis_failover::{Guard, HookEvent, config::Config};
+    /// let builder = Guard::builder(Config::default()).on(
+    ///     [HookEvent::Halted, HookEvent::FailoverFailed],
+    ///     |call| async move {
+    ///         eprintln!("somebody has to look at {:?}: {}", call.group, call.reason);
+    ///         Ok(())
+    ///     },
+    /// );
+    /// ```
+    #[must_use]
+    pub fn on<F, Fut>(mut self, events: impl IntoIterator<Item = HookEvent>, handler: F) -> Self
+    where
+        F: Fn(HookCall) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.hooks.add(events, handler);
         self
     }
 
@@ -132,9 +165,10 @@ impl Builder {
     /// # Errors
     /// When the settings do not fit together, or the address for HTTP cannot be listened on. Nothing goes on then.
     pub async fn start(self) -> Result<Guard, StartError> {
-        let Self { mut config, hooks, notices } = self;
+        let Self { mut config, mut hooks, notices } = self;
         config.validate()?;
         config.settle();
+        hooks.add_configured(&config).map_err(StartError::Hooks)?;
         let listener = match &config.addr {
             Some(addr) => Some(listen(addr).await?),
             None => None,
@@ -161,7 +195,19 @@ impl Builder {
         let Member { node, broker, heard, inbound, talk, cluster } = member;
         let Surroundings { clock, resolver, events, requests, stop } = around;
         let shown = Arc::new(Shown::new(node.clone(), broker.clone(), clock));
-        let (policies, logins) = (policies(&config)?, logins(&config)?);
+        let (mut policies, logins) = (policies(&config)?, logins(&config)?);
+        policies.told = hooks.wanted();
+        let (desk, work) = Desk::open(
+            hooks,
+            hooks::Surroundings {
+                node: node.clone(),
+                clock,
+                broker: broker.clone(),
+                events: events.clone(),
+                stop: stop.subscribe(),
+            },
+        );
+        tasks.push(tokio::spawn(work));
         let doctor = Doctor::new(clock, resolver.clone(), logins.clone(), policies.clone());
         let mut first = broker.first_events();
         match wanted {
@@ -186,7 +232,8 @@ impl Builder {
             inbound,
             talk,
             shown: Arc::clone(&shown),
-            hooks,
+            hooks: desk.clone(),
+            sights: Sights::default(),
             notices: notices.clone(),
         };
         let (answered, answer) = oneshot::channel();
@@ -201,14 +248,31 @@ impl Builder {
         if let Ok(Answer::Refused { message, .. }) = answer.await {
             return Err(StartError::Groups(message));
         }
+        #[cfg(feature = "http")]
+        let http = http::Context::new(Arc::clone(&shown), requests.clone(), cluster, doctor)
+            .with_hooks(desk.shown().clone());
+        #[cfg(feature = "http")]
         if let Some(listener) = listener {
-            let state = http::Context::new(Arc::clone(&shown), requests.clone(), cluster, doctor);
             let mut stopped = stop.subscribe();
-            tasks.push(tokio::spawn(http::serve(listener, state, async move {
+            tasks.push(tokio::spawn(http::serve(listener, http.clone(), async move {
                 let _ = stopped.wait_for(|stop| *stop).await;
             })));
         }
-        Ok(Guard { requests, shown, notices, stop, tasks, ended, http_addr })
+        // Without it there is no listener, see `Config::validate`.
+        #[cfg(not(feature = "http"))]
+        drop((listener, cluster, doctor));
+        Ok(Guard {
+            requests,
+            shown,
+            desk,
+            notices,
+            stop,
+            tasks,
+            ended,
+            http_addr,
+            #[cfg(feature = "http")]
+            http,
+        })
     }
 }
 
@@ -217,11 +281,14 @@ impl Builder {
 pub struct Guard {
     requests: Requests,
     shown: Arc<Shown>,
+    desk: Desk,
     notices: broadcast::Sender<Notice>,
     stop: Arc<watch::Sender<bool>>,
     tasks: Vec<JoinHandle<()>>,
     ended: watch::Receiver<()>,
     http_addr: Option<SocketAddr>,
+    #[cfg(feature = "http")]
+    http: http::Context,
 }
 
 impl Guard {
@@ -229,66 +296,6 @@ impl Guard {
     pub fn builder(config: Config) -> Builder {
         let (notices, _) = broadcast::channel(NOTICES_MAX);
         Builder { config, hooks: Hooks::default(), notices }
-    }
-
-    /// Guards these masters too; returns when that is agreed. An address that is known already, in whatever role, adds
-    /// and changes nothing.
-    ///
-    /// # Errors
-    /// When it was refused; nothing was changed.
-    pub async fn add_masters(&self, masters: Vec<Addr>) -> Result<(), Refused> {
-        let spec = |master| GroupSpec { name: None, master, replicas: Vec::new() };
-        self.ask(Request::Add(masters.into_iter().map(spec).collect())).await
-    }
-
-    /// Stops to guard the groups of these masters; each may also be a group's name. An unknown one is ignored.
-    ///
-    /// # Errors
-    /// When it was refused, for example during a failover; nothing was changed.
-    pub async fn remove_masters(&self, which: Vec<String>) -> Result<(), Refused> {
-        self.ask(Request::Remove(which)).await
-    }
-
-    /// Does nothing to a group until it is resumed, or until a moment; it is watched all the same.
-    ///
-    /// # Errors
-    /// When there is no such group, something is being done to it, or it is halted; nothing was changed.
-    pub async fn pause(
-        &self,
-        group: &GroupName,
-        reason: Option<String>,
-        until: Option<Time>,
-    ) -> Result<(), Refused> {
-        self.ask(Request::Pause { group: Some(group.clone()), reason, until }).await
-    }
-
-    /// Acts again on a group that was paused, or halted after a failed failover.
-    ///
-    /// # Errors
-    /// When there is no such group.
-    pub async fn resume(&self, group: &GroupName) -> Result<(), Refused> {
-        self.ask(Request::Resume(group.clone())).await
-    }
-
-    /// Forgets a replica that is gone for good. One that is still attached to its master would be found again at once.
-    ///
-    /// # Errors
-    /// When there is no such group or instance, it is the master, or it is attached; nothing was changed.
-    pub async fn forget_replica(&self, group: &GroupName, addr: Addr) -> Result<(), Refused> {
-        self.ask(Request::Forget { group: group.clone(), addr }).await
-    }
-
-    /// Sets a rule on the promotion of an instance, or takes it away.
-    ///
-    /// # Errors
-    /// When there is no such group or instance; nothing was changed.
-    pub async fn set_rule(
-        &self,
-        group: &GroupName,
-        addr: Addr,
-        rule: Option<GivenRule>,
-    ) -> Result<(), Refused> {
-        self.ask(Request::Rule { group: group.clone(), addr, rule }).await
     }
 
     /// The recorded masters of all groups, in the order of the groups' names.
@@ -301,7 +308,17 @@ impl Guard {
         self.shown.groups()
     }
 
-    /// One group, by its name or its master's address.
+    /// One group, by its name or its master's address; cheap, nothing is asked.
+    ///
+    /// ```no_run
+    /// # use redis_failover::{Addr, Guard};
+    /// # fn dial(_: &Addr) {}
+    /// # fn example(guard: &Guard) {
+    /// if let Some(group) = guard.group("sessions") {
+    ///     dial(&group.master);
+    /// }
+    /// # }
+    /// ```
     pub fn group(&self, name_or_master: &str) -> Option<Arc<GroupView>> {
         self.shown.group(name_or_master)
     }
@@ -309,6 +326,37 @@ impl Guard {
     /// Everything that is told from now on. A receiver that is too slow loses the oldest and is told how many.
     pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
         self.notices.subscribe()
+    }
+
+    /// Every hook of this node, and how it fares: handlers in the order of their registration, then scripts and
+    /// webhooks. The same as `GET /v1/hooks`.
+    pub fn hooks(&self) -> Vec<HookView> {
+        self.desk.shown().views()
+    }
+
+    /// What is served at [`Config::addr`], to be mounted into a server of the host: `/master` and everything below `/v1`.
+    /// It has no login of its own and can fail masters over.
+    ///
+    /// ```no_run
+    /// # use redis_failover::Guard;
+    /// # fn example(guard: &Guard) -> axum::Router {
+    /// axum::Router::new().nest("/redis", guard.router())
+    /// # }
+    /// ```
+    #[cfg(feature = "http")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+    pub fn router(&self) -> axum::Router {
+        http::router(self.http.clone())
+    }
+
+    /// The node that acts, as far as this one knows; `None` while nobody is known to.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.shown.leader()
+    }
+
+    /// The name of this node.
+    pub fn node(&self) -> NodeId {
+        self.shown.node().clone()
     }
 
     /// Where HTTP is served, with the real port.
@@ -323,18 +371,13 @@ impl Guard {
         while ended.changed().await.is_ok() {}
     }
 
-    /// Stops, and returns when everything has ended. The servers stay as they are.
+    /// Stops, and returns when everything has ended. The servers stay as they are. Hooks that are being told, or are
+    /// to be for the first time, are waited for, at most 5 s.
     pub async fn stop(mut self) {
+        self.desk.finish(HOOKS_STOP_LIMIT).await;
         self.stop.send_replace(true);
         for task in self.tasks.drain(..) {
             let _ = task.await;
-        }
-    }
-
-    async fn ask(&self, request: Request) -> Result<(), Refused> {
-        match self.requests.ask(request).await {
-            Answer::Done | Answer::Replaced(_) => Ok(()),
-            Answer::Refused { code, message } => Err(Refused { code, message }),
         }
     }
 }

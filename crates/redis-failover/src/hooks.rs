@@ -1,16 +1,49 @@
-//! Handlers of the embedding host: asked before a failover is decided, told after a master changed.
+//! Hooks: what is run when something happens to a group. Handlers of the host, scripts and webhooks are one thing here.
+//!
+//! Before a failover is decided the leader *asks*: [`ask`] does, within a bound, and only an explicit no counts. Everything
+//! else is *told*: [`desk`] does, at least once, beside the loop, which never waits for it. What was committed and is still
+//! to be told is in the record, so that the next leader tells what the last one could not; what a node only sees is told
+//! by it while it lives.
+//!
+//! `call` is what every kind of hook is told; `line` is one hook's queue; `shown` is what people see of it. `script` runs
+//! scripts, `sights` is what a node tells of what it sees itself, `sentinel` has the words that Sentinel's scripts are used to, and `webhook` posts.
 
+mod ask;
+mod call;
+mod desk;
+mod line;
+mod script;
+mod sentinel;
+mod shown;
+mod sights;
+mod webhook;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use failover_core::addr::Addr;
 use failover_core::node::GroupName;
+use failover_core::record::HookEvent;
+
+use crate::config::{Config, Scripts};
+pub use call::HookCall;
+pub(crate) use desk::{Desk, Surroundings};
+use script::{Script, ScriptKind};
+pub use shown::HookView;
+#[cfg(feature = "http")]
+pub(crate) use shown::Shown;
+pub(crate) use sights::Sights;
+use webhook::Webhook;
+
+/// Longest reason of a veto or a failure that is kept, in characters.
+const REASON_CHARS_MAX: usize = 500;
 
 /// A failover that is about to be decided.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct FailoverPlan {
     /// The group concerned.
     pub group: GroupName,
@@ -33,6 +66,7 @@ pub enum Verdict {
 
 /// A master that was replaced: verified and recorded.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct MasterChange {
     /// The group concerned.
     pub group: GroupName,
@@ -44,21 +78,36 @@ pub struct MasterChange {
     pub epoch: u64,
 }
 
-/// Whatever went wrong inside a handler.
+/// Whatever went wrong inside a handler; its text is logged and shown, so that it must not have a secret in it.
 pub type HandlerError = Box<dyn Error + Send + Sync>;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, HandlerError>> + Send>>;
 type Before = Arc<dyn Fn(FailoverPlan) -> Boxed<Verdict> + Send + Sync>;
-type After = Arc<dyn Fn(MasterChange) -> Boxed<()> + Send + Sync>;
+type Handler = Arc<dyn Fn(HookCall) -> Boxed<()> + Send + Sync>;
 
-/// An after-failover handler that takes longer is given up on.
-const AFTER_TIMEOUT: Duration = Duration::from_secs(60);
+/// One hook: on what it is run, and what is run.
+pub(crate) struct Hook {
+    /// Unique within the node, and the same on every node: the record knows hooks by it.
+    name: String,
+    events: BTreeSet<HookEvent>,
+    target: Target,
+}
 
-/// All handlers, in the order in which they were registered.
-#[derive(Clone, Default)]
+enum Target {
+    /// The host's, asked before a failover.
+    Before(Before),
+    /// The host's, told what happened.
+    Handler(Handler),
+    /// The operator's.
+    Script(Script),
+    /// Another service.
+    Webhook(Webhook),
+}
+
+/// All hooks, in the order in which they were registered.
+#[derive(Default)]
 pub(crate) struct Hooks {
-    before: Vec<Before>,
-    after: Vec<After>,
+    all: Vec<Hook>,
 }
 
 impl Hooks {
@@ -67,7 +116,8 @@ impl Hooks {
         F: Fn(FailoverPlan) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Verdict, HandlerError>> + Send + 'static,
     {
-        self.before.push(Arc::new(move |plan| Box::pin(handler(plan))));
+        let handler: Before = Arc::new(move |plan| Box::pin(handler(plan)));
+        self.add_handler(BTreeSet::from([HookEvent::BeforeFailover]), Target::Before(handler));
     }
 
     pub(crate) fn add_after<F, Fut>(&mut self, handler: F)
@@ -75,76 +125,131 @@ impl Hooks {
         F: Fn(MasterChange) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        self.after.push(Arc::new(move |change| Box::pin(handler(change))));
-    }
-
-    pub(crate) fn nobody_to_ask(&self) -> bool {
-        self.before.is_empty()
-    }
-
-    /// Asks all handlers in order, until one says no or the time is over. Only an explicit veto counts: a handler that
-    /// fails, panics or is late is logged and passed over, since a broken handler must not keep a group without master.
-    pub(crate) async fn ask(
-        &self,
-        plan: FailoverPlan,
-        deadline: tokio::time::Instant,
-    ) -> Option<String> {
-        for (index, handler) in self.before.iter().enumerate() {
-            let group = plan.group.clone();
-            // Called in a task of its own, so that a panic ends there, also one before the first await.
-            let (handler, plan) = (Arc::clone(handler), plan.clone());
-            let mut task = tokio::spawn(async move { handler(plan).await });
-            match tokio::time::timeout_at(deadline, &mut task).await {
-                Ok(Ok(Ok(Verdict::Allow))) => {}
-                Ok(Ok(Ok(Verdict::Veto(reason)))) => return Some(reason),
-                Ok(Ok(Err(error))) => {
-                    tracing::warn!(%group, "before-failover handler {index} failed and is passed over: {error}");
-                }
-                Ok(Err(_)) => {
-                    tracing::warn!(%group, "before-failover handler {index} panicked and is passed over");
-                }
-                Err(_) => {
-                    task.abort();
-                    tracing::warn!(%group, "before-failover handler {index} took too long and is passed over, with all after it");
-                    return None;
-                }
-            }
-        }
-        None
-    }
-
-    /// Tells all handlers in order, beside everything else.
-    pub(crate) fn tell(&self, change: &MasterChange) {
-        if self.after.is_empty() {
-            return;
-        }
-        let (handlers, change) = (self.after.clone(), change.clone());
-        tokio::spawn(async move {
-            for (index, handler) in handlers.iter().enumerate() {
-                let group = &change.group;
-                let (handler, change) = (Arc::clone(handler), change.clone());
-                let mut task = tokio::spawn(async move { handler(change).await });
-                match tokio::time::timeout(AFTER_TIMEOUT, &mut task).await {
-                    Ok(Ok(Ok(()))) => {}
-                    Ok(Ok(Err(error))) => {
-                        tracing::warn!(%group, "after-failover handler {index} failed: {error}");
-                    }
-                    Ok(Err(_)) => tracing::warn!(%group, "after-failover handler {index} panicked"),
-                    Err(_) => {
-                        task.abort();
-                        tracing::warn!(%group, "after-failover handler {index} took longer than {} s and was given up", AFTER_TIMEOUT.as_secs());
-                    }
+        let events = [HookEvent::AfterFailover, HookEvent::Switchover];
+        let handler = Arc::new(handler);
+        self.add(events, move |call| {
+            let handler = Arc::clone(&handler);
+            async move {
+                match call.master_change() {
+                    Some(change) => handler(change).await,
+                    None => Ok(()),
                 }
             }
         });
     }
+
+    pub(crate) fn add<F, Fut>(&mut self, events: impl IntoIterator<Item = HookEvent>, handler: F)
+    where
+        F: Fn(HookCall) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        let handler: Handler = Arc::new(move |call| Box::pin(handler(call)));
+        self.add_handler(events.into_iter().collect(), Target::Handler(handler));
+    }
+
+    fn add_handler(&mut self, events: BTreeSet<HookEvent>, target: Target) {
+        let name = format!("handler-{}", self.all.len() + 1);
+        self.all.push(Hook { name, events, target });
+    }
+
+    /// Adds what is configured, behind the host's handlers.
+    ///
+    /// # Errors
+    /// A sentence, when a group has a name that is none, or a webhook cannot be reached from here.
+    pub(crate) fn add_configured(&mut self, config: &Config) -> Result<(), String> {
+        let of_kind = |kind: ScriptKind, scripts: &Scripts| match kind {
+            ScriptKind::Notification => scripts.notification.clone(),
+            ScriptKind::ClientReconfig => scripts.client_reconfig.clone(),
+            ScriptKind::BeforeFailover => scripts.before_failover.clone(),
+        };
+        for kind in
+            [ScriptKind::BeforeFailover, ScriptKind::ClientReconfig, ScriptKind::Notification]
+        {
+            let mut script = Script {
+                kind,
+                default: of_kind(kind, &config.scripts),
+                by_group: BTreeMap::new(),
+                limits: config.script_limits.clone(),
+            };
+            for group in &config.groups {
+                if let Some(scripts) = &group.scripts {
+                    let name = GroupName::new(&group.name)?;
+                    script.by_group.insert(name, of_kind(kind, scripts));
+                }
+            }
+            if script.default.is_some() || script.by_group.values().any(Option::is_some) {
+                let events = match kind {
+                    ScriptKind::BeforeFailover => BTreeSet::from([HookEvent::BeforeFailover]),
+                    ScriptKind::ClientReconfig => {
+                        BTreeSet::from([HookEvent::AfterFailover, HookEvent::Switchover])
+                    }
+                    ScriptKind::Notification => told(),
+                };
+                let name = kind.name().to_owned();
+                self.all.push(Hook { name, events, target: Target::Script(script) });
+            }
+        }
+        for webhook in &config.webhooks {
+            self.all.push(Hook {
+                name: webhook.name.clone(),
+                events: webhook.events.clone(),
+                target: Target::Webhook(Webhook::new(webhook)?),
+            });
+        }
+        Ok(())
+    }
+
+    /// What any of them is to be told.
+    pub(crate) fn wanted(&self) -> BTreeSet<HookEvent> {
+        self.all.iter().flat_map(|hook| hook.events.iter().copied()).collect()
+    }
+}
+
+impl Hook {
+    fn kind(&self) -> &'static str {
+        match &self.target {
+            Target::Before(_) | Target::Handler(_) => "handler",
+            Target::Script(_) => "script",
+            Target::Webhook(_) => "webhook",
+        }
+    }
+
+    /// Whether it is to be told of this event of a group; `None` is the node itself.
+    fn wants(&self, event: HookEvent, group: Option<&GroupName>) -> bool {
+        self.events.contains(&event)
+            && match &self.target {
+                Target::Before(_) | Target::Handler(_) => true,
+                Target::Script(script) => script.path(group).is_some(),
+                Target::Webhook(webhook) => webhook.is_of(group),
+            }
+    }
+
+    /// Whether it is run on every node that hears of a new master, as Sentinel's is, and not on the leader alone.
+    fn observes(&self) -> bool {
+        matches!(&self.target, Target::Script(script) if script.kind == ScriptKind::ClientReconfig)
+    }
+
+    fn is_script(&self) -> bool {
+        matches!(&self.target, Target::Script(_))
+    }
+}
+
+/// Everything that is told, and not asked.
+fn told() -> BTreeSet<HookEvent> {
+    HookEvent::ALL.into_iter().filter(|event| *event != HookEvent::BeforeFailover).collect()
 }
 
 impl std::fmt::Debug for Hooks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hooks")
-            .field("before", &self.before.len())
-            .field("after", &self.after.len())
-            .finish()
+        f.debug_list().entries(self.all.iter().map(|hook| &hook.name)).finish()
     }
 }
+
+/// A text that somebody else wrote, short and without what would garble a log.
+fn printable(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    text.trim().chars().map(clean).take(REASON_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests;

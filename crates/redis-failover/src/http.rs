@@ -27,13 +27,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::Response;
 use axum::routing::{delete, get, post, put};
 use failover_core::event;
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::cluster::Cluster;
 use crate::doctor::Doctor;
+use crate::hooks;
 use crate::requests::{Requests, patience};
 use crate::shown::Shown;
 use reply::{Code, Problem};
@@ -95,6 +99,7 @@ pub(crate) struct Context {
     doctor: Doctor,
     limits: Limits,
     lists: Arc<Semaphore>,
+    hooks: hooks::Shown,
 }
 
 impl Context {
@@ -112,7 +117,13 @@ impl Context {
             doctor,
             limits: Limits::default(),
             lists: Arc::new(Semaphore::new(LISTS_AT_ONCE_MAX)),
+            hooks: hooks::Shown::default(),
         }
+    }
+
+    /// The same with hooks to show.
+    pub(crate) fn with_hooks(self, hooks: hooks::Shown) -> Self {
+        Self { hooks, ..self }
     }
 
     /// Asks the loop and waits for the commit.
@@ -163,10 +174,20 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/cluster", get(cluster::show))
         .route("/v1/cluster/members", get(cluster::members).post(cluster::add))
         .route("/v1/cluster/members/{member}", delete(cluster::remove))
+        .route("/v1/hooks", get(list_hooks))
         .route("/v1/health", get(health::show))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(context)
+}
+
+/// `/v1/hooks`: the hooks of this node, and how they fare here.
+async fn list_hooks(State(context): State<Context>) -> Response<Body> {
+    #[derive(Serialize)]
+    struct Hooks {
+        hooks: Vec<hooks::HookView>,
+    }
+    reply::read(&context.shown, Hooks { hooks: context.hooks.views() })
 }
 
 async fn unknown_path(request: Request) -> Problem {

@@ -2,21 +2,18 @@
 
 mod common;
 
-use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Group, PATIENCE, Server, ServerKind, now, wait_until};
-use redis_failover::config::{BrokerKind, Config, GroupConfig};
-use redis_failover::core::addr::Addr;
-use redis_failover::core::event::RefusalCode;
-use redis_failover::core::node::GroupName;
-use redis_failover::core::notice::{Notice, What};
-use redis_failover::core::policy::Policy;
-use redis_failover::core::record::{HistoryEntry, Outcome};
-use redis_failover::core::view::{GroupView, State, StatusView};
-use redis_failover::{FailoverPlan, Guard, MasterChange, StartError, Verdict};
+use redis_failover::config::{BrokerKind, Config, GroupConfig, WebhookConfig};
+use redis_failover::policy::Policy;
+use redis_failover::view::{GroupView, HistoryEntry, Outcome, State, StatusView};
+use redis_failover::{
+    Addr, FailoverPlan, GroupName, Guard, HookCall, HookEvent, MasterChange, Notice, RefusalCode,
+    StartError, Verdict, What,
+};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::mpsc;
 
@@ -146,7 +143,7 @@ async fn masters_come_and_go_and_are_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn handlers_are_asked_in_order_and_told_what_changed() {
+async fn handlers_are_asked_in_order_and_each_is_told_what_changed() {
     let mut group = Group::start(ServerKind::Redis, 2);
     let order = Arc::new(Mutex::new(Vec::new()));
     let (asked, mut plans) = mpsc::unbounded_channel::<FailoverPlan>();
@@ -188,9 +185,10 @@ async fn handlers_are_asked_in_order_and_told_what_changed() {
     let plan = received(&mut plans).await;
     assert_eq!((&plan.group, &plan.old_master), (&before.name, &old));
     assert!(plan.reason.contains("refuses connections"), "{}", plan.reason);
-    let changed = [received(&mut changes).await, received(&mut changes).await];
+    let mut changed = [received(&mut changes).await, received(&mut changes).await];
+    changed.sort_by_key(|(number, _)| *number);
     for (number, (at, change)) in (1..).zip(&changed) {
-        assert_eq!(*at, number, "in order, also behind one that failed");
+        assert_eq!(*at, number, "one that fails is no other's affair");
         assert_eq!((&change.group, &change.old_master), (&before.name, &old));
         assert_eq!(change.new_master, plan.candidate);
         assert_eq!(change.epoch, before.epoch + 1);
@@ -420,7 +418,129 @@ async fn what_does_not_fit_is_refused_before_anything_is_started() {
     assert!(matches!(&error, StartError::Listen { .. }), "{error}");
 }
 
-/// Logger, panic hook and signals belong to the host.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_is_told_again_until_it_succeeds_and_shown() {
+    let mut group = Group::start(ServerKind::Redis, 1);
+    let (told, mut calls) = mpsc::unbounded_channel::<HookCall>();
+    let times = AtomicUsize::new(0);
+    let guard = Guard::builder(config(&[&group.master]))
+        .on([HookEvent::AfterFailover, HookEvent::MasterReturned], move |call| {
+            let _ = told.send(call);
+            let first = times.fetch_add(1, Ordering::SeqCst) == 0;
+            async move {
+                assert!(!first, "this handler panics once");
+                Ok(())
+            }
+        })
+        .start()
+        .await
+        .expect("it starts");
+    let name = wait_until_healthy(&guard, &group).name.clone();
+    let (old, new) = (addr(&group.master.addr()), addr(&group.replicas[0].addr()));
+    group.master.kill9();
+    let first = received(&mut calls).await;
+    assert_eq!((first.event, first.group.as_ref()), (HookEvent::AfterFailover, Some(&name)));
+    assert_eq!((first.old_master.as_ref(), first.new_master.as_ref()), (Some(&old), Some(&new)));
+    let shown = guard.hooks();
+    assert_eq!((shown.len(), shown[0].name.as_str(), shown[0].kind), (1, "handler-1", "handler"));
+    assert_eq!(received(&mut calls).await, first, "the same is told again");
+    group.master.restart();
+    let returned = received(&mut calls).await;
+    assert_eq!((returned.event, returned.addr.as_ref()), (HookEvent::MasterReturned, Some(&old)));
+    wait_until("both are counted", PATIENCE, || {
+        let shown = guard.hooks().remove(0);
+        (shown.delivered == 2 && shown.queued == 0).then_some(())
+    });
+    let shown = guard.hooks().remove(0);
+    assert_eq!((shown.failed, shown.last_error.as_deref()), (0, Some("it panicked")));
+    guard.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stop_waits_for_handlers_but_not_for_ever() {
+    for hangs in [false, true] {
+        let mut group = Group::start(ServerKind::Redis, 1);
+        let (begun, mut begins) = mpsc::unbounded_channel();
+        let ended = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&ended);
+        let guard = Guard::builder(config(&[&group.master]))
+            .after_failover(move |_change| {
+                let (begun, ended) = (begun.clone(), Arc::clone(&counted));
+                async move {
+                    let _ = begun.send(());
+                    let long = if hangs { PATIENCE * 3 } else { Duration::from_millis(500) };
+                    tokio::time::sleep(long).await;
+                    ended.fetch_add(1, Ordering::SeqCst);
+                    Ok(())
+                }
+            })
+            .start()
+            .await
+            .expect("it starts");
+        wait_until_healthy(&guard, &group);
+        group.master.kill9();
+        received(&mut begins).await;
+        let stopped_at = now();
+        guard.stop().await;
+        let took = stopped_at.elapsed();
+        assert_eq!(ended.load(Ordering::SeqCst), usize::from(!hangs), "{took:?}");
+        assert!(took < PATIENCE, "{took:?}");
+        assert_eq!(took >= Duration::from_secs(5), hangs, "the bound is 5 s: {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_replaces_a_healthy_master_and_everyone_is_told() {
+    let group = Group::start(ServerKind::Redis, 1);
+    let (told, mut changes) = mpsc::unbounded_channel::<MasterChange>();
+    let guard = Guard::builder(config(&[&group.master]))
+        .after_failover(move |change| {
+            let _ = told.send(change);
+            async { Ok(()) }
+        })
+        .start()
+        .await
+        .expect("it starts");
+    let name = wait_until_healthy(&guard, &group).name.clone();
+    group.bring_in_step();
+    let new = addr(&group.replicas[0].addr());
+    let timeout = Duration::from_secs(5);
+    let planned = guard.switchover(&name, None, timeout, true).await.expect("it could be done");
+    assert!(planned.dry_run && planned.new_master == new && !planned.plan.is_empty());
+    let done = guard.switchover(&name, Some(new.clone()), timeout, false).await.expect("done");
+    assert_eq!((done.outcome, &done.new_master), (Some(Outcome::Done), &new));
+    let change = received(&mut changes).await;
+    assert_eq!((&change.new_master, change.epoch), (&new, done.epoch));
+    let refused =
+        guard.switchover(&name, None, Duration::ZERO, false).await.expect_err("too short");
+    assert_eq!(refused.code, RefusalCode::Refused);
+    let alive = guard.failover(&name, None, false, false).await.expect_err("it is alive");
+    assert_eq!(alive.code, RefusalCode::Refused);
+    assert_eq!(guard.leader(), Some(guard.node()));
+    guard.stop().await;
+}
+
+/// The API in a server of the host's own, with an address before it.
+#[cfg(feature = "http")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_router_is_mounted_where_the_host_wants_it() {
+    use tower::ServiceExt as _;
+    let group = Group::start(ServerKind::Redis, 0);
+    let guard = Guard::builder(config(&[&group.master])).start().await.expect("it starts");
+    assert_eq!(guard.http_addr(), None, "nothing is listened on");
+    let app = axum::Router::new().nest("/redis", guard.router());
+    let ask = |path: &str| {
+        let request = axum::http::Request::get(path).body(axum::body::Body::empty());
+        app.clone().oneshot(request.expect("a request"))
+    };
+    let answer = ask("/redis/master").await.expect("infallible");
+    let body = axum::body::to_bytes(answer.into_body(), 1024).await.expect("a body");
+    assert_eq!(body, group.master.addr());
+    assert_eq!(ask("/master").await.expect("infallible").status(), 404);
+    guard.stop().await;
+}
+
+/// Logger, panic hook, signals and the TLS provider belong to the host, also when scripts and webhooks are run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_global_is_touched() {
     let caught = || {
@@ -430,36 +550,27 @@ async fn nothing_global_is_touched() {
     };
     let before = caught();
     let mut group = Group::start(ServerKind::Redis, 1);
-    let guard = Guard::builder(config(&[&group.master])).start().await.expect("it starts");
+    let script = common::script::Script::new("");
+    let mut settings = config(&[&group.master]);
+    settings.scripts.notification = Some(script.path());
+    // Nobody is there, and TLS is set up all the same.
+    settings.webhooks = vec![WebhookConfig::new("nobody", "https://127.0.0.1:1/")];
+    let guard = Guard::builder(settings).start().await.expect("it starts");
     wait_until_healthy(&guard, &group);
     group.master.kill9();
     let new = group.replicas[0].addr();
     wait_for(&guard, &new, |view| view.master.to_string() == new);
+    script.wait_for_event("after_failover", 1);
+    wait_until("the webhook was tried", PATIENCE, || {
+        guard
+            .hooks()
+            .iter()
+            .any(|hook| hook.name == "nobody" && hook.last_at.is_some())
+            .then_some(())
+    });
     assert_eq!(caught(), before);
+    #[cfg(feature = "https")]
+    assert!(rustls::crypto::CryptoProvider::get_default().is_none());
     assert!(!tracing::dispatcher::has_been_set(), "no test of this file sets one either");
     guard.stop().await;
-}
-
-/// The example is a program that works, too.
-#[test]
-fn the_example_guards_and_prints() {
-    let example = std::path::Path::new(env!("CARGO_BIN_EXE_redis-failover"))
-        .with_file_name("examples")
-        .join("embed");
-    if !example.exists() {
-        eprintln!("SKIPPED: {} is built by `cargo test` without --test", example.display());
-        return;
-    }
-    let group = Group::start(ServerKind::Redis, 1);
-    let dir = common::temporary_dir();
-    let printed = dir.path().join("stdout");
-    let mut command = common::child::command(example);
-    command.arg(group.master.addr()).stdout(File::create(&printed).expect("the directory is ours"));
-    let mut process = common::child::Owned::start(command).expect("the example can be started");
-    wait_until("the example sees the group healthy", PATIENCE, || {
-        let printed = std::fs::read_to_string(&printed).expect("the file is ours");
-        printed.contains("Healthy").then_some(())
-    });
-    process.signal(rustix::process::Signal::INT);
-    assert_eq!(process.wait(PATIENCE).code(), Some(0));
 }

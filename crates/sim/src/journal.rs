@@ -81,6 +81,7 @@ pub(crate) fn event(event: &Event) -> String {
         },
         Event::Hinted { .. } => "<- a follower suspects the master".to_owned(),
         Event::NotCommitted { why, .. } => format!("<- not committed: {why}"),
+        Event::Told { number, .. } => format!("hooks were told of {number}"),
         Event::Vetted { veto, .. } => match veto {
             Some(veto) => format!("<- vetoed: {veto}"),
             None => "<- vetted: no objection".to_owned(),
@@ -112,6 +113,7 @@ pub(crate) fn action(action: &Action) -> String {
         }
         Action::AskPeer { node, .. } => format!("-> {node} asked what it sees"),
         Action::Hint { leader, .. } => format!("-> {leader} hinted"),
+        Action::Tell { occurrence, .. } => format!("hooks: {}", occurrence.event.name()),
         Action::Publish(notice) => format!("== {}", notice.sentence),
         Action::Answer { id, answer } => format!("-> answer {id}: {answer:?}"),
     }

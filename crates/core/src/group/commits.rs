@@ -41,6 +41,8 @@ impl Group {
             self.untouched = mine.map(|_| self.entry.epoch);
         }
         self.follow_entry(ctx);
+        // First the hooks: whoever hears the rest and stops the program may count on them.
+        self.tell_hooks(ctx);
         self.tell_commit(ctx.now, &before, history);
         self.answer_wanted(history);
         self.began.take_if(|_| self.entry.saga.is_none());
@@ -99,6 +101,8 @@ impl Group {
         self.fencing = Fencing::default();
         self.wanted_deposed();
         self.led_since = ctx.now;
+        self.forget_told();
+        self.tell_hooks(ctx);
         self.ending = None;
         self.forget_peers();
         self.follow_entry(ctx);

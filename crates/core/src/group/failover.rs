@@ -269,8 +269,14 @@ impl Group {
         }
     }
 
+    /// The hooks were asked.
+    pub fn vetted(&mut self, ctx: &Context<'_>, id: CommandId, veto: Option<String>) {
+        self.vetting_ended(ctx, id, veto);
+        self.step(ctx);
+    }
+
     /// The handlers answered: decide, or record their veto.
-    pub(super) fn vetting_ended(&mut self, ctx: &Context<'_>, id: CommandId, veto: Option<String>) {
+    fn vetting_ended(&mut self, ctx: &Context<'_>, id: CommandId, veto: Option<String>) {
         let Work::Vetting { id: asked, plan, revision, .. } = &mut self.work else { return };
         let Some(token) = ctx.leadership.token().filter(|_| *asked == id) else { return };
         let mut plan = std::mem::replace(plan.as_mut(), GroupEntry::new(self.entry.master.clone()));

@@ -10,6 +10,10 @@ use crate::node::NodeId;
 use crate::policy::LINEAGE_MAX;
 use crate::time::Time;
 
+mod occurrence;
+
+pub use occurrence::{HookEvent, Occurrence};
+
 /// What is agreed about one group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupEntry {
@@ -41,6 +45,12 @@ pub struct GroupEntry {
     /// leaves the record when its servers have back what was changed of their settings.
     #[serde(default)]
     pub leaving: Option<Time>,
+    /// What happened and hooks are still to be told of, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untold: Vec<Occurrence>,
+    /// Counts what hooks were to be told.
+    #[serde(default)]
+    pub untold_next: u64,
 }
 
 impl GroupEntry {
@@ -59,6 +69,8 @@ impl GroupEntry {
             saga: None,
             history_next: 1,
             leaving: None,
+            untold: Vec::new(),
+            untold_next: 0,
         }
     }
 

@@ -241,6 +241,7 @@ impl Desk {
                     self.answers.push(answer);
                     continue;
                 }
+                Action::Tell { .. } => continue,
                 Action::Publish(notice) => {
                     self.told.push(notice.sentence);
                     continue;

@@ -14,7 +14,7 @@ pub(crate) use failover_core::node::{GroupName, Leadership, NodeId, Token};
 pub(crate) use failover_core::notice::What;
 pub(crate) use failover_core::policy::Policy;
 pub(crate) use failover_core::record::{
-    Change, GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Status,
+    Change, GroupEntry, HistoryEntry, HookEvent, Kind, Occurrence, Outcome, Phase, Saga, Status,
 };
 pub(crate) use failover_core::time::Time;
 pub(crate) use failover_core::view::{GroupView, StatusView};
@@ -59,6 +59,9 @@ pub(crate) struct Desk {
     pub(crate) commands: Vec<(u16, Command)>,
     pub(crate) answers: Vec<Answer>,
     pub(crate) told: Vec<What>,
+    /// What hooks were told, and whether they say so.
+    pub(crate) hooks_told: Vec<Occurrence>,
+    pub(crate) hooks_answer: bool,
     pub(crate) promotions: u32,
     /// Whether the broker commits what it is asked to.
     pub(crate) committing: bool,
@@ -106,6 +109,8 @@ impl Desk {
             commands: Vec::new(),
             answers: Vec::new(),
             told: Vec::new(),
+            hooks_told: Vec::new(),
+            hooks_answer: true,
             promotions: 0,
             committing: true,
             counting_always: true,
@@ -184,6 +189,14 @@ impl Desk {
                 Action::Answer { answer, .. } => {
                     self.answers.push(answer);
                     continue;
+                }
+                Action::Tell { group, occurrence, .. } => {
+                    let number = occurrence.number;
+                    self.hooks_told.push(*occurrence);
+                    if !self.hooks_answer {
+                        continue;
+                    }
+                    Event::Told { group, number, hook: None }
                 }
                 Action::Publish(notice) => {
                     self.told.push(notice.what);
@@ -353,6 +366,7 @@ impl Desk {
 }
 
 pub(crate) fn fleet(me: &str, policy: &Policy) -> Fleet {
-    let policies = Policies { default: policy.clone(), ..Policies::default() };
+    let told = HookEvent::ALL.into_iter().collect();
+    let policies = Policies { default: policy.clone(), told, ..Policies::default() };
     Fleet::new(NodeId::new(me), policies)
 }

@@ -4,6 +4,7 @@
 mod desk;
 mod drift;
 mod emptied;
+mod hooks;
 
 use desk::*;
 

@@ -178,6 +178,7 @@ impl Desk {
                     self.fleet.handle(self.now, Event::Vetted { group, id, veto: None });
                 }
                 Action::Answer { answer, .. } => self.answers.push(answer),
+                Action::Tell { .. } => {}
                 Action::Publish(notice) => self.notices.push(notice),
                 Action::Forget { .. } => {}
             }

@@ -7,12 +7,14 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use failover_core::addr::Addr;
-use failover_core::policy::{InstancePolicy, Policy};
+use failover_core::policy::InstancePolicy;
 use secrecy::SecretString;
 
-use super::settings::{Fault, Set};
+use super::settings::Set;
+use super::value::Fault;
 use super::{
     BrokerKind, Config, ConfigError, Credentials, GroupConfig, Origin, Problem, Setting, Value,
+    WebhookConfig,
 };
 
 /// Longer than any password that Redis could be given by hand: a bound for what is read.
@@ -38,10 +40,18 @@ pub(crate) struct GivenGroup {
     pub(crate) instances: BTreeMap<Addr, InstancePolicy>,
 }
 
+/// One `[[webhook]]`, before a file with its secret is read.
+pub(crate) struct GivenWebhook {
+    pub(crate) origin: Origin,
+    pub(crate) webhook: WebhookConfig,
+    pub(crate) secret: Password,
+}
+
 /// A config file, taken apart.
 pub(crate) struct GivenFile {
     pub(crate) given: Vec<Given>,
     pub(crate) groups: Vec<GivenGroup>,
+    pub(crate) webhooks: Vec<GivenWebhook>,
 }
 
 /// How to log in, before a password file is read.
@@ -76,6 +86,7 @@ pub(crate) struct Draft {
     late: Late,
     origins: BTreeMap<&'static str, Origin>,
     groups: Vec<GivenGroup>,
+    webhooks: Vec<GivenWebhook>,
 }
 
 impl Draft {
@@ -83,6 +94,7 @@ impl Draft {
     pub(crate) fn add_file(&mut self, file: GivenFile) -> Result<(), ConfigError> {
         self.add(file.given)?;
         self.groups.extend(file.groups);
+        self.webhooks.extend(file.webhooks);
         Ok(())
     }
 
@@ -96,6 +108,7 @@ impl Draft {
                 Set::Config(set) => set(&mut self.config, &value),
                 Set::Policy(set) => set(&mut self.config.policy, &value),
                 Set::Login(set) => set(&mut self.login, &value),
+                Set::Scripts(set) => set(&mut self.config.scripts, &value),
                 Set::Late(set) => set(&mut self.late, &value),
             }
             .map_err(|fault| fault.of(setting.name, &origin))?;
@@ -112,6 +125,11 @@ impl Draft {
         self.config.credentials = self.login.read(&self.origins, None)?;
         let origin = self.origins.get("cluster_secret_file");
         self.config.cluster_secret = self.late.secret.read("secret", origin)?;
+        for GivenWebhook { origin, mut webhook, secret } in std::mem::take(&mut self.webhooks) {
+            webhook.secret = secret.read("secret", Some(&origin))?;
+            self.config.webhooks.push(webhook);
+            self.origins.entry("webhook").or_insert(origin);
+        }
         let origin = |key| self.origins.get(key);
         self.config.zk.password =
             self.late.zk_password.read("password", origin("zk_password_file"))?;
@@ -120,7 +138,7 @@ impl Draft {
         let mut origins = Vec::new();
         for group in std::mem::take(&mut self.groups) {
             let (group, its_origins, origin) =
-                group.build(&self.config.policy, &self.login, &self.origins)?;
+                group.build(&self.config, &self.login, &self.origins)?;
             self.config.groups.push(group);
             origins.push((its_origins, origin));
         }
@@ -191,7 +209,7 @@ impl GivenGroup {
     /// Its overrides over the final rules and login of the whole.
     fn build(
         mut self,
-        policy: &Policy,
+        whole: &Config,
         login: &Login,
         outer: &BTreeMap<&'static str, Origin>,
     ) -> Result<(GroupConfig, BTreeMap<&'static str, Origin>, Origin), ConfigError> {
@@ -201,11 +219,16 @@ impl GivenGroup {
         let mut origins = self.origins;
         let mut own_policy = None;
         let mut own_login = None;
+        let mut own_scripts = None;
+        let policy = &whole.policy;
         for given in self.given {
             let value = &given.value;
             match given.setting.set {
                 Set::Policy(set) => set(own_policy.get_or_insert_with(|| policy.clone()), value),
                 Set::Login(set) => set(own_login.get_or_insert_with(|| login.clone()), value),
+                Set::Scripts(set) => {
+                    set(own_scripts.get_or_insert_with(|| whole.scripts.clone()), value)
+                }
                 Set::Config(_) | Set::Late(_) => {
                     Err(Fault::new("this is set for the whole node, not a group"))
                 }
@@ -225,6 +248,7 @@ impl GivenGroup {
             replicas: self.replicas,
             credentials: own_login.map(|login| login.read(outer, Some(&origins))).transpose()?,
             policy: own_policy,
+            scripts: own_scripts,
         };
         Ok((group, origins, self.origin))
     }

@@ -12,12 +12,13 @@ use std::sync::Arc;
 
 use failover_core::addr::Addr;
 use failover_core::policy::InstancePolicy;
+use secrecy::{ExposeSecret, SecretString};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::draft::{GivenFile, GivenGroup};
-use super::settings::Fault;
-use super::{ConfigError, Given, Origin, Setting, Value};
+use super::draft::{GivenFile, GivenGroup, GivenWebhook, Password};
+use super::value::Fault;
+use super::{ConfigError, Given, Origin, Setting, Value, WebhookConfig};
 
 /// Far above what the most groups need: a bound for what is read.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -97,7 +98,7 @@ impl<'a> Reader<'a> {
     }
 
     fn document(&self, table: DeTable<'a>) -> Result<GivenFile, ConfigError> {
-        let mut file = GivenFile { given: Vec::new(), groups: Vec::new() };
+        let mut file = GivenFile { given: Vec::new(), groups: Vec::new(), webhooks: Vec::new() };
         for entry in self.entries(table) {
             let key = &entry.key;
             if key == "group" {
@@ -106,6 +107,13 @@ impl<'a> Reader<'a> {
                 };
                 for table in tables {
                     file.groups.push(self.group(table)?);
+                }
+            } else if key == "webhook" {
+                let DeValue::Array(tables) = entry.value else {
+                    return Err(entry.key_at.error("a webhook is written [[webhook]]"));
+                };
+                for table in tables {
+                    file.webhooks.push(self.webhook(table)?);
                 }
             } else if Setting::is_table(key) {
                 let DeValue::Table(table) = entry.value else {
@@ -209,6 +217,43 @@ impl<'a> Reader<'a> {
         }
         let addr = addr.ok_or_else(|| origin.error("this instance has no addr"))?;
         Ok((addr, set))
+    }
+
+    fn webhook(&self, table: Spanned<DeValue<'a>>) -> Result<GivenWebhook, ConfigError> {
+        let origin = self.origin(table.span().start);
+        let DeValue::Table(table) = table.into_inner() else {
+            return Err(origin.error("a webhook is written [[webhook]]"));
+        };
+        let (mut webhook, mut secret) = (WebhookConfig::new("", ""), Password::None);
+        for entry in self.entries(table) {
+            let (at, key) = (entry.value_at, entry.key);
+            let value = self.value(entry.value);
+            let fail = |fault: Fault| fault.of(&key, &at);
+            match key.as_str() {
+                "name" => value.text().map_err(fail)?.clone_into(&mut webhook.name),
+                "url" => webhook.url = SecretString::from(value.text().map_err(fail)?),
+                "events" => webhook.events = value.events().map_err(fail)?,
+                "groups" => {
+                    webhook.groups = value.texts().map_err(fail)?.into_iter().collect();
+                }
+                "timeout_ms" => webhook.timeout = value.millis().map_err(fail)?,
+                "secret" | "secret_file" if !matches!(secret, Password::None) => {
+                    return Err(at.error("secret and secret_file are both given"));
+                }
+                "secret" => secret = value.password().map_err(fail)?,
+                "secret_file" => secret = value.password_file().map_err(fail)?,
+                unknown => {
+                    let what = format!("unknown key \"{unknown}\" in [[webhook]]");
+                    return Err(entry.key_at.error(what));
+                }
+            }
+        }
+        if webhook.name.is_empty() {
+            // The rest of the address may be a password.
+            let url: Option<hyper::Uri> = webhook.url.expose_secret().parse().ok();
+            webhook.name = url.and_then(|url| url.host().map(str::to_owned)).unwrap_or_default();
+        }
+        Ok(GivenWebhook { origin, webhook, secret })
     }
 
     fn value(&self, value: DeValue<'a>) -> Value {

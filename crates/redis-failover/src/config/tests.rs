@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use failover_core::policy::{AcrossLocations, InstancePolicy, OnFailedFailover};
-use failover_core::record::Rule;
+use failover_core::record::{HookEvent, Rule};
 
 use super::*;
 use crate::cli::{Parsed, load};
@@ -124,6 +124,12 @@ fn every_flag_is_read_in_every_form() {
         ("fencing", "min-replicas"),
         ("cooldown", "12.5"),
         ("before_failover_timeout_ms", "50"),
+        ("before_failover_script", "/bin/true"),
+        ("client_reconfig_script", "/bin/true"),
+        ("notification_script", "/bin/true"),
+        ("script_timeout", "2.5"),
+        ("script_retry_delay", "0.5"),
+        ("script_env", "AWS_PROFILE,SSH_AUTH_SOCK"),
         ("broker", "none"),
         ("node_addr", "127.0.0.1:12000"),
         ("cluster_secret_file", &password),
@@ -993,4 +999,60 @@ fn instances_of_a_group_have_priorities_locations_and_rules() {
     };
     assert_eq!(set("b:1"), expected);
     assert_eq!(set("c:1"), InstancePolicy { rule: Some(Rule::Never), ..Default::default() });
+}
+
+#[test]
+fn scripts_are_set_for_all_groups_and_for_one() {
+    let config = file_ok(
+        "notification_script = '/bin/true'\nclient_reconfig_script = '/bin/true'\n\
+         [[group]]\nname = 'quiet'\nmaster = 'a:1'\nnotification_script = ''\n\
+         [[group]]\nname = 'usual'\nmaster = 'b:1'",
+    );
+    let script = Some(Path::new("/bin/true"));
+    assert_eq!(config.scripts_of("usual").notification.as_deref(), script);
+    assert_eq!(config.scripts_of("quiet").notification, None);
+    assert_eq!(config.scripts_of("quiet").client_reconfig.as_deref(), script);
+    let error = file_error("notification_script = '/nonexistent/notify'");
+    assert!(
+        error.starts_with("f.toml:1:23: notification_script /nonexistent/notify cannot be run")
+    );
+    let error = file_error("[[group]]\nmaster = 'a:1'\nbefore_failover_script = 'Cargo.toml'");
+    assert!(error.starts_with("f.toml:3:26: group \"a:1\": "), "{error}");
+    assert!(error.ends_with("is not executable; make it so with chmod +x"), "{error}");
+    let error = file_error("script_env = ['REDIS_FAILOVER_REDIS_PASSWORD']");
+    assert!(error.contains("may be a password"), "{error}");
+    assert!(file_error("script_timeout = 0").contains("more than 0"));
+    assert!(file_error("script_retry_delay = 9999").contains("at most an hour"));
+}
+
+#[test]
+fn webhooks_have_tables_of_their_own_and_hide_what_is_secret() {
+    let config = file_ok(
+        "[[webhook]]\nurl = 'http://pager.example:8080/v2/T0KEN'\nsecret = 's3cret'\n\
+         events = ['after_failover', 'halted']\ngroups = ['cache']\ntimeout_ms = 250\n\
+         [[webhook]]\nname = 'chat'\nurl = 'http://chat.example'",
+    );
+    let [pager, chat] = &config.webhooks[..] else { panic!("two: {config:?}") };
+    assert_eq!((pager.name.as_str(), chat.name.as_str()), ("pager.example", "chat"));
+    assert_eq!(pager.events, [HookEvent::AfterFailover, HookEvent::Halted].into());
+    assert_eq!(pager.timeout, ms(250));
+    assert!(chat.events.contains(&HookEvent::QuorumLost), "everything is told");
+    assert!(!chat.events.contains(&HookEvent::BeforeFailover), "and nothing is asked");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("T0KEN") && !shown.contains("s3cret"), "{shown}");
+
+    let wrong = |lines: &str| file_error(&format!("[[webhook]]\n{lines}"));
+    assert!(wrong("url = 'ftp://x'").contains("begins neither with http://"));
+    assert!(wrong("url = 'http://u:p4ss@x'").contains("has a login in it"));
+    assert!(wrong("name = 'x'").contains("is no URL"));
+    assert!(wrong("url = 'http://x'\nevents = []").contains("has no events"));
+    assert!(wrong("url = 'http://x'\nevents = ['odown']").contains("there is no event \"odown\""));
+    assert!(wrong("url = 'http://x'\ncolour = 'red'").contains("unknown key \"colour\""));
+    assert!(wrong("url = 'http://x'\nname = 'handler-1'").contains("needs another name"));
+    assert!(
+        wrong("url = 'http://x'\n[[webhook]]\nurl = 'http://x'").contains("needs another name")
+    );
+    for line in ["url = 'http://u:p4ss@x'", "url = 'http://x'\nsecret = 5"] {
+        assert!(!wrong(line).contains("p4ss"), "{line}");
+    }
 }

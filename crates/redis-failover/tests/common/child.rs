@@ -182,3 +182,16 @@ pub fn memory_kb(pid: u32) -> (u64, u64) {
     };
     (field("VmRSS:"), field("VmHWM:"))
 }
+
+/// The processes whose working directory is one of these.
+pub fn working_in(dirs: &[&std::path::Path]) -> Vec<String> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    processes
+        .flatten()
+        .filter(|process| {
+            std::fs::read_link(process.path().join("cwd"))
+                .is_ok_and(|cwd| dirs.iter().any(|dir| cwd == *dir))
+        })
+        .map(|process| process.file_name().to_string_lossy().into_owned())
+        .collect()
+}

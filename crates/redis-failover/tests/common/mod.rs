@@ -11,6 +11,8 @@
 //!   asks `GET /master` each millisecond;
 //! - [`scenario`]: what most scenarios begin with, wait for and assert;
 //! - [`together`]: the same for a cluster;
+//! - [`script`]: scripts that write down how they were run;
+//! - [`webhook`]: a service that is told, and answers as it is told to;
 //! - [`ports`] and [`child`]: free ports, and children that never outlive the test.
 //!
 //! Everything waits by asking, with a bound; nothing sleeps and hopes. Each child is ended by the
@@ -33,9 +35,11 @@ pub mod netns;
 pub mod node;
 pub mod ports;
 pub mod scenario;
+pub mod script;
 pub mod server;
 pub mod store;
 pub mod together;
+pub mod webhook;
 pub mod wire;
 pub mod witness;
 

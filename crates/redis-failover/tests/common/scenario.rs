@@ -48,10 +48,16 @@ pub fn guard_with(group: &Group, args: &[&str], env: &[(&str, &str)]) -> Daemon 
 /// The program with a config file of its own.
 #[track_caller]
 pub fn guard_by_file(config: &str) -> Daemon {
+    guard_by_file_with(config, &[])
+}
+
+/// The same with environment variables.
+#[track_caller]
+pub fn guard_by_file_with(config: &str, env: &[(&str, &str)]) -> Daemon {
     let dir = super::temporary_dir();
     let path = dir.path().join("failover.toml");
     std::fs::write(&path, config).expect("the directory is ours");
-    Daemon::start(&[&format!("-config={}", path.display())])
+    Daemon::start_with(&Daemon::binary(), &[&format!("-config={}", path.display())], env)
 }
 
 /// Returns when all instances are up, and each but the master has its link up.

@@ -265,7 +265,7 @@ impl World {
                 let vetted = ForNode::Tell(Event::Vetted { group, id, veto: None });
                 self.later(node, Duration::from_micros(micros), vetted);
             }
-            Action::Publish(_) | Action::Answer { .. } => {}
+            Action::Tell { .. } | Action::Publish(_) | Action::Answer { .. } => {}
         }
     }
 

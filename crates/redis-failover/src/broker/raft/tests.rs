@@ -107,6 +107,7 @@ impl Node {
                 | Event::Testified { .. }
                 | Event::Hinted { .. }
                 | Event::Vetted { .. }
+                | Event::Told { .. }
                 | Event::Request { .. } => panic!("{event:?}"),
             }
         }

@@ -1,4 +1,9 @@
+use failover_core::record::HookEvent;
+use tokio::sync::watch;
+
 use super::*;
+use crate::events::Events;
+use crate::hooks::{Desk, Hooks, Surroundings, Verdict};
 use crate::http::HEALTH_PROBLEMS_MAX;
 
 fn full_rig() -> Rig {
@@ -270,6 +275,7 @@ async fn what_is_not_served_is_said_in_json() {
         ("/v1/cluster/members", &["PUT", "DELETE"], "GET,HEAD,POST"),
         ("/v1/cluster/members/127.0.0.1:1", &["GET", "POST", "PUT"], "DELETE"),
         ("/v1/health", &["POST"], "GET,HEAD"),
+        ("/v1/hooks", &["POST", "DELETE"], "GET,HEAD"),
     ] {
         for method in methods {
             let reply = rig.send(method, path, None, "").await;
@@ -310,4 +316,28 @@ async fn the_doctor_says_what_it_finds_and_every_key_is_there() {
     );
     rig.get("/v1/groups/nobody/doctor").await.error(404, "unknown_group");
     rig.send("POST", "/v1/groups/b/doctor", None, "").await.error(405, "method_not_allowed");
+}
+
+#[tokio::test]
+async fn hooks_are_shown_with_every_key() {
+    let mut rig = Rig::new(Loop::Commits, &[]);
+    assert_eq!(rig.get("/v1/hooks").await.read(), json!({"hooks": []}));
+    let mut hooks = Hooks::default();
+    hooks.add([HookEvent::Halted], |_call| async { Ok(()) });
+    hooks.add_before(|_plan| async { Ok(Verdict::Allow) });
+    let (node, clock) = (NodeId::new("a"), Clock::start());
+    let broker = Broker::Solo { node: node.clone() };
+    let (events, _lanes) = Events::lanes();
+    let (_stop, stop) = watch::channel(false);
+    let (desk, _work) = Desk::open(hooks, Surroundings { node, clock, broker, events, stop });
+    rig.context = rig.context.with_hooks(desk.shown().clone());
+    let hook = |name: &str, event: &str| {
+        json!({
+            "name": name, "kind": "handler", "events": [event], "queued": 0, "delivered": 0,
+            "failed": 0, "last_error": null, "last_at": null
+        })
+    };
+    let expected =
+        json!({"hooks": [hook("handler-1", "halted"), hook("handler-2", "before_failover")]});
+    assert_eq!(rig.get("/v1/hooks").await.read(), expected);
 }
