@@ -458,7 +458,12 @@ impl World {
     }
 
     fn at(&mut self, at: Time, happening: Happening) {
-        self.agenda.plan(at, happening);
+        if let Happening::Due { .. } = happening {
+            // Whether it was drawn a moment before or written down long ago, it happens at the same place.
+            self.agenda.plan_first(at.max(self.now + Duration::from_micros(1)), happening);
+        } else {
+            self.agenda.plan(at, happening);
+        }
     }
 }
 

@@ -171,7 +171,7 @@ fn a_driver_that_commands_a_halted_group_is_caught() {
     let mut world = healthy(&Options { wrong: Some(Wrong::CommandHalted), ..options() });
     both_candidates_hang(&mut world);
     world.run_for(SECOND);
-    assert_eq!(world.violation().map(|violation| violation.invariant), Some("decided-first"));
+    assert_eq!(world.violation().map(|violation| violation.invariant), Some("hands-off"));
 }
 
 #[test]
