@@ -51,6 +51,7 @@
     not(feature = "cli"),
     allow(
         dead_code,
+        unused_imports,
         reason = "what only the program or its HTTP API shows is kept, and used by nobody"
     )
 )]
