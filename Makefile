@@ -30,9 +30,11 @@ demo:
 bench: deps
 	$(CARGO) bench -p redis-failover --bench failover -- $(BENCH)
 
-# The decisions in a modelled world, from seeds: a failing one is printed and can be replayed.
+# The decisions in a modelled world, from seeds: a failing one is printed, made shorter, and can be replayed. Then mistakes
+# are made on purpose, each of which has to be found.
 sim:
-	$(CARGO) run --release -p failover-sim -- --seeds $(SEEDS)
+	$(CARGO) run --release -p failover-sim -- --seeds $(SEEDS) --shrink
+	$(CARGO) test --release -p failover-sim --test mutations
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace
