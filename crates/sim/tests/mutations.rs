@@ -19,7 +19,7 @@ fn all_are_found(mistakes: impl Iterator<Item = (&'static str, Options)>) {
             let found = (0..SEEDS_MAX).find_map(|seed| {
                 run(seed, &options).violation.map(|violation| (seed, violation.invariant))
             });
-            println!("{name}: {found:?}");
+            eprintln!("{name}: {found:?}");
             found.is_none().then_some(name)
         })
         .collect();
