@@ -62,11 +62,10 @@ pub(crate) struct Hearing<'a> {
 /// Hears the replicas.
 ///
 /// *Refusing*: every reachable replica says that its link is down. *Hung*, *loading*: no word is needed, a replica's link
-/// to a silent master stays up for a minute; they are only asked for their offsets; but once the path to it is gone too, one
-/// that had news of it since has a veto. *Emptied*: nor is it, the master said
-/// so itself. *Unreachable*, and a refusal that a
-/// replica contradicts for long: a replica with its link up has a veto while it has news of the master, and an idle
-/// master needs its ping period to give any.
+/// to a silent master stays up for a minute; they are only asked for their offsets; but once the path to a hung one is gone
+/// too, a replica that had news of it since has a veto. *Emptied*: nor is it, the master said so itself. *Unreachable*, and a
+/// refusal that a replica contradicts for long: a replica with its link up has a veto while it has news of the master, and an
+/// idle master needs its ping period to give any.
 pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
     let Hearing { entry, watches, policy, peers, death, sign, down, patient_until, now } = *hearing;
     if policy.has(Mutation::ReplicasUnheard) {
@@ -90,17 +89,12 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
                 .link_last_io_secs()
                 .map(|secs| facts.asked_at - Duration::from_secs(secs.saturating_add(1)));
             match death {
-                Death::Hung if cut_off => {
-                    let by = format!("{addr}, which {node} reaches,");
-                    if let Some(news) = fresh_news(hearing, ping_period, &by, heard) {
-                        veto.get_or_insert(news);
-                    }
-                }
-                Death::Hung | Death::Loading | Death::Emptied => {}
+                Death::Loading | Death::Emptied => {}
+                Death::Hung if !cut_off => {}
                 Death::Refusing if now < sign + policy.max_down_time => {
                     ask.push(Question { addr: addr.clone(), at: now, since: down });
                 }
-                Death::Refusing | Death::Unreachable => {
+                Death::Hung | Death::Refusing | Death::Unreachable => {
                     let by = format!("{addr}, which {node} reaches,");
                     if let Some(news) = news(hearing, ping_period, &by, heard) {
                         veto.get_or_insert(news);
@@ -135,13 +129,8 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
             since: facts.asked_at + Duration::from_micros(1),
         };
         match death {
-            Death::Hung if cut_off => {
-                let heard = watch.heard_master();
-                if let Some(news) = fresh_news(hearing, ping_period, &addr.to_string(), heard) {
-                    veto.get_or_insert(news);
-                }
-            }
-            Death::Hung | Death::Loading | Death::Emptied => {}
+            Death::Loading | Death::Emptied => {}
+            Death::Hung if !cut_off => {}
             Death::Refusing if now < sign + policy.max_down_time => {
                 // The first moments count; one that contradicts for longer will do so for a while.
                 let pause = if now >= sign + policy.corroboration_timeout {
@@ -151,7 +140,7 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
                 };
                 ask.push(again(facts.asked_at + pause));
             }
-            Death::Refusing | Death::Unreachable => {
+            Death::Hung | Death::Refusing | Death::Unreachable => {
                 if let Some(news) =
                     news(hearing, ping_period, &addr.to_string(), watch.heard_master())
                 {
@@ -174,32 +163,22 @@ fn news(
     replica: &str,
     heard: Option<Time>,
 ) -> Option<(String, Time)> {
-    let Hearing { policy, sign, now, .. } = *hearing;
+    let Hearing { policy, death, sign, now, .. } = *hearing;
+    // News grow old: a master that was heard of since our path to it ended may have died after that.
+    let fresh = heard.filter(|at| *at > sign && now < *at + ping_period + PING_MARGIN);
+    if let Some(heard) = fresh {
+        let why = format!("its replica {replica} had news of it at {heard}");
+        return Some((why, now + policy.check_interval));
+    }
     let silent_enough = sign + ping_period + PING_MARGIN;
-    fresh_news(hearing, ping_period, replica, heard).or_else(|| {
-        (now < silent_enough).then(|| {
-            (
-                format!(
-                    "the link of its replica {replica} is up, and an idle master may be silent until {silent_enough}"
-                ),
-                silent_enough.min(now + policy.check_interval),
-            )
-        })
-    })
-}
-
-/// That a replica heard of the master since the trouble began. News grow old: a master that was heard of since our path to
-/// it ended may have died after that.
-fn fresh_news(
-    hearing: &Hearing<'_>,
-    ping_period: Duration,
-    replica: &str,
-    heard: Option<Time>,
-) -> Option<(String, Time)> {
-    let Hearing { policy, sign, now, .. } = *hearing;
-    let heard = heard.filter(|heard| *heard > sign && now < *heard + ping_period + PING_MARGIN)?;
-    let why = format!("its replica {replica} had news of it at {heard}");
-    Some((why, now + policy.check_interval))
+    // One that hung before the path to it was gone need not be idle to be silent.
+    if death == Death::Hung || now >= silent_enough {
+        return None;
+    }
+    let why = format!(
+        "the link of its replica {replica} is up, and an idle master may be silent until {silent_enough}"
+    );
+    Some((why, silent_enough.min(now + policy.check_interval)))
 }
 
 #[cfg(test)]
