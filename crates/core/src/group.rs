@@ -124,6 +124,8 @@ pub struct Group {
     copying: Option<(Addr, Time)>,
     /// The recorded master runs as another process than the recorded one.
     restarted: Option<Restarted>,
+    /// The process of a recorded master that was found to have its data, or nobody has more.
+    kept: Option<Box<str>>,
     /// The master names a replica that another group owns, perhaps not for long.
     stranger: bool,
     /// When this node learned of the last failovers, by epoch.
@@ -221,6 +223,7 @@ impl Group {
             drifts: BTreeMap::new(),
             copying: None,
             restarted: None,
+            kept: None,
             stranger: false,
             failovers: BTreeMap::new(),
             replica_events: BTreeMap::new(),

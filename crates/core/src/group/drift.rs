@@ -261,7 +261,7 @@ impl Group {
         cause: Diagnosis,
     ) -> (GroupEntry, HistoryEntry) {
         let mut entry = self.entry.clone();
-        entry.master = master.clone();
+        entry.succeed(master);
         entry.epoch += 1;
         entry.history_next += 1;
         if let Some(known) = entry.instances.get_mut(master) {

@@ -57,7 +57,12 @@ impl KeptWrites {
         // So may the one before it, that came back and was written to while nobody knew who was master.
         let old_restarted =
             self.master.is_some_and(|(old, life)| truth.servers[old].life() != life);
-        let excused = std::mem::take(&mut self.excused) || restarted || old_restarted;
+        // And whoever was promoted for a while, and died: those that followed it have what it came back with.
+        let heir_restarted = self
+            .promoted
+            .is_some_and(|(heir, life)| heir != index && truth.servers[heir].life() != life);
+        let excused = std::mem::take(&mut self.excused);
+        let excused = excused || restarted || old_restarted || heir_restarted;
         self.master = now;
         // One that came back may bring what was given up.
         self.gone.remove(&held);
