@@ -138,6 +138,11 @@ impl Group {
         if let Some(doubt) = self.restart_in_doubt() {
             return Some(doubt);
         }
+        if let Some((other, keys)) = self.holder_of_more(&master) {
+            return Some(format!(
+                "{what}, and holds next to nothing, while the master {other} holds {keys} keys: decide with a failover"
+            ));
+        }
         let by_old_file = restarted && self.entry.instance_of(&of).is_some();
         let wrong = match by_old_file {
             // Nobody wants a ring without a master.

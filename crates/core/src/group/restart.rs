@@ -244,6 +244,17 @@ impl Group {
             .any(|(addr, watch)| *addr != self.entry.master && watch.serves() && watch.is_master())
     }
 
+    /// Another master of the group beside whose keys those of the recorded one would not be missed.
+    pub(super) fn holder_of_more(&self, master: &Addr) -> Option<(&Addr, u64)> {
+        let count = |watch: &Watch| watch.keys_since(watch.process_since());
+        let held = self.watches.get(master).and_then(count)?;
+        self.watches.iter().filter(|(addr, _)| *addr != master).find_map(|(addr, watch)| {
+            let attached = self.entry.instances.get(addr).is_some_and(|known| known.attached);
+            let keys = count(watch).filter(|keys| has_nothing_beside(held, *keys))?;
+            (attached && watch.serves() && watch.is_master()).then_some((addr, keys))
+        })
+    }
+
     /// Whether the restarted master went on with the history that an instance is on. As a replica it is on it still.
     fn is_one_history(&self, master: &Facts, other: &Facts) -> bool {
         let newest = self.entry.lineage.first();

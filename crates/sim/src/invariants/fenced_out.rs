@@ -12,7 +12,7 @@ use crate::faults::FAST_PERCENT_MAX;
 use crate::model_redis::{Part, Running, Server};
 
 /// Servers look once a second, and count whole seconds.
-const COUNTED: Duration = Duration::from_secs(2);
+const COUNTED: Duration = Duration::from_millis(2_100);
 /// One that goes on after a stop has looked by then.
 const LOOKED_AFTER: Duration = Duration::from_millis(1_100);
 /// How long a master may wait in vain for replicas that are all gone: they are seen down, lost for max-lag, a quorum is asked,
