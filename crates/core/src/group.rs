@@ -20,6 +20,7 @@ use crate::time::Time;
 use crate::watch::{Death, Watch};
 
 mod commits;
+mod copies;
 mod corroborate;
 pub mod diagnose;
 mod drift;
@@ -120,6 +121,8 @@ pub struct Group {
     drifts: BTreeMap<Addr, Time>,
     /// The replica that was repaired last, and when: it may be taking over a full copy.
     copying: Option<(Addr, Time)>,
+    /// When instances were told to take over a full copy, by this leadership.
+    copies: BTreeMap<Addr, Time>,
     /// The recorded master runs as another process than the recorded one.
     restarted: Option<Restarted>,
     /// The master names a replica that another group owns, perhaps not for long.
@@ -218,6 +221,7 @@ impl Group {
             repairs: BTreeMap::new(),
             drifts: BTreeMap::new(),
             copying: None,
+            copies: BTreeMap::new(),
             restarted: None,
             stranger: false,
             failovers: BTreeMap::new(),
@@ -273,6 +277,7 @@ impl Group {
             && !self.stranger
             && self.restarted.is_none()
             && self.wanted.is_none()
+            && !self.copies_are_due()
             && self.diagnosis == Diagnosis::Healthy;
         if changed || !quiet {
             self.changed |= changed;

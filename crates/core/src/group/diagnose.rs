@@ -379,6 +379,14 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
             ),
         );
     }
+    if watch.facts().is_some_and(|facts| facts.is_master() && facts.read_only) {
+        return (
+            Diagnosis::MasterMisconfigured,
+            format!(
+                "the master {master} refuses every write: it was made read-only, by hand or by how it was started"
+            ),
+        );
+    }
     if follows.is_some() {
         let what = format!("{master} was promoted, and has not been heard since");
         return (Diagnosis::NotYetSeen, what);
@@ -390,7 +398,7 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
         || picture.others().filter_map(|(addr, watch)| Some((addr, watch, watch.facts()?)));
     let second = others().find(|(_, watch, facts)| {
         let itself = watch_master.is_some_and(|master| same_process(master, facts));
-        watch.serves() && facts.is_master() && !itself
+        watch.serves() && facts.takes_writes() && !itself
     });
     if let Some((addr, ..)) = second {
         let words =

@@ -94,6 +94,8 @@ pub(super) struct Connection {
     min_replicas_at: Option<Time>,
     last_reply: Option<Time>,
     login_error: Option<String>,
+    /// It was told whose connection this is.
+    named: bool,
     /// The answer to `PING` of the probe that is being answered.
     health: Option<Result<Health, String>>,
     /// The facts of a LedisDB probe that waits for its `ROLE`.
@@ -123,6 +125,7 @@ impl Connection {
             min_replicas_at: None,
             last_reply: None,
             login_error: None,
+            named: false,
             health: None,
             waiting: None,
         }
@@ -159,8 +162,6 @@ impl Connection {
             }
             self.expected.push_back(Expect::Login);
         }
-        encode_command(&mut out, &["CLIENT", "SETNAME", CLIENT_NAME]);
-        self.expected.push_back(Expect::Name);
         self.write_question(&mut out, seq, now);
         self.write(&out).await
     }
@@ -177,9 +178,18 @@ impl Connection {
     }
 
     fn write_question(&mut self, out: &mut BytesMut, seq: ProbeSeq, asked_at: Time) {
-        if self.server.is_none() {
+        let words = self.server.as_ref().map(ServerInfo::words);
+        if words.is_none_or(|words| words.scattered) {
             encode_command(out, &["INFO", "server"]);
             self.expected.push_back(Expect::Server);
+        }
+        if words.is_some_and(|words| words.client_name) && !self.named {
+            // Not before it is known whether the server has such a command.
+            self.named = true;
+            encode_command(out, &["CLIENT", "SETNAME", CLIENT_NAME]);
+            self.expected.push_back(Expect::Name);
+        }
+        if words.is_none() {
             // Its name differs between versions. Where it may not be read, the policy has the servers' default.
             encode_command(out, &["CONFIG", "GET", "repl-ping-*-period"]);
             self.expected.push_back(Expect::PingPeriod);
@@ -198,7 +208,7 @@ impl Connection {
         self.expected.push_back(Expect::Ping);
         encode_command(out, &["INFO", "replication"]);
         self.expected.push_back(Expect::Replication { seq, asked_at });
-        if self.server.as_ref().is_some_and(|server| server.words().role_settles_link) {
+        if words.is_some_and(|words| words.scattered) {
             encode_command(out, &["ROLE"]);
             self.expected.push_back(Expect::Role);
         }
@@ -265,7 +275,7 @@ impl Connection {
                 None => "it says something that was not asked".to_owned(),
             }));
         };
-        if let (Expect::Login | Expect::Name, Frame::Error(text)) = (&expect, &frame) {
+        if let (Expect::Login | Expect::Server, Frame::Error(text)) = (&expect, &frame) {
             let error = ServerError::new(text);
             // These come before the server reads anything, so they answer no question.
             if error.kind() == ErrorKind::TooManyClients || error.sentence().starts_with("DENIED") {
@@ -283,9 +293,7 @@ impl Connection {
             Expect::Name => Ok(Taken::Nothing),
             Expect::Server => {
                 if let Some(text) = frame.text() {
-                    let server = ServerInfo::parse(text)
-                        .map_err(|error| Broken::Garbage(error.to_string()))?;
-                    self.server = Some(server);
+                    self.note_server(text)?;
                 }
                 Ok(Taken::Nothing)
             }
@@ -345,6 +353,13 @@ impl Connection {
                 Ok(Taken::Nothing)
             }
         }
+    }
+
+    /// Takes what a server says of itself.
+    pub(super) fn note_server(&mut self, text: &[u8]) -> Result<(), Broken> {
+        let server = ServerInfo::parse(text).map_err(|error| Broken::Garbage(error.to_string()))?;
+        self.server = Some(server);
+        Ok(())
     }
 
     /// What this program just set; it need not be asked for.

@@ -24,6 +24,8 @@ pub(in crate::group) struct Repointing {
     active: BTreeMap<Addr, Active>,
     /// Those that could not be repointed, and since when; they are repaired later.
     failed: BTreeMap<Addr, Time>,
+    /// Those that accepted the order.
+    told: Vec<Addr>,
     again_at: Time,
 }
 
@@ -112,6 +114,10 @@ impl Group {
                 .filter(|(_, watch)| watch.last_reply().is_some())
                 // One that reads its data refuses; it is called when it serves, and would count as failed until then.
                 .filter(|(_, watch)| watch.how() != How::Loading)
+                // A full copy is a repair of its own: one after the other, and longer than a failover.
+                .filter(|(addr, _)| {
+                    self.entry.instances.get(*addr).is_none_or(|known| known.copy.is_none())
+                })
                 // One that was never seen attached may be somebody else's master, and so may one that was given the
                 // address of another.
                 .filter(|(addr, _)| {
@@ -133,6 +139,7 @@ impl Group {
                 waiting,
                 active: BTreeMap::new(),
                 failed: BTreeMap::new(),
+                told: Vec::new(),
                 again_at: ctx.now,
             });
         }
@@ -261,6 +268,7 @@ impl Group {
         match result {
             CommandResult::Done { facts, warnings } => {
                 work.again_at = ctx.now;
+                work.told.push(addr.clone());
                 self.warn(ctx.now, &addr, &warnings);
                 let window = self.close_window(ctx.now, &addr, Some(&*facts));
                 let demoted = window.is_some();
@@ -307,7 +315,20 @@ impl Group {
 
     /// The promotion holds; what is left over is repaired later.
     fn finish_failover(&mut self, ctx: &Context<'_>, token: Token, note: Option<&str>) {
-        let Some((entry, mut history)) = self.close_saga(ctx.now, Outcome::Done) else { return };
+        let told = match &mut self.work {
+            Work::Repointing(work) => std::mem::take(&mut work.told),
+            Work::Idle
+            | Work::Hearing { .. }
+            | Work::Vetting { .. }
+            | Work::Proposing { .. }
+            | Work::Resuming { .. }
+            | Work::Promoting { .. }
+            | Work::Repairing { .. } => Vec::new(),
+        };
+        let Some((mut entry, mut history)) = self.close_saga(ctx.now, Outcome::Done) else {
+            return;
+        };
+        self.note_copies(ctx.now, &mut entry, &told);
         if let Some(note) = note {
             history.reason = format!("{}; {note}", history.reason);
         }

@@ -12,7 +12,7 @@ macro_rules! fixture {
 }
 
 fn server(flavor: Flavor, version: &str) -> ServerInfo {
-    ServerInfo { flavor, version: version.into(), run_id: None }
+    ServerInfo { flavor, version: version.into(), run_id: None, read_only: false }
 }
 
 fn redis(text: impl AsRef<[u8]>) -> Result<Facts, InfoError> {
@@ -54,6 +54,7 @@ fn a_server_is_what_it_answers() {
             flavor: Flavor::Redis,
             version: "7.0.15".into(),
             run_id: Some("a5ccf3fbbcfcb1a2bd37c7d72e60621f51c53186".into()),
+            read_only: false,
         }
     );
     assert_eq!(redis.number(), Version::new(7, 0, 15));
@@ -64,6 +65,7 @@ fn a_server_is_what_it_answers() {
             flavor: Flavor::Valkey,
             version: "8.0.1".into(),
             run_id: Some("0263aaed879f205a90fe35d3026d9bd177db1c83".into()),
+            read_only: false,
         }
     );
     // With `extended-redis-compatibility yes` Valkey calls itself redis everywhere except in this field.
@@ -102,6 +104,8 @@ fn a_master_names_its_replicas() {
             can_pause_writes: true,
             keys: None,
             fence: None,
+            read_only: false,
+            log_is_empty: false,
             asked_at: ASKED_AT,
             flavor: Flavor::Redis,
             version: "7.0.15".into(),
