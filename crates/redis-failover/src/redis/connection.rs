@@ -94,8 +94,6 @@ pub(super) struct Connection {
     min_replicas_at: Option<Time>,
     last_reply: Option<Time>,
     login_error: Option<String>,
-    /// It was told whose connection this is.
-    named: bool,
     /// The answer to `PING` of the probe that is being answered.
     health: Option<Result<Health, String>>,
     /// The facts of a LedisDB probe that waits for its `ROLE`.
@@ -125,7 +123,6 @@ impl Connection {
             min_replicas_at: None,
             last_reply: None,
             login_error: None,
-            named: false,
             health: None,
             waiting: None,
         }
@@ -183,12 +180,6 @@ impl Connection {
             encode_command(out, &["INFO", "server"]);
             self.expected.push_back(Expect::Server);
         }
-        if words.is_some_and(|words| words.client_name) && !self.named {
-            // Not before it is known whether the server has such a command.
-            self.named = true;
-            encode_command(out, &["CLIENT", "SETNAME", CLIENT_NAME]);
-            self.expected.push_back(Expect::Name);
-        }
         if words.is_none() {
             // Its name differs between versions. Where it may not be read, the policy has the servers' default.
             encode_command(out, &["CONFIG", "GET", "repl-ping-*-period"]);
@@ -212,6 +203,17 @@ impl Connection {
             encode_command(out, &["ROLE"]);
             self.expected.push_back(Expect::Role);
         }
+    }
+
+    /// Says whose connection it is, where the server has such a command: that is known when it has said what it is.
+    pub(super) async fn introduce(&mut self) -> Result<(), Broken> {
+        if !self.server.as_ref().is_some_and(|server| server.words().client_name) {
+            return Ok(());
+        }
+        let mut out = BytesMut::new();
+        encode_command(&mut out, &["CLIENT", "SETNAME", CLIENT_NAME]);
+        self.expected.push_back(Expect::Name);
+        self.write(&out).await
     }
 
     /// Writes commands, each of which is answered as [`Taken::Command`].
