@@ -56,6 +56,9 @@ const LEDISDB: Manners = Manners {
 };
 
 impl Flavor {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Redis, Self::Valkey, Self::Ledisdb];
+
     /// The name as it is written in answers and logs.
     pub const fn name(self) -> &'static str {
         match self {
@@ -72,6 +75,17 @@ impl Flavor {
             Self::Valkey => "Valkey",
             Self::Ledisdb => "LedisDB",
         }
+    }
+
+    /// Why a server must not listen on a port, as the rest of a sentence about it; `None` when it may.
+    pub fn unfit_port(self, port: u16) -> Option<String> {
+        let max = self.manners().port_max;
+        (port > max).then(|| {
+            let title = self.title();
+            format!(
+                "listens on port {port}, and {title} cannot be told to follow a port above {max}: start it on a lower one"
+            )
+        })
     }
 
     /// What it does and says by itself.

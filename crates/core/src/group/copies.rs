@@ -277,13 +277,8 @@ pub(super) fn is_on_its_way(entry: &GroupEntry, addr: &Addr, facts: &Facts) -> b
 
 /// Whether what an instance holds, and where it listens, lets it be a master.
 pub(super) fn judge_copy(contest: &Contest<'_>, addr: &Addr, facts: &Facts) -> Result<(), String> {
-    let manners = facts.flavor.manners();
-    if addr.port() > manners.port_max {
-        return Err(format!(
-            "listens on a port above {}, where no {} can follow it",
-            manners.port_max,
-            facts.flavor.title()
-        ));
+    if let Some(why) = facts.flavor.unfit_port(addr.port()) {
+        return Err(why);
     }
     match contest.entry.instances.get(addr).and_then(|known| known.copy) {
         Some(FullCopy::Owed) => Err(

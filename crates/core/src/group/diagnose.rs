@@ -129,7 +129,7 @@ impl Diagnosis {
                 "the master lives: a failover would lose what its script writes; SCRIPT KILL ends one that only reads",
             ),
             Self::MasterMisconfigured => Some(
-                "the master lives and has all data: free its disk, or let it write without saving",
+                "the master lives and has all data: put right what the reason names, such as a full disk",
             ),
             Self::AuthenticationFailed => Some(
                 "a server that does not let us in lives; whether it serves others is not known",
@@ -346,6 +346,17 @@ fn dead(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
     (Diagnosis::of_death(death), words)
 }
 
+/// Why a master that answers is none that a group can live with.
+fn misconfigured(master: &Addr, watch: &Watch) -> Option<String> {
+    let facts = watch.facts().filter(|facts| facts.is_master())?;
+    if facts.read_only {
+        return Some(format!(
+            "the master {master} refuses every write: it was made read-only, by hand or by how it was started"
+        ));
+    }
+    facts.flavor.unfit_port(master.port()).map(|why| format!("the master {master} {why}"))
+}
+
 fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
     let Picture { entry, policy, now, .. } = *picture;
     let master = &entry.master;
@@ -379,13 +390,8 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
             ),
         );
     }
-    if watch.facts().is_some_and(|facts| facts.is_master() && facts.read_only) {
-        return (
-            Diagnosis::MasterMisconfigured,
-            format!(
-                "the master {master} refuses every write: it was made read-only, by hand or by how it was started"
-            ),
-        );
+    if let Some(why) = misconfigured(master, watch) {
+        return (Diagnosis::MasterMisconfigured, why);
     }
     if follows.is_some() {
         let what = format!("{master} was promoted, and has not been heard since");
