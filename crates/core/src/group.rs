@@ -277,7 +277,7 @@ impl Group {
             && !self.stranger
             && self.restarted.is_none()
             && self.wanted.is_none()
-            && !self.copies_are_due()
+            && self.manners().finds_common
             && self.diagnosis == Diagnosis::Healthy;
         if changed || !quiet {
             self.changed |= changed;

@@ -28,11 +28,6 @@ impl Group {
         self.entry.flavor.unwrap_or(Flavor::Redis).manners()
     }
 
-    /// Whether somebody owes a full copy, or is in the middle of one.
-    pub(super) fn copies_are_due(&self) -> bool {
-        self.entry.instances.values().any(|known| known.copy.is_some())
-    }
-
     /// What an instance keeps of its data when it is told to follow the recorded master now.
     pub(super) fn keeps(&self, addr: &Addr) -> Keep {
         if self.manners().finds_common {
@@ -86,14 +81,20 @@ impl Group {
         let master = &self.entry.master;
         let follows = follows_recorded(&self.entry, &self.watches, addr, facts);
         match self.copy_of(addr) {
-            None if follows && self.is_beyond(facts) => Some(Wrong::Drift(
-                Kind::Repair,
-                format!(
-                    "{addr} holds more than its master {master} ({} {}), which it can never follow so",
-                    facts.offset,
-                    facts.flavor.manners().unit
-                ),
-            )),
+            // Once it was found it remains so also when it was read last.
+            None if follows
+                && (self.is_beyond(facts)
+                    || self.drifts.contains_key(addr) && self.has_more(facts)) =>
+            {
+                Some(Wrong::Drift(
+                    Kind::Repair,
+                    format!(
+                        "{addr} holds more than its master {master} ({} {}), which it can never follow so",
+                        facts.offset,
+                        facts.flavor.manners().unit
+                    ),
+                ))
+            }
             Some(FullCopy::Owed) if follows => Some(match is_syncing(facts) {
                 true => Wrong::Nothing,
                 false => Wrong::Repair(

@@ -16,6 +16,10 @@ use crate::time::Time;
 use crate::view::{How, State};
 use crate::watch::{Death, Watch};
 
+mod misfit;
+
+use misfit::misconfigured;
+
 /// What can be concluded about a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Diagnosis {
@@ -346,17 +350,6 @@ fn dead(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
     (Diagnosis::of_death(death), words)
 }
 
-/// Why a master that answers is none that a group can live with.
-fn misconfigured(master: &Addr, watch: &Watch) -> Option<String> {
-    let facts = watch.facts().filter(|facts| facts.is_master())?;
-    if facts.read_only {
-        return Some(format!(
-            "the master {master} refuses every write: it was made read-only, by hand or by how it was started"
-        ));
-    }
-    facts.flavor.unfit_port(master.port()).map(|why| format!("the master {master} {why}"))
-}
-
 fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
     let Picture { entry, policy, now, .. } = *picture;
     let master = &entry.master;
@@ -390,7 +383,7 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
             ),
         );
     }
-    if let Some(why) = misconfigured(master, watch) {
+    if let Some(why) = misconfigured(entry, watch) {
         return (Diagnosis::MasterMisconfigured, why);
     }
     if follows.is_some() {

@@ -289,7 +289,10 @@ fn a_switchover_loses_nothing_and_goes_back() {
         (follows(&group.master) && follows(&group.replicas[0])).then_some(())
     });
     daemon.wait_for(&name, PATIENCE, |view| view["diagnosis"]["name"] == "Healthy");
-    assert!(repairs(&daemon, &name, &name).is_empty(), "nobody had to copy");
+    for server in group.servers() {
+        assert!(repairs(&daemon, &name, &server.addr()).is_empty(), "nobody had to copy");
+        assert_eq!(server.info("replication")["first_log_id"], "1", "{}", server.addr());
+    }
     let back_at = now();
     let body = format!(r#"{{"to":"{name}"}}"#);
     let back = daemon.post(&format!("/v1/groups/{name}/switchover"), &body);

@@ -128,11 +128,13 @@ impl Group {
                 .rev()
                 .collect();
             // The last is the first to go: an old master that was switched from, because its clients still believe in
-            // it; then whoever answers, since the others may keep everybody waiting.
+            // it; then whoever answers, since the others may keep everybody waiting. Where histories are not compared that
+            // one comes last: it passes on what is new, and whoever gets it that way has more than the new master began with.
             let mut waiting: Vec<Addr> = waiting;
             waiting.sort_by_key(|addr| {
                 let serves = self.watches.get(addr).is_some_and(Watch::serves);
-                (Some(addr) == self.switched_from(), serves)
+                let was_master = Some(addr) == self.switched_from();
+                (was_master == self.manners().finds_common, serves)
             });
             self.work = Work::Repointing(Repointing {
                 since: ctx.now,
@@ -202,8 +204,29 @@ impl Group {
             if work.active.len() >= self.policy.parallel_syncs {
                 return;
             }
+            let others = !work.active.is_empty();
+            if others && !self.manners().finds_common && self.is_next_the_old_master() {
+                return;
+            }
+            let Work::Repointing(work) = &mut self.work else { return };
             let Some(addr) = work.waiting.pop() else { return };
             self.repoint(ctx, token, addr);
+        }
+    }
+
+    fn is_next_the_old_master(&self) -> bool {
+        match &self.work {
+            Work::Repointing(work) => {
+                let next = work.waiting.last();
+                next.is_some() && next == self.switched_from()
+            }
+            Work::Idle
+            | Work::Hearing { .. }
+            | Work::Vetting { .. }
+            | Work::Proposing { .. }
+            | Work::Resuming { .. }
+            | Work::Promoting { .. }
+            | Work::Repairing { .. } => false,
         }
     }
 
@@ -212,7 +235,7 @@ impl Group {
     fn call_returned(&mut self, ctx: &Context<'_>, token: Token) {
         let master = &self.entry.master;
         let is_master =
-            |watch: &Watch| watch.serves() && watch.facts().is_some_and(Facts::is_master);
+            |watch: &Watch| watch.serves() && watch.facts().is_some_and(Facts::takes_writes);
         let Work::Repointing(work) = &self.work else { return };
         if !self.watches.get(master).is_some_and(is_master) {
             return;
@@ -262,6 +285,7 @@ impl Group {
     ) {
         let Work::Repointing(work) = &mut self.work else { return };
         let Some(addr) = work.sent_to(id).cloned() else { return };
+        let copies = self.entry.instances.get(&addr).is_some_and(|known| known.copy.is_some());
         let Some(active) = work.active.get_mut(&addr) else { return };
         active.sent = None;
         let cut = clients_cut(&result);
@@ -269,6 +293,10 @@ impl Group {
             CommandResult::Done { facts, warnings } => {
                 work.again_at = ctx.now;
                 work.told.push(addr.clone());
+                if copies {
+                    // Nobody waits for a full copy here: what is left of it is a repair.
+                    work.active.remove(&addr);
+                }
                 self.warn(ctx.now, &addr, &warnings);
                 let window = self.close_window(ctx.now, &addr, Some(&*facts));
                 let demoted = window.is_some();

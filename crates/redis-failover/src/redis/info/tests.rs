@@ -80,6 +80,46 @@ fn a_server_is_what_it_answers() {
 }
 
 #[test]
+fn a_server_of_another_name_is_told_what_the_oldest_understands() {
+    let other =
+        ServerInfo::parse(b"# Server\r\nhydra_version:1.2\r\nrun_id:abc\r\n").expect("facts");
+    assert_eq!(
+        (other.flavor, &*other.version, other.run_id.as_deref()),
+        (Flavor::Redis, "unknown", Some("abc"))
+    );
+    let words = other.words();
+    assert_eq!((words.replicaof, words.client_kill_types.len()), ("SLAVEOF", 0));
+    assert_eq!(words.pause_writes(1), None);
+}
+
+/// Valkey writes the old words, and may write new ones some day.
+#[test]
+fn primaries_and_replicas_are_masters_and_slaves() {
+    let renamed = |text: &[u8]| {
+        let text = std::str::from_utf8(text).expect("a text");
+        let words = [
+            ("role:master", "role:primary"),
+            ("role:slave", "role:replica"),
+            ("master_", "primary_"),
+        ];
+        words
+            .into_iter()
+            .chain([("slave", "replica")])
+            .fold(text.to_owned(), |text, (old, new)| text.replace(old, new))
+    };
+    for text in [
+        &fixture!("valkey-8.0-master")[..],
+        fixture!("valkey-8.0-master-feeding"),
+        fixture!("valkey-8.0-replica"),
+    ] {
+        let new = renamed(text);
+        assert!(!new.contains("slave") && !new.contains("master_"), "{new}");
+        assert_eq!(redis(&new), redis(text));
+        assert_eq!(dependence(new.as_bytes()), dependence(text));
+    }
+}
+
+#[test]
 fn what_keeps_no_data_is_no_server() {
     for (text, error) in [
         (&b""[..], InfoError::NoVersion),
