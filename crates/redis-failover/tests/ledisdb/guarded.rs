@@ -12,6 +12,7 @@ use crate::common::scenario::{
 use crate::common::{
     Daemon, Group, Options, PATIENCE, Server, ServerKind, Writer, now, wait_until,
 };
+use crate::stand_in::make_forgotten;
 
 const KIND: ServerKind = ServerKind::Ledisdb;
 /// Longer than the program's own pauses in bringing an instance back: nothing is repaired twice.
@@ -135,12 +136,7 @@ fn slaves_that_the_master_has_forgotten_are_known_all_the_same() {
     let mut group = Group::start(KIND, 2);
     let name = group.master.addr();
     let daemon = guard(&group, &[]);
-    for replica in &group.replicas {
-        replica.replica_of(&group.master);
-    }
-    wait_until("the master has forgotten its slaves", PATIENCE, || {
-        (!group.master.info("replication").contains_key("slaves")).then_some(())
-    });
+    make_forgotten(&group.master, &group.replicas.iter().collect::<Vec<_>>());
     wait_until_guarded(&daemon, &name, &group.addrs());
     let writer = Writer::start(&group);
     let killed_at = group.master.kill9();
