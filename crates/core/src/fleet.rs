@@ -11,6 +11,7 @@ use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{Event, Probed, ProposalId, Testimony};
 use crate::group::{Context, Group};
+use crate::mutation::Mutation;
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::{Notice, What};
 use crate::policy::Policy;
@@ -236,7 +237,8 @@ impl Fleet {
         let awake = std::mem::replace(&mut self.awake, now);
         let Some(expected) = self.poll_timeout() else { return };
         let stalled = now.since(expected.max(awake));
-        if stalled <= self.policies.default.stall_limit {
+        let policy = &self.policies.default;
+        if stalled <= policy.stall_limit || policy.has(Mutation::StallCounts) {
             return;
         }
         for group in self.groups.values_mut() {

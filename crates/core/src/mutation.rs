@@ -50,11 +50,17 @@ pub enum Mutation {
     SwitchoverRushed,
     /// A switchover promotes before the old master is known to be demoted.
     SwitchoverUnfenced,
+    /// No instance is ever fenced.
+    FenceForgotten,
+    /// A master whose last replica is lost goes on waiting for it.
+    FenceKept,
+    /// The silence of a time in which the node stood still counts.
+    StallCounts,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::QuorumTooLow,
         Self::StaleVotes,
         Self::VotesForAnother,
@@ -78,6 +84,9 @@ impl Mutation {
         Self::PauseIgnored,
         Self::SwitchoverRushed,
         Self::SwitchoverUnfenced,
+        Self::FenceForgotten,
+        Self::FenceKept,
+        Self::StallCounts,
     ];
 
     /// The name as it is written on a command line.
@@ -106,6 +115,9 @@ impl Mutation {
             Self::PauseIgnored => "pause-ignored",
             Self::SwitchoverRushed => "switchover-rushed",
             Self::SwitchoverUnfenced => "switchover-unfenced",
+            Self::FenceForgotten => "fence-forgotten",
+            Self::FenceKept => "fence-kept",
+            Self::StallCounts => "stall-counts",
         }
     }
 }

@@ -33,12 +33,41 @@ pub enum Fault {
     ResumeNode(usize),
     /// A node is started again with what it had on its disk.
     StartNode(usize),
+    /// The same, and its clock is not like the others.
+    StartNodeAt(usize, Clock),
+    /// A node's loop takes so many microseconds for each thing that happens.
+    SlowNode(usize, u32),
     /// A server begins to suffer from something, or ceases to.
     Ail(usize, Ailment),
     /// Nothing gets from one place to another.
     Cut(Place, Place),
     /// It does again, and what was on its way arrives.
     Heal(Place, Place),
+}
+
+/// A clock that is wrong, and does not go as fast as time does. A node reads it when it starts, and counts from there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// By how much it is ahead; negative when it is behind.
+    pub ahead_ms: i64,
+    /// How many microseconds it gains in a second.
+    pub fast_ppm: i32,
+}
+
+/// No clock is faster than time, or slower, by more than this.
+pub(crate) const FAST_PERCENT_MAX: u32 = 3;
+
+impl Clock {
+    /// Most are nearly right. One that is minutes off, or that loses minutes in an hour, is rare and must do no harm.
+    fn draw(rng: &mut Rng) -> Self {
+        match rng.u8(..4) {
+            0 => Self {
+                ahead_ms: rng.i64(-300_000..300_000),
+                fast_ppm: rng.i32(-10_000..10_000) * FAST_PERCENT_MAX as i32,
+            },
+            _ => Self { ahead_ms: rng.i64(-200..200), fast_ppm: rng.i32(-200..200) },
+        }
+    }
 }
 
 /// Who there is to be struck.
@@ -85,8 +114,9 @@ pub(crate) fn pause(rng: &mut Rng) -> Duration {
 }
 
 fn one(rng: &mut Rng, scene: &Scene) -> Vec<Planned> {
-    if scene.nodes > 1 && rng.u8(..100) < 40 {
-        return match rng.bool() {
+    let of_nodes_percent = if scene.nodes > 1 { 40 } else { 10 };
+    if rng.u8(..100) < of_nodes_percent {
+        return match scene.nodes == 1 || rng.bool() {
             true => of_a_node(rng, scene),
             false => of_paths(rng, scene),
         };
@@ -97,7 +127,20 @@ fn one(rng: &mut Rng, scene: &Scene) -> Vec<Planned> {
         return ailments::draw(rng, scene, whom);
     }
     match rng.u8(..100) {
-        0..=44 => {
+        // One goes, and the master right after it.
+        0..=5 => {
+            let other = rng.usize(..servers);
+            let soon = Duration::from_micros(rng.u64(..200_000));
+            let back = Duration::from_millis(rng.u64(50..20_000));
+            let gone = match rng.bool() {
+                true => [(Duration::ZERO, Fault::Kill(other)), (back, Fault::Return(other))],
+                false => [(Duration::ZERO, Fault::Hang(other)), (back, Fault::Wake(other))],
+            };
+            let later = soon + Duration::from_millis(rng.u64(50..20_000));
+            let master = [(soon, Fault::Kill(recorded)), (later, Fault::Return(recorded))];
+            gone.into_iter().chain(master).collect()
+        }
+        6..=44 => {
             let down = match rng.u8(..4) {
                 0 => Duration::from_micros(rng.u64(1_000..50_000)),
                 1 | 2 => Duration::from_millis(rng.u64(50..5_000)),
@@ -122,17 +165,26 @@ fn one(rng: &mut Rng, scene: &Scene) -> Vec<Planned> {
     }
 }
 
-/// A node dies or is stopped, most often the one that leads.
+/// A node dies, stands still or is slow, most often the one that leads.
 fn of_a_node(rng: &mut Rng, scene: &Scene) -> Vec<Planned> {
     let node = if rng.bool() { scene.leader } else { rng.usize(..scene.nodes) };
-    match rng.bool() {
-        true => {
+    match rng.u8(..5) {
+        0 | 1 => {
             let down = Duration::from_millis(rng.u64(20..20_000));
-            vec![(Duration::ZERO, Fault::KillNode(node)), (down, Fault::StartNode(node))]
+            let start = match rng.bool() {
+                true => Fault::StartNode(node),
+                false => Fault::StartNodeAt(node, Clock::draw(rng)),
+            };
+            vec![(Duration::ZERO, Fault::KillNode(node)), (down, start)]
         }
-        false => {
+        2 | 3 => {
             let stopped = Duration::from_millis(rng.u64(5..5_000));
             vec![(Duration::ZERO, Fault::StopNode(node)), (stopped, Fault::ResumeNode(node))]
+        }
+        4.. => {
+            let slow = Duration::from_millis(rng.u64(100..30_000));
+            let micros = rng.u32(100..4_000);
+            vec![(Duration::ZERO, Fault::SlowNode(node, micros)), (slow, Fault::SlowNode(node, 0))]
         }
     }
 }

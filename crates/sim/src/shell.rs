@@ -147,8 +147,8 @@ struct Main {
 #[derive(Debug)]
 struct Busy {
     order: Order,
-    /// It was written; before that it is refused when something goes wrong, after that it is unknown.
-    written: bool,
+    /// When it was written; before that it is refused when something goes wrong, after that it is unknown.
+    written: Option<Time>,
 }
 
 /// All lines, and the core behind them.
@@ -210,7 +210,7 @@ impl Shell {
         let mut wishes = Vec::new();
         let busy = self.lines[server].busy.as_ref().filter(|busy| busy.order.id == id);
         if let Some(busy) = busy {
-            let result = if busy.written {
+            let result = if busy.written.is_some() {
                 CommandResult::Unknown("no reply came before the deadline".to_owned())
             } else {
                 CommandResult::Refused(
@@ -265,7 +265,7 @@ impl Shell {
         let Some(order) = self.lines[server].orders.pop_front() else { return };
         let line = &mut self.lines[server];
         let warm = line.main.as_ref().and_then(|main| main.last_reply);
-        line.busy = Some(Busy { order, written: false });
+        line.busy = Some(Busy { order, written: None });
         if warm.is_some_and(|at| now.since(at) <= WARM) {
             self.write(now, server, wishes);
             return;
@@ -329,7 +329,7 @@ impl Shell {
             self.end(now, server, CommandResult::Refused(why.to_owned()), wishes);
             return;
         }
-        busy.written = true;
+        busy.written = Some(now);
         let Order { id, command, epoch, .. } = busy.order.clone();
         let conn = main.conn;
         wishes.push(Wish::Send { conn, message: Message::Order { conn, id, command, epoch } });
@@ -338,7 +338,7 @@ impl Shell {
     /// Something arrives on the connection that carries the command.
     fn take_busy(&mut self, now: Time, server: usize, reply: Reply, wishes: &mut Vec<Wish>) {
         let line = &mut self.lines[server];
-        let written = line.busy.as_ref().is_some_and(|busy| busy.written);
+        let written = line.busy.as_ref().and_then(|busy| busy.written);
         match reply {
             Reply::Accepted { .. } => {}
             Reply::Refused { .. } => {
@@ -346,7 +346,7 @@ impl Shell {
                 let why = "its host refuses connections; the command was not sent";
                 self.end(now, server, CommandResult::Refused(why.to_owned()), wishes);
             }
-            Reply::Lost { .. } if written => {
+            Reply::Lost { .. } if written.is_some() => {
                 let why = "the connection ended after the command was sent";
                 self.end(now, server, CommandResult::Unknown(why.to_owned()), wishes);
             }
@@ -361,7 +361,7 @@ impl Shell {
                     main.run_id.clone_from(&facts.run_id);
                 }
                 wishes.push(replied(&line.addr, seq, health, facts));
-                if seq == WARMING && !written {
+                if seq == WARMING && written.is_none() {
                     self.write(now, server, wishes);
                 }
             }
@@ -371,7 +371,10 @@ impl Shell {
                 }
                 if line.busy.as_ref().is_some_and(|busy| busy.order.id == id) {
                     let result = match done {
-                        Ok(facts) => CommandResult::Done { facts, warnings: Vec::new() },
+                        Ok(mut facts) => {
+                            facts.asked_at = written.unwrap_or(now);
+                            CommandResult::Done { facts, warnings: Vec::new() }
+                        }
                         Err(why) => CommandResult::Refused(why.to_owned()),
                     };
                     self.end(now, server, result, wishes);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use failover_core::addr::Addr;
 use failover_core::event::{CommandId, CommandResult, Event, GroupSpec, Request};
 use failover_core::node::{GroupName, Token};
-use failover_core::policy::Policy;
+use failover_core::policy::{Fencing, Policy};
 use failover_core::record::GroupEntry;
 use failover_core::time::Time;
 use failover_core::view::GroupView;
@@ -29,6 +29,7 @@ mod cluster;
 mod faults;
 mod node;
 mod operators;
+mod pace;
 mod troubles;
 mod wires;
 
@@ -64,8 +65,8 @@ enum Happening {
     Trouble,
     /// An operator looks at the group, and resumes it when it is halted.
     Operator,
-    /// The group is guarded again.
-    Add { master: usize },
+    /// The group is guarded again, once it is gone.
+    Add { master: usize, gone: bool },
 }
 
 /// Something that happens to one node. One that is stopped gets it when it goes on.
@@ -135,6 +136,8 @@ pub struct World {
     /// What is on its way over a path that is cut: it arrives when the path is whole again.
     stuck: Vec<Happening>,
     wrong: Option<Wrong>,
+    /// Whether masters are fenced.
+    fenced: bool,
     journal: Journal,
     trace: Vec<String>,
     invariants: Invariants,
@@ -171,7 +174,7 @@ impl World {
             _ => Settings::default().backlog_bytes_max,
         };
         let settings = Settings { backlog_bytes_max, ..Settings::default() };
-        let servers = (0..SERVERS)
+        let mut servers: Vec<Server> = (0..SERVERS)
             .map(|index| {
                 let id = rng.u64(..);
                 let priority = priority(&mut rng, index);
@@ -183,6 +186,9 @@ impl World {
         let drawn = draw_policy(&mut rng);
         let mut policy =
             options.policy.clone().unwrap_or(if options.draw { drawn } else { Policy::default() });
+        if options.draw && options.policy.is_none() {
+            draw_fencing(seed, &mut policy, &mut servers);
+        }
         policy.mutation = options.mutation;
         let aim = if options.draw && rng.u8(..4) == 0 { Aim::Everyone } else { Aim::Recorded };
         let drawn = if options.draw && rng.bool() { 3 } else { 1 };
@@ -210,6 +216,7 @@ impl World {
             stuck: Vec::new(),
             clients: Clients::new(aim),
             wrong: options.wrong,
+            fenced: policy.fence().is_some(),
             journal: Journal::new(started, options.journal),
             trace: Vec::new(),
             invariants: Invariants::new(started, &policy, count),
@@ -250,7 +257,7 @@ impl World {
     /// The group as the leader shows it.
     pub fn view(&self) -> Option<GroupView> {
         let leader = self.broker.leader().unwrap_or(0);
-        self.nodes[leader].shell.fleet.view(self.now, &self.group)
+        self.nodes[leader].shell.fleet.view(self.local(leader), &self.group)
     }
 
     /// One server.
@@ -334,19 +341,21 @@ impl World {
         if self.broker.leader().is_none() {
             return Err("no node leads".to_owned());
         }
-        let views = self.nodes.iter().map(|node| node.shell.fleet.view(self.now, &self.group));
+        let views = self
+            .nodes
+            .iter()
+            .map(|node| node.shell.fleet.view(node.pace.local(self.now), &self.group));
         let views: Option<Vec<GroupView>> = views.collect();
         let views = views.ok_or_else(|| "a node does not guard the group".to_owned())?;
         let entry = self.agreed().ok_or_else(|| "the group is not guarded".to_owned())?;
-        liveness::settled(&self.servers, entry, &views)
+        liveness::settled(&self.servers, entry, &views, self.fenced)
     }
 
     /// Lets the next thing happen, unless it is later than this. Returns whether something did.
     fn advance(&mut self, end: Time) -> bool {
         let next = self.agenda.next_at();
         let awake = self.nodes.iter().enumerate().filter(|(_, node)| node.running == Running::Up);
-        let timer =
-            awake.filter_map(|(index, node)| Some((node.shell.fleet.poll_timeout()?, index))).min();
+        let timer = awake.filter_map(|(index, node)| Some((node.timer()?, index))).min();
         match (timer, next) {
             (Some((timer, node)), next)
                 if timer <= end && next.is_none_or(|next| timer <= next) =>
@@ -400,7 +409,7 @@ impl World {
             Happening::Due { deed, round, drawn } => self.due(deed, round, drawn),
             Happening::Trouble => self.draw_trouble(),
             Happening::Operator => self.look_as_operator(),
-            Happening::Add { master } => self.add(master),
+            Happening::Add { master, gone } => self.add(master, gone),
         }
     }
 
@@ -482,5 +491,17 @@ fn draw_policy(rng: &mut Rng) -> Policy {
             defaults.on_failed_failover
         },
         ..defaults
+    }
+}
+
+/// Whether masters are fenced. It is drawn apart, so that what else a seed means does not depend on it.
+fn draw_fencing(seed: u64, policy: &mut Policy, servers: &mut [Server]) {
+    let mut rng = Rng::with_seed(seed ^ 0xfe9cf1);
+    if rng.u8(..4) == 0 {
+        policy.fencing = Fencing::MinReplicas;
+        // One in eight cannot write down what it was told.
+        for server in servers {
+            server.set_rewrites(rng.u8(..8) != 0);
+        }
     }
 }

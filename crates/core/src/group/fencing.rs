@@ -15,6 +15,7 @@ use super::{Context, Group, Work};
 use crate::addr::Addr;
 use crate::event::CommandId;
 use crate::instance::{Facts, Fence, Link, MinReplicas, Role};
+use crate::mutation::Mutation;
 use crate::node::Token;
 use crate::policy::FENCE_REPLICAS;
 use crate::record::{Fenced, GroupEntry, HistoryEntry, Kept, Kind, Known, Outcome, Phase};
@@ -108,7 +109,8 @@ impl Group {
         let concerned =
             fence.is_some() || self.entry.instances.values().any(|known| known.fenced.is_some());
         let is_idle = matches!(self.work, Work::Idle) && self.entry.saga.is_none();
-        if !concerned || !is_idle || self.fence_is_on_its_way(ctx) {
+        let forgets = self.policy.has(Mutation::FenceForgotten);
+        if forgets || !concerned || !is_idle || self.fence_is_on_its_way(ctx) {
             return;
         }
         let master = self.watches.get(&self.entry.master).filter(|watch| watch.serves());
@@ -117,6 +119,7 @@ impl Group {
         };
         // Until it is known who belongs to the master, nothing is known of its replicas.
         let may_be_lost = fence.is_some()
+            && !self.policy.has(Mutation::FenceKept)
             && facts.fence.is_some_and(|actual| actual.set.is_on() && actual.online == 0);
         let lost = if may_be_lost { self.last_replica_is_lost(ctx, token) } else { None };
         let entry = self.fenced_entry(lost.is_some());

@@ -31,6 +31,9 @@ impl Group {
             None => {
                 entry.confirmed = true;
                 entry.flavor = Some(facts.flavor);
+                if let Some(known) = entry.instances.get_mut(master) {
+                    known.attached = true;
+                }
                 format!("{master} is a master")
             }
             Some(of) if ctx.owners.of(of).is_some_and(|owner| *owner != self.name) => return,
@@ -159,10 +162,9 @@ impl Group {
         let master = self.watches.get(&entry.master);
         let master_says = master.is_some_and(Watch::serves);
         // What followed a process that was never judged may be a copy of nothing.
-        let judged = master
-            .and_then(Watch::facts)
-            .is_none_or(|facts| !facts.is_master() || facts.run_id == entry.master_run_id)
-            && self.restart_in_doubt().is_none();
+        let judged = master.and_then(Watch::facts).is_none_or(|facts| {
+            !facts.is_master() || facts.run_id == entry.master_run_id || facts.run_id == self.kept
+        }) && self.restart_in_doubt().is_none();
         for (addr, surely, history) in settled {
             // A master that restarted begins another history when its first replica comes, and may die before it is
             // read again: whoever has its link up has its master's history. The newest is what the master says, and while

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::elect::{Contest, judge};
 use super::identity::same_process;
-use super::{Context, Group};
+use super::{Context, Diagnosis, Group};
 use crate::addr::Addr;
 use crate::instance::{Facts, Link, Role};
 use crate::mutation::Mutation;
@@ -76,6 +76,10 @@ impl Group {
                 watch.ask_keys(now, now - self.policy.corroboration_timeout);
             }
         }
+        if restarted == Some(Restarted::Kept) {
+            let facts = self.watches.get(&self.entry.master).and_then(Watch::facts);
+            self.kept = facts.and_then(|facts| facts.run_id.clone());
+        }
         self.changed |= restarted != self.restarted;
         self.restarted = restarted;
     }
@@ -134,10 +138,10 @@ impl Group {
             ask.push(master.clone());
         }
         // Clients may have written a little by now.
-        let lost_all = keys == Some(0)
-            || keys
-                .zip(watch.keys_before())
-                .is_some_and(|(now, before)| has_nothing_beside(now, before));
+        let misses = |count: Option<u64>| {
+            keys.zip(count).is_some_and(|(keys, count)| has_nothing_beside(keys, count))
+        };
+        let mut lost_all = keys == Some(0) || misses(watch.keys_before());
         let mut absent = Vec::new();
         let mut held = None;
         for (addr, other) in self.watches.iter().filter(|(addr, _)| *addr != master) {
@@ -148,6 +152,8 @@ impl Group {
             let doubted = other.state() == State::Up && other.trouble_since().is_some();
             let says = |theirs: &&Facts| other.serves() || doubted && theirs.asked_at >= since;
             let Some(theirs) = other.facts().filter(says) else {
+                // What it held last is perhaps on its disk.
+                lost_all |= misses(other.keys_since(Time::ZERO));
                 absent.push(addr.to_string());
                 continue;
             };
@@ -161,6 +167,7 @@ impl Group {
             }
             if theirs.asked_at < since {
                 // It is late, and has perhaps all that is lost.
+                lost_all |= misses(other.keys_since(Time::ZERO));
                 ask.push(addr.clone());
                 absent.push(addr.to_string());
                 continue;
@@ -314,7 +321,7 @@ impl Group {
              back"
         );
         Some(HistoryEntry {
-            cause: super::Diagnosis::MasterRestartedEmpty.name().to_owned(),
+            cause: Diagnosis::MasterRestartedEmpty.name().to_owned(),
             outcome: Outcome::Failed,
             started_at: since,
             finished_at: Some(ctx.now),

@@ -54,6 +54,14 @@ pub struct GroupEntry {
 }
 
 impl GroupEntry {
+    /// Another instance is the master from now on.
+    pub fn succeed(&mut self, master: &Addr) {
+        if let Some(known) = self.instances.get_mut(&self.master) {
+            known.was_master = true;
+        }
+        self.master = master.clone();
+    }
+
     /// A group of which only an address is known.
     pub fn new(master: Addr) -> Self {
         Self {
@@ -104,6 +112,9 @@ pub struct Known {
     /// not demoted into it.
     #[serde(default)]
     pub attached: bool,
+    /// Whether it was the recorded master once: whoever follows it still was left behind.
+    #[serde(default)]
+    pub was_master: bool,
     /// Whether its owner named it as a replica of this group before it was ever asked.
     #[serde(default)]
     pub listed: bool,

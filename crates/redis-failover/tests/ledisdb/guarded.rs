@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::common::daemon::instance;
+use crate::common::ledisdb::full_copies;
 use crate::common::scenario::{
     CRASH_GAP_MAX, HANG_GAP_MAX, failovers, guard, guard_by_file, holds_for, step_names,
     wait_for_diagnosis, wait_for_entry, wait_for_failover, wait_until_guarded,
@@ -29,12 +30,24 @@ fn repairs(daemon: &Daemon, name: &str, addr: &str) -> Vec<(String, String)> {
 }
 
 /// Whether a slave has forgotten an order for a full copy is only seen when its link is lost.
-fn knows_no_order(slave: &Server, master: &Server) {
-    let before = slave.info("replication")["first_log_id"].clone();
-    let copied = slave.info("replication")["last_log_id"] == "0";
-    master.cmd(&["SET", "rig:order", "1"]);
-    wait_until("it replicates", PATIENCE, || (slave.offset() == master.offset()).then_some(()));
-    assert!(copied || slave.info("replication")["first_log_id"] == before);
+#[track_caller]
+fn knows_no_order(daemon: &Daemon, name: &str, group: &mut Group, master: &str) {
+    let answer = daemon.post(&format!("/v1/groups/{name}/pause"), "");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let server = group.server_mut(master);
+    server.start_as_replica_of(None);
+    server.kill9();
+    let copies = full_copies(server);
+    server.restart();
+    server.cmd(&["SET", "rig:order", "1"]);
+    let master = group.server(master);
+    let lives = |server: &&Server| server.try_cmd(&["PING"]).is_ok();
+    for slave in group.servers().filter(|server| server.addr() != master.addr()).filter(lives) {
+        wait_until("it follows again", PATIENCE, || {
+            (slave.cmd(&["GET", "rig:order"]) == "1").then_some(())
+        });
+    }
+    assert_eq!(full_copies(master), copies, "somebody copied everything again");
 }
 
 /// Waits until an instance that had to copy everything is a replica like any other.
@@ -51,7 +64,6 @@ fn wait_until_back(daemon: &Daemon, name: &str, slave: &Server, master: &Server)
         view["diagnosis"]["name"] == "Healthy"
             && instance(view, &slave.addr()).is_some_and(|seen| seen["eligible"] == true)
     });
-    knows_no_order(slave, master);
 }
 
 fn same_data(master: &Server, others: &[&Server], keys: &[&str]) {
@@ -109,6 +121,8 @@ fn a_killed_master_is_replaced_and_comes_back_with_a_copy_that_is_forgotten() {
             && repairs(&daemon, &name, &name).len() == 2
             && failovers(&daemon, &name).len() == 1
     });
+    assert_eq!(full_copies(group.server(&new_addr)), 1, "one that came back");
+    knows_no_order(&daemon, &name, &mut group, &new_addr);
 }
 
 #[test]
@@ -193,7 +207,7 @@ fn one_that_is_ahead_of_the_chosen_one_copies_everything() {
         (repairs(&daemon, &name, &barred) == done).then_some(())
     });
     same_data(new, &[ahead], &["n"]);
-    knows_no_order(ahead, new);
+    knows_no_order(&daemon, &name, &mut group, &chosen);
     let entry = wait_for_failover(&daemon, &name);
     let refused =
         entry["ranking"].as_array().expect("a list").iter().find(|p| p["addr"] == *barred);

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::common::ledisdb::serve_if_told;
+use crate::common::ledisdb::{full_copies, serve_if_told};
 use crate::common::{Group, Options, PATIENCE, Server, ServerKind, now, wait_until};
 
 const KIND: ServerKind = ServerKind::Ledisdb;
@@ -280,6 +280,7 @@ fn nobody_looks_whether_two_have_the_same_beginning() {
     wait_until("it has everything", PATIENCE, || {
         (ahead.cmd(&["GET", "later"]) == "2" && ahead.cmd(&["GET", "n"]) == "(nil)").then_some(())
     });
+    assert_eq!(full_copies(new), 1);
     assert_eq!(role(&ahead)[4], "0", "its log is empty, which ROLE takes for its position");
     let info = ahead.info("replication");
     assert_eq!(
@@ -296,6 +297,17 @@ fn nobody_looks_whether_two_have_the_same_beginning() {
     let mut first = [0; 1];
     client.0.read_exact(&mut first).expect("it answers");
     assert_eq!(&first, b"$");
+}
+
+#[test]
+fn an_order_for_a_full_copy_is_obeyed_again_whenever_the_link_is_lost() {
+    let mut group = Group::start(KIND, 1);
+    let (ip, port) = (group.master.ip(), group.master.port().to_string());
+    group.replicas[0].cmd(&["SLAVEOF", &ip, &port, "RESTART"]);
+    wait_until("it copies", PATIENCE, || (full_copies(&group.master) == 1).then_some(()));
+    group.master.kill9();
+    group.master.restart();
+    wait_until("it copies again", PATIENCE, || (full_copies(&group.master) == 2).then_some(()));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use failover_core::record::{Attempt, GroupEntry, Kind, Phase, Rule};
 use failover_core::time::Time;
 
 use super::{Seen, Truth};
-use crate::model_redis::{Part, Running, Server, Value};
+use crate::model_redis::{Part, Running, Server, Values};
 
 /// A replica that has been reachable for this long was heard by the core.
 const HEARD_AFTER: Duration = Duration::from_secs(3);
@@ -81,6 +81,7 @@ impl BestPromoted {
             | Seen::Commanded { .. }
             | Seen::Sent { .. }
             | Seen::Testified { .. }
+            | Seen::Took { .. }
             | Seen::Did { .. }
             | Seen::Promoted { .. } => Ok(()),
         }
@@ -111,22 +112,22 @@ impl BestPromoted {
         let rescues = emptied && kept > 0 && truth.servers[chosen].priority() > 0;
         if settled
             && !rescues
-            && let Err(why) =
-                self.electable(truth.now, &truth.servers[chosen], &truth.servers[master])
+            && let Err(why) = self.electable(&truth.servers[chosen], master, truth)
         {
             return Err(format!("{candidate} was elected, but {why}"));
         }
         // Only what the master really has is there to be lost.
-        let lost_with: BTreeSet<Value> = truth.servers[master]
-            .data()
-            .iter()
-            .map(|kept| kept.value)
-            .filter(|value| truth.written.contains(value))
-            .collect();
-        let has: BTreeSet<Value> =
-            truth.servers[chosen].data().iter().map(|kept| kept.value).collect();
+        let lost_with = Values::of(&truth.servers[master]);
+        let has = Values::of(&truth.servers[chosen]);
         // One that lost its data takes writes until it is replaced, and its copies have them.
         let news = if emptied { EMPTIED_NEWS } else { NEWS };
+        // Nor can anybody know what a master took that came back with nothing and was read by nobody.
+        let unread = truth.servers[master]
+            .began_empty()
+            .is_some_and(|began| truth.sight.lost_for(master, truth.now) >= truth.now.since(began));
+        if unread {
+            return Ok(());
+        }
         // What a master took after it had lost everything else is a little, and goes for the sake of the rest.
         for (other, server) in truth.servers.iter().enumerate() {
             let given_up = tried.iter().any(|attempt| attempt.addr == truth.addrs[other]);
@@ -144,7 +145,8 @@ impl BestPromoted {
                 .data()
                 .iter()
                 .filter(|kept| kept.at + news < truth.now)
-                .filter(|kept| lost_with.contains(&kept.value) && !has.contains(&kept.value))
+                .filter(|kept| lost_with.contains(kept.value) && !has.contains(kept.value))
+                .filter(|kept| truth.written.contains(&kept.value))
                 .count();
             if more > 0 && !(emptied && server.data().len() <= kept) {
                 return Err(format!(
@@ -168,10 +170,10 @@ impl BestPromoted {
             })
     }
 
-    fn electable(&self, now: Time, server: &Server, master: &Server) -> Result<(), String> {
+    fn electable(&self, server: &Server, master: usize, truth: &Truth<'_>) -> Result<(), String> {
         // Nobody is told that it was changed, and a master does not say what it would be as a replica.
         let known =
-            server.part() != Part::Master && now.since(server.prioritised_at()) > HEARD_AFTER;
+            server.part() != Part::Master && truth.now.since(server.prioritised_at()) > HEARD_AFTER;
         if server.priority() == 0 && known {
             return Err("its priority is 0".to_owned());
         }
@@ -184,9 +186,10 @@ impl BestPromoted {
             return Err("it is of another history".to_owned());
         }
         let gone = server.running() != Running::Up;
-        let gone_first = master.running() == Running::Up
-            || server.running_since() + ANSWERED_BEFORE < master.running_since();
-        if gone && gone_first && master.running() != Running::Up {
+        // It is asked when its master is lost, and what it says then counts for as long as that is so.
+        let lost_at = truth.now - truth.sight.lost_for(master, truth.now);
+        let gone_first = server.running_since() + ANSWERED_BEFORE < lost_at;
+        if gone && gone_first && truth.servers[master].running() != Running::Up {
             return Err("it was gone before the master was".to_owned());
         }
         Ok(())

@@ -29,6 +29,7 @@ pub(crate) fn observe(seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> 
         | Seen::Proposed { .. }
         | Seen::Commanded { .. }
         | Seen::Sent { .. }
+        | Seen::Took { .. }
         | Seen::Promoted { .. } => Ok(()),
     }
 }

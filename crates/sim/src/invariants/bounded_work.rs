@@ -86,6 +86,7 @@ impl BoundedWork {
                 }
             }
             Seen::Sent { .. }
+            | Seen::Took { .. }
             | Seen::Testified { .. }
             | Seen::Did { .. }
             | Seen::Vetted { .. }

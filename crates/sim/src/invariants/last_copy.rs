@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use failover_core::action::Command;
+use failover_core::record::Kind;
 
 use super::{Seen, Truth};
 use crate::model_redis::Running;
@@ -19,6 +20,11 @@ const NOTHING_SHARE: usize = 100;
 
 pub(crate) fn observe(seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
     let Seen::Sent { node, addr, command, .. } = seen else { return Ok(()) };
+    // Whoever asks for a failover answers for whom it is to.
+    let asked = truth.entry.and_then(|entry| entry.saga.as_ref());
+    if asked.is_some_and(|saga| saga.history.kind == Kind::ManualFailover) {
+        return Ok(());
+    }
     let master = match command {
         Command::Follow { master, .. } | Command::Demote { master, .. } => master,
         Command::Promote { .. }

@@ -17,6 +17,7 @@ pub(crate) fn settled(
     servers: &[Server],
     entry: &GroupEntry,
     views: &[GroupView],
+    fenced: bool,
 ) -> Result<(), String> {
     if let Some(server) = servers.iter().find(|server| !server.serves()) {
         return Err(format!("{} is not back", server.addr()));
@@ -33,6 +34,9 @@ pub(crate) fn settled(
     for (index, server) in servers.iter().enumerate() {
         let addr = server.addr();
         match (server.part(), index == master) {
+            (Part::Master, true) if server.waits_for_replicas() => {
+                return Err(format!("{addr} takes no writes for want of replicas"));
+            }
             (Part::Master, true) => {}
             (Part::Master, false) => {
                 return Err(format!("{addr} is a master beside the recorded {}", entry.master));
@@ -48,6 +52,10 @@ pub(crate) fn settled(
             }
             (Part::Replica(_), false) => {}
         }
+    }
+    let open = |server: &&Server| fenced && !server.settings().min_replicas.is_on();
+    if let Some(open) = servers.iter().find(open) {
+        return Err(format!("{} is not fenced", open.addr()));
     }
     for view in views {
         if view.master != entry.master {

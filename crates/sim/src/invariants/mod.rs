@@ -18,6 +18,7 @@ pub(crate) mod bounded_state;
 pub(crate) mod bounded_work;
 pub(crate) mod current_term;
 pub(crate) mod decided_first;
+pub(crate) mod fenced_out;
 pub(crate) mod hands_off;
 pub(crate) mod kept_writes;
 pub(crate) mod last_copy;
@@ -29,7 +30,7 @@ pub(crate) mod quorum;
 pub(crate) mod true_master;
 
 /// The names of all invariants, with what they say.
-pub const ALL: [(&str, &str); 14] = [
+pub const ALL: [(&str, &str); 15] = [
     ("one-promotion", "an epoch is taken once, and at most one replica is promoted under it"),
     (
         "quorum",
@@ -56,6 +57,10 @@ pub const ALL: [(&str, &str); 14] = [
         "the record names only what is a master, and a failover that failed half done halts the group",
     ),
     ("one-master", "a second master is demoted soon while the recorded one serves"),
+    (
+        "fenced-out",
+        "where groups are fenced, a master that was replaced acknowledges nothing after the bound, and one that is well writes",
+    ),
     ("bounded-work", "no probe storm, no repair loop, no timer that is always due"),
     ("bounded-state", "queues, histories and what is wanted at once stay below their limits"),
     (
@@ -92,6 +97,8 @@ pub(crate) enum Seen<'a> {
     Sent { node: usize, addr: &'a Addr, command: &'a Command, token: Token },
     /// A node was asked what it sees, and named the recorded master when it is down for it.
     Testified { node: usize, dead: Option<&'a Addr> },
+    /// A server acknowledged a write.
+    Took { server: usize },
     /// So much the core wanted done after one event.
     Did { actions: usize },
     /// A server became a master by a command.
@@ -234,6 +241,7 @@ pub(crate) struct Invariants {
     kept_writes: kept_writes::KeptWrites,
     true_master: true_master::TrueMaster,
     one_master: one_master::OneMaster,
+    fenced_out: fenced_out::FencedOut,
     bounded_work: bounded_work::BoundedWork,
 }
 
@@ -247,6 +255,7 @@ impl Invariants {
             kept_writes: kept_writes::KeptWrites::default(),
             true_master: true_master::TrueMaster::new(policy.clone()),
             one_master: one_master::OneMaster::default(),
+            fenced_out: fenced_out::FencedOut::new(policy, crate::SERVERS),
             bounded_work: bounded_work::BoundedWork::new(started, nodes),
         }
     }
@@ -265,6 +274,7 @@ impl Invariants {
         self.true_master.observe(seen, truth).map_err(named("true-master"))?;
         last_copy::observe(seen, truth).map_err(named("last-copy"))?;
         self.one_master.observe(seen, truth).map_err(named("one-master"))?;
+        self.fenced_out.observe(seen, truth).map_err(named("fenced-out"))?;
         bounded_state::observe(seen, truth).map_err(named("bounded-state"))?;
         self.bounded_work.observe(seen, truth).map_err(named("bounded-work"))
     }

@@ -1,8 +1,10 @@
-//! A second master is demoted soon after it is there, as long as the recorded one serves and the group may be acted on.
+//! A second master is demoted soon after it is there, as long as the recorded one serves and the group may be acted on; and a
+//! switchover makes none, not even for a moment.
 
 use std::time::Duration;
 
-use failover_core::record::Status;
+use failover_core::action::Command;
+use failover_core::record::{Kind, Status};
 use failover_core::time::Time;
 
 use super::{Seen, Truth};
@@ -17,6 +19,9 @@ const EMPTY_WAIT: Duration = Duration::from_secs(60);
 /// How long the core may go by an old number of keys: servers are asked for it no more often.
 const COUNTED_WITHIN: Duration = Duration::from_secs(32);
 
+/// What restarted a moment ago was read before that.
+const RESTARTED_BEFORE: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Default)]
 pub(crate) struct OneMaster {
     /// Since when each server has been a master beside a recorded one that serves.
@@ -26,10 +31,27 @@ pub(crate) struct OneMaster {
 }
 
 impl OneMaster {
-    pub(crate) fn observe(&mut self, _: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
+    pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
         self.beside.resize(truth.servers.len(), None);
         let Some(entry) = truth.entry else { return Ok(()) };
         let Some(recorded) = truth.index(&entry.master) else { return Ok(()) };
+        if let Seen::Sent { addr, command: Command::Promote { .. }, .. } = seen
+            && **addr != entry.master
+            && entry
+                .saga
+                .as_ref()
+                .is_some_and(|saga| saga.history.kind == Kind::Switchover && saga.target == **addr)
+        {
+            let old = &truth.servers[recorded];
+            // One that was demoted, died and came back is a master again before anybody can know it.
+            let long = truth.now.since(old.running_since()) > RESTARTED_BEFORE;
+            if old.part() == Part::Master && old.serves() && long && !truth.touched[recorded] {
+                return Err(format!(
+                    "{addr} is promoted in a switchover while {} is a master still",
+                    entry.master
+                ));
+            }
+        }
         let serves = |index: usize| {
             let server = &truth.servers[index];
             server.part() == Part::Master && server.serves()

@@ -50,6 +50,7 @@ impl OnePromotion {
             | Seen::Proposed { .. }
             | Seen::Commanded { .. }
             | Seen::Sent { .. }
+            | Seen::Took { .. }
             | Seen::Testified { .. }
             | Seen::Did { .. } => Ok(()),
         }

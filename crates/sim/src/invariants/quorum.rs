@@ -12,6 +12,7 @@ use failover_core::record::{Kind, Phase};
 use failover_core::time::Time;
 
 use super::{Seen, Truth};
+use crate::faults::FAST_PERCENT_MAX;
 
 /// `vote_age_max`.
 const FRESH: Duration = Duration::from_millis(200);
@@ -50,6 +51,7 @@ impl Quorum {
             | Seen::Commanded { .. }
             | Seen::Sent { .. }
             | Seen::Promoted { .. }
+            | Seen::Took { .. }
             | Seen::Did { .. } => Ok(()),
         }
     }
@@ -68,11 +70,13 @@ impl Quorum {
         }
         // Once it was sent, it may be sent again until it is known what became of it.
         let first = self.sent.replace((entry.epoch, token)) != Some((entry.epoch, token));
+        // By the slowest clock that there is.
+        let fresh = FRESH * (100 + FAST_PERCENT_MAX) / 100;
         let votes = self
             .said_dead
             .iter()
             .filter(|(node, (at, of))| {
-                **node != leader && *of == entry.master && truth.now.since(*at) <= FRESH
+                **node != leader && *of == entry.master && truth.now.since(*at) <= fresh
             })
             .count();
         let needed = self.nodes / 2 + 1;

@@ -1,12 +1,20 @@
 //! The record names a new master only when it is one, and a failover that failed after it may have changed something halts the
 //! group.
 
+use std::time::Duration;
+
 use failover_core::action::Command;
 use failover_core::policy::{OnFailedFailover, Policy};
 use failover_core::record::{Kind, Phase, Status};
 
 use super::{Seen, Truth};
 use crate::model_redis::{Part, Running};
+
+/// Longer than any `check_interval`: until its next answer is missing, it counts as what it was.
+const ANSWERED_BEFORE: Duration = Duration::from_millis(1_200);
+
+/// What restarted while its promotion was being recorded was read before that.
+const RESTARTED_BEFORE: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(crate) struct TrueMaster {
@@ -31,6 +39,7 @@ impl TrueMaster {
             && truth.servers[new].part() != Part::Master
             // What became of it since it was read is another matter.
             && truth.servers[new].running() == Running::Up
+            && truth.now.since(truth.servers[new].running_since()) > RESTARTED_BEFORE
             && !truth.touched[new]
         {
             return Err(format!("{} is recorded as the master, and is a replica", entry.master));
@@ -45,11 +54,17 @@ impl TrueMaster {
         }
         let sent = failed && std::mem::take(&mut self.sent);
         let retries = self.policy.on_failed_failover == OnFailedFailover::Retry;
+        // Whoever answered a moment ago was not given up.
         let serves = truth.index(&before.master).is_some_and(|index| {
-            let lost = truth.sight.lost_for(index, truth.now);
             let server = &truth.servers[index];
-            // Whoever answered a moment ago was not given up.
-            server.part() == Part::Master && (server.running() == Running::Up || lost.is_zero())
+            let answered = match server.running() {
+                Running::Up => true,
+                Running::Hung | Running::Dead => {
+                    truth.now.since(server.running_since()) <= ANSWERED_BEFORE
+                        || truth.sight.lost_for(index, truth.now).is_zero()
+                }
+            };
+            server.part() == Part::Master && answered
         });
         if sent && !retries && !serves && entry.status == Status::Active {
             return Err(format!(

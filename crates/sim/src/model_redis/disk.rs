@@ -50,6 +50,12 @@ impl Server {
         }
     }
 
+    /// Lets it write down what it is told, or not.
+    pub(crate) fn set_rewrites(&mut self, rewrites: bool) {
+        self.settings.rewrites = rewrites;
+        self.file.settings.rewrites = rewrites;
+    }
+
     /// A new process starts, with the role in its configuration file, and reads what it finds for so long.
     pub(crate) fn start(
         &mut self,

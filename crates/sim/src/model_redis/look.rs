@@ -7,7 +7,7 @@ use failover_core::event::{Health, ProbeSeq};
 use failover_core::instance::{Facts, Fence, Flavor, Link, ReplicationId, Role};
 use failover_core::time::Time;
 
-use super::{Conn, Disk, Effect, Kept, LinkState, Part, Reply, Running, Server};
+use super::{Conn, Denial, Disk, Effect, Kept, LinkState, Part, Reply, Running, Server, Settings};
 
 /// A master reports no priority, which is read as the usual one.
 const PRIORITY_OF_A_MASTER: u32 = 100;
@@ -116,6 +116,16 @@ impl Server {
     /// When its process began with nothing, if it did.
     pub fn began_empty(&self) -> Option<Time> {
         Some(self.began.1).filter(|_| self.began.0 == Disk::Nothing)
+    }
+
+    /// What it is set to.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether it takes no writes because too few replicas acknowledge them.
+    pub fn waits_for_replicas(&self) -> bool {
+        self.denial() == Some(Denial::TooFewReplicas)
     }
 
     /// How far it is.

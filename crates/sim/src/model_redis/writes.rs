@@ -20,7 +20,7 @@ impl Server {
     }
 
     /// Why it takes no write, in the order in which servers ask themselves.
-    fn denial(&self) -> Option<Denial> {
+    pub(super) fn denial(&self) -> Option<Denial> {
         let fence = self.settings.min_replicas;
         if self.misconfigured {
             Some(Denial::Misconfigured)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::World;
 use crate::SERVERS;
 use crate::deed::Deed;
-use crate::faults::Fault;
+use crate::faults::{Clock, Fault};
 use crate::model_redis::{Disk, Running};
 use crate::network::Place;
 
@@ -22,7 +22,10 @@ impl World {
             Fault::KillNode(node) => self.nodes[node].running != Running::Dead,
             Fault::StopNode(node) => self.nodes[node].running == Running::Up,
             Fault::ResumeNode(node) => self.nodes[node].running == Running::Hung,
-            Fault::StartNode(node) => self.nodes[node].running == Running::Dead,
+            Fault::StartNode(node) | Fault::StartNodeAt(node, _) => {
+                self.nodes[node].running == Running::Dead
+            }
+            Fault::SlowNode(..) => true,
             Fault::Ail(whom, ailment) => self.can_ail(whom, ailment),
             Fault::Cut(from, to) => !self.network.is_cut(from, to),
             Fault::Heal(from, to) => self.network.is_cut(from, to),
@@ -51,7 +54,11 @@ impl World {
             Fault::KillNode(node) => self.kill_node(node),
             Fault::StopNode(node) => self.nodes[node].running = Running::Hung,
             Fault::ResumeNode(node) => self.resume_node(node),
-            Fault::StartNode(node) => self.start_node(node),
+            Fault::StartNode(node) => self.start_node(node, Clock::default()),
+            Fault::StartNodeAt(node, clock) => self.start_node(node, clock),
+            Fault::SlowNode(node, micros) => {
+                self.nodes[node].pace.slow_down(Duration::from_micros(micros.into()));
+            }
             Fault::Ail(whom, ailment) => self.ail(whom, ailment),
             Fault::Cut(from, to) => self.network.cut(from, to),
             Fault::Heal(from, to) => {
@@ -109,6 +116,9 @@ impl World {
             }
         }
         for (index, node) in self.nodes.iter().enumerate() {
+            if node.pace.is_slow() {
+                remedies.push(Fault::SlowNode(index, 0));
+            }
             match node.running {
                 Running::Up => {}
                 Running::Hung => remedies.push(Fault::ResumeNode(index)),

@@ -1,6 +1,6 @@
 //! The nodes in the world: what they are told, and what becomes of what they want done.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use failover_core::action::{Action, Command};
@@ -11,8 +11,10 @@ use failover_core::node::{GroupName, NodeId, Token};
 use failover_core::policy::Policy;
 use failover_core::time::Time;
 
+use super::pace::Pace;
 use super::{ForNode, Happening, WAKES_AT_ONCE_MAX, World};
 use crate::SERVERS;
+use crate::faults::Clock;
 use crate::invariants::Seen;
 use crate::journal;
 use crate::model_redis::{Message, Reply, Running};
@@ -27,14 +29,16 @@ pub(super) struct Node {
     /// Counts its processes.
     pub(super) life: u32,
     pub(super) shell: Shell,
+    /// How time goes for it.
+    pub(super) pace: Pace,
     /// The newest leadership that it heard of.
     pub(super) token: Token,
     /// How much of what was committed it has.
     pub(super) applied: usize,
     /// What happened while it was stopped.
     waiting: Vec<ForNode>,
-    /// Commands that another node is to send for it.
-    relayed: BTreeSet<CommandId>,
+    /// Commands that another node is to send for it, and when they were sent to that node.
+    relayed: BTreeMap<CommandId, Time>,
     /// Until when the routine lane is behind.
     routine_until: Time,
     /// When it was woken last, and how often at that moment.
@@ -58,11 +62,12 @@ impl Node {
             running: Running::Up,
             life: 0,
             shell: shell(&id, policy, group, addrs, conn_base(index, 0)),
+            pace: Pace::new(now, Clock::default()),
             id,
             token: Token(0),
             applied: 0,
             waiting: Vec::new(),
-            relayed: BTreeSet::new(),
+            relayed: BTreeMap::new(),
             routine_until: now,
             woken_at: now,
             wakes_at_once: 0,
@@ -92,6 +97,12 @@ impl World {
             }
             Running::Up => {}
         }
+        let busy_until = self.nodes[node].pace.busy_until();
+        if self.now < busy_until {
+            self.at(busy_until, Happening::At { node, life, what });
+            return;
+        }
+        self.nodes[node].pace.take(self.now);
         match what {
             ForNode::Tell(event) => self.tell(node, event),
             ForNode::Hear { server, reply } => {
@@ -103,7 +114,8 @@ impl World {
                 }
             }
             ForNode::Overdue { server, id } => {
-                let wishes = self.nodes[node].shell.overdue(self.now, server, id);
+                let local = self.local(node);
+                let wishes = self.nodes[node].shell.overdue(local, server, id);
                 self.grant(node, server, wishes);
             }
             ForNode::Unanswered { id } => {
@@ -116,8 +128,12 @@ impl World {
         }
     }
 
-    fn answered(&mut self, node: usize, id: CommandId, result: CommandResult) {
-        if self.nodes[node].relayed.remove(&id) {
+    fn answered(&mut self, node: usize, id: CommandId, mut result: CommandResult) {
+        if let Some(sent_at) = self.nodes[node].relayed.remove(&id) {
+            if let CommandResult::Done { facts, .. } = &mut result {
+                // The other node's clock says nothing here.
+                facts.asked_at = sent_at;
+            }
             let group = self.group.clone();
             self.tell(node, Event::Commanded { group, id, result });
         }
@@ -126,7 +142,8 @@ impl World {
     /// Another node asks what this one sees.
     fn asked(&mut self, node: usize, by: usize, token: Token, asked_at: Time) {
         let group = self.group.clone();
-        let testimony = self.nodes[node].shell.fleet.testify(self.now, &group);
+        let local = self.local(node);
+        let testimony = self.nodes[node].shell.fleet.testify(local, &group);
         self.drain(node);
         if let Some(testimony) = testimony {
             let dead = testimony.dead.map(|_| &testimony.master);
@@ -152,7 +169,8 @@ impl World {
         let life = self.nodes[node].life;
         // Whether it looks at its clock first, or at what came meanwhile, nobody knows.
         if self.rng.bool() {
-            self.nodes[node].shell.fleet.handle_timeout(self.now);
+            let local = self.local(node);
+            self.nodes[node].shell.fleet.handle_timeout(local);
             self.drain(node);
         }
         for what in std::mem::take(&mut self.nodes[node].waiting) {
@@ -163,7 +181,7 @@ impl World {
         }
     }
 
-    pub(super) fn start_node(&mut self, node: usize) {
+    pub(super) fn start_node(&mut self, node: usize, clock: Clock) {
         let now = self.now;
         let old = &self.nodes[node];
         let base = conn_base(node, old.life);
@@ -171,6 +189,7 @@ impl World {
         let new = &mut self.nodes[node];
         new.shell = shell;
         new.running = Running::Up;
+        new.pace = Pace::new(now, clock);
         new.relayed.clear();
         new.routine_until = now;
         self.introduce(node);
@@ -194,7 +213,9 @@ impl World {
             );
         }
         self.now = now;
-        self.nodes[node].shell.fleet.handle_timeout(self.now);
+        self.nodes[node].pace.take(now);
+        let local = self.local(node);
+        self.nodes[node].shell.fleet.handle_timeout(local);
         self.drain(node);
     }
 
@@ -205,7 +226,8 @@ impl World {
         }
         self.journal.note(self.now, || format!("{node} {}", journal::event(&event)));
         self.counts.events += 1;
-        self.nodes[node].shell.fleet.handle(self.now, event);
+        let local = self.local(node);
+        self.nodes[node].shell.fleet.handle(local, event);
         self.drain(node);
     }
 
@@ -230,7 +252,8 @@ impl World {
                 for _ in 0..times {
                     self.observe(&Seen::Asked { node, server });
                 }
-                let wishes = self.nodes[node].shell.probe(self.now, server, seq, fresh);
+                let local = self.local(node);
+                let wishes = self.nodes[node].shell.probe(local, server, seq, fresh);
                 self.grant(node, server, wishes);
             }
             Action::Forget { addr } => {
@@ -247,7 +270,11 @@ impl World {
             }
             Action::AskPeer { node: whom, token, .. } => {
                 if let Some(to) = self.number_of(&whom) {
-                    self.between(node, to, ForNode::Asked { by: node, token, asked_at: self.now });
+                    self.between(
+                        node,
+                        to,
+                        ForNode::Asked { by: node, token, asked_at: self.local(node) },
+                    );
                 }
             }
             Action::Hint { leader, group } => {
@@ -301,20 +328,23 @@ impl World {
         match via {
             None => self.order(node, server, order),
             Some(via) => {
-                self.nodes[node].relayed.insert(order.id);
+                let sent_at = self.local(node);
+                self.nodes[node].relayed.insert(order.id, sent_at);
                 let id = order.id;
-                let wait = order.deadline.since(self.now);
+                let wait = order.deadline.since(sent_at);
                 self.later(node, wait, ForNode::Unanswered { id });
                 let by = Some((node, self.nodes[node].life));
-                self.between(node, via, ForNode::Relay { order: Order { by, ..order }, server });
+                let order = Order { by, deadline: self.local(via) + wait, ..order };
+                self.between(node, via, ForNode::Relay { order, server });
             }
         }
     }
 
     fn order(&mut self, node: usize, server: usize, order: Order) {
-        let wait = order.deadline.since(self.now);
+        let local = self.local(node);
+        let wait = order.deadline.since(local);
         self.later(node, wait, ForNode::Overdue { server, id: order.id });
-        let wishes = self.nodes[node].shell.order(self.now, server, order);
+        let wishes = self.nodes[node].shell.order(local, server, order);
         self.grant(node, server, wishes);
     }
 
@@ -322,10 +352,10 @@ impl World {
     pub(super) fn command_a_halted_group(&mut self) {
         if self.wrong == Some(Wrong::CommandHalted) {
             let addr = self.addrs[0].clone();
-            let deadline = self.now + Duration::from_secs(1);
+            let leader = self.broker.leader().unwrap_or(0);
+            let deadline = self.local(leader) + Duration::from_secs(1);
             let command = Command::Promote { run_id: None, fence: None };
             let token = self.broker.token();
-            let leader = self.broker.leader().unwrap_or(0);
             let epoch = self.agreed().map_or(0, |entry| entry.epoch);
             let order = Order { id: u64::MAX, command, token, epoch, by: None, deadline };
             self.command(leader, None, &addr, order);
@@ -334,12 +364,13 @@ impl World {
 
     /// Does for the shell what it cannot do itself.
     fn grant(&mut self, node: usize, server: usize, wishes: Vec<Wish>) {
+        let local = self.local(node);
         for wish in wishes {
             match wish {
                 Wish::Send { conn, message } => {
                     if let Message::Order { id, .. } = &message {
                         let Some((token, command)) = self.may_send(node, server, *id) else {
-                            let more = self.nodes[node].shell.not_sent(self.now, server, *id);
+                            let more = self.nodes[node].shell.not_sent(local, server, *id);
                             self.grant(node, server, more);
                             continue;
                         };
@@ -403,7 +434,8 @@ impl World {
         {
             facts.offset = 1_000_000_000 - facts.offset;
         }
-        let wishes = self.nodes[node].shell.hear(self.now, server, reply);
+        let local = self.local(node);
+        let wishes = self.nodes[node].shell.hear(local, server, reply);
         self.grant(node, server, wishes);
     }
 }

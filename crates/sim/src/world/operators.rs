@@ -55,7 +55,7 @@ impl World {
             // Nobody takes a group away whose roles are not what they should be.
             Operation::Replace if self.is_whole() => {
                 let master = self.recorded();
-                self.after(UNGUARDED, Happening::Add { master });
+                self.after(UNGUARDED, Happening::Add { master, gone: false });
                 Request::Remove(vec![group.to_string()])
             }
             Operation::Replace => return,
@@ -108,8 +108,9 @@ impl World {
         !open && self.servers.iter().enumerate().all(stands)
     }
 
-    /// The group is guarded again; asked for until it is.
-    pub(super) fn add(&mut self, master: usize) {
+    /// The group is guarded again: asked for when it is gone, and until it is there.
+    pub(super) fn add(&mut self, master: usize, gone: bool) {
+        let gone = gone || self.agreed().is_none();
         if self.agreed().is_none() {
             let spec = GroupSpec {
                 name: Some(self.group.clone()),
@@ -123,8 +124,10 @@ impl World {
                     .collect(),
             };
             self.ask(Request::Add(vec![spec]));
-            self.after(Duration::from_secs(1), Happening::Add { master });
+        } else if gone {
+            return;
         }
+        self.after(Duration::from_secs(1), Happening::Add { master, gone });
     }
 
     /// Chains that were made by hand are only reported, and left to people, and so are rings in which somebody restarted.
@@ -151,6 +154,25 @@ impl World {
         }
     }
 
+    /// Where the program says that a person has to decide with a failover, one does: for whoever has the most.
+    fn follow_advice(&mut self) {
+        let Some(view) = self.view() else { return };
+        let why = view.diagnosis.not_acting_because.unwrap_or_default();
+        if !why.contains("failover with force") && !why.contains("decide with a failover") {
+            return;
+        }
+        let recorded = self.recorded();
+        let held = |server: &usize| {
+            let is = &self.servers[*server];
+            (is.part() == Part::Master, is.data().len())
+        };
+        let best = (0..self.servers.len()).filter(|server| *server != recorded).max_by_key(held);
+        if let Some(to) = best.filter(|to| self.servers[*to].serves()) {
+            let (group, to) = (self.group.clone(), Some(self.addrs[to].clone()));
+            self.ask(Request::Failover { group, to, force: true, dry_run: false });
+        }
+    }
+
     fn has_rule(&self, server: usize) -> bool {
         let known = self.agreed().and_then(|entry| entry.instances.get(&self.addrs[server]));
         known.is_some_and(|known| known.rule.is_some())
@@ -168,6 +190,7 @@ impl World {
         }
         if !self.troubles {
             self.undo_chains();
+            self.follow_advice();
             let ruled: Vec<usize> =
                 (0..self.addrs.len()).filter(|server| self.has_rule(*server)).collect();
             for server in ruled {

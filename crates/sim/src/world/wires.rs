@@ -58,6 +58,7 @@ impl World {
     }
 
     pub(super) fn acknowledge(&mut self, server: usize, value: Value) {
+        self.observe(&Seen::Took { server });
         if server == self.recorded() && self.clients.acknowledge(self.now, value) {
             self.counts.acknowledged += 1;
         }

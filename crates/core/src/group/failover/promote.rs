@@ -280,14 +280,22 @@ impl Group {
             self.abandon(ctx, token, target, true, why);
             return;
         }
+        if let Some(elected_at) = self.offset_elected(target).filter(|at| goes_back(facts, *at)) {
+            let why = format!(
+                "it is at offset {} and was elected at {elected_at}: it took over another history before it was promoted",
+                facts.offset
+            );
+            self.abandon(ctx, token, target, true, why);
+            return;
+        }
         self.mark(ctx, "promoted", Some(target), Some(format!("at offset {}", facts.offset)));
         let Some(mut saga) = self.saga_so_far() else { return };
         saga.phase = Phase::Promoted;
         saga.history.new_master = Some(target.clone());
         saga.history.write_gap_ms = Some(millis(self.saga_age(ctx.now)) - writable_until_ms(&saga));
         saga.promoted_at = facts.second_offset;
-        let mut entry =
-            GroupEntry { master: target.clone(), saga: Some(saga), ..self.entry.clone() };
+        let mut entry = GroupEntry { saga: Some(saga), ..self.entry.clone() };
+        entry.succeed(target);
         self.note_owed_copies(&mut entry, facts);
         for id in [&facts.second_replication_id, &facts.replication_id].into_iter().flatten() {
             entry.begin_history(id);
@@ -299,6 +307,12 @@ impl Group {
         }
         let what = format!("{target} was promoted in {} under epoch {}", self.name, entry.epoch);
         self.propose(token, what, entry, None);
+    }
+
+    /// How far a candidate was when it was elected.
+    fn offset_elected(&self, target: &Addr) -> Option<u64> {
+        let ranking = &self.entry.saga.as_ref()?.history.ranking;
+        ranking.iter().find(|ranked| ranked.addr == *target)?.offset
     }
 
     /// Gives the candidate up, and decides for the next one under a new epoch, or ends the failover.
@@ -410,4 +424,10 @@ impl Group {
         }
         self.propose(token, format!("the failover of {} failed", self.name), entry, Some(history));
     }
+}
+
+/// Whether a promoted replica has less than it had: a replica of a master that came back with nothing copies that, whenever
+/// it finds it. Servers without replication ids count anew as masters.
+fn goes_back(promoted: &Facts, elected_at: u64) -> bool {
+    promoted.second_replication_id.is_some() && promoted.offset < elected_at
 }

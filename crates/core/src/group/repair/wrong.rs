@@ -107,12 +107,13 @@ impl Group {
                 let upwards = self.follows_within(of);
                 let below_master = upwards == Some(master);
                 let settled = self.settled.contains_key(addr);
+                let chained = below_master && !known.attached && !self.was_master(of);
                 if settled && self.leads_round(addr) {
                     Wrong::Drift(
                         Kind::Repair,
                         format!("{addr} was pointed at {of} by hand, in a ring without a master"),
                     )
-                } else if settled && self.is_replica(of) || below_master && !known.attached {
+                } else if settled && self.is_replica(of) || chained {
                     Wrong::LeaveAlone(format!(
                         "{addr} follows {of}, itself a replica: a chain is reported, not changed"
                     ))
@@ -139,6 +140,11 @@ impl Group {
             watch.state() == State::Up
                 && watch.facts().is_some_and(|facts| facts.follows().is_some())
         })
+    }
+
+    /// Whether it was the recorded master once.
+    fn was_master(&self, addr: &Addr) -> bool {
+        self.entry.instances.get(addr).is_some_and(|known| known.was_master)
     }
 
     /// Whether a replica follows itself over others.

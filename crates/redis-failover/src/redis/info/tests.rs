@@ -96,7 +96,7 @@ fn a_server_of_another_name_is_told_what_the_oldest_understands() {
 #[test]
 fn primaries_and_replicas_are_masters_and_slaves() {
     let renamed = |text: &[u8]| {
-        let text = std::str::from_utf8(text).expect("a text");
+        let text = str::from_utf8(text).expect("a text");
         let words = [
             ("role:master", "role:primary"),
             ("role:slave", "role:replica"),
@@ -108,7 +108,7 @@ fn primaries_and_replicas_are_masters_and_slaves() {
             .fold(text.to_owned(), |text, (old, new)| text.replace(old, new))
     };
     for text in [
-        &fixture!("valkey-8.0-master")[..],
+        fixture!("valkey-8.0-master"),
         fixture!("valkey-8.0-master-feeding"),
         fixture!("valkey-8.0-replica"),
     ] {

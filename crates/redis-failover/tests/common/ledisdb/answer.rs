@@ -12,6 +12,8 @@ const SYNC_WAIT: Duration = Duration::from_secs(1);
 const DATABASES: u8 = 16;
 /// Its own words for this are not on record.
 pub(super) const LOG_IS_GONE: &str = "the log is gone";
+/// What the log says of each full copy that was asked for.
+pub(super) const FULL_COPY: &str = "full copy";
 const PARAM: &str = "invalid command param";
 const COMMANDS: [&str; 17] = [
     "PING", "ECHO", "ROLE", "INFO", "SLAVEOF", "CONFIG", "AUTH", "SELECT", "FULLSYNC", "SYNC",
@@ -77,6 +79,8 @@ impl Client {
             ("AUTH", [password]) => self.login(password),
             ("SELECT", [index]) => self.select(index),
             ("FULLSYNC", [] | [_]) => {
+                // For tests that count them.
+                eprintln!("{FULL_COPY} for {}", self.host);
                 std::thread::sleep(self.app.settings.full_copy);
                 Ok(bulk(&lock(&self.app.store).snapshot()))
             }

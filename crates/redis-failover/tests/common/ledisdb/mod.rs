@@ -29,6 +29,11 @@ pub const PROCESS: &str = "LEDISDB_STAND_IN";
 /// The test of each test program in which the process begins.
 pub const ENTRY: &str = "stand_in::a_process_is_a_stand_in_or_tests_one";
 
+/// How many full copies a stand-in was asked for, by its log, over all its runs.
+pub fn full_copies(server: &super::Server) -> usize {
+    server.log().matches(answer::FULL_COPY).count()
+}
+
 /// The flags of `ledis-server` that matter, by their names, and two switches of this model.
 #[derive(Debug, Default)]
 struct Settings {
