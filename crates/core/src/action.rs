@@ -124,15 +124,22 @@ pub enum Command {
         master: Addr,
         /// The process that is the master: one that turns out to be it under another address must not follow itself.
         master_run_id: Option<Box<str>>,
+        /// What becomes of its data.
+        #[serde(default)]
+        keep: Keep,
     },
-    /// Hold back all writes for at most so long, and say how far the data is after that.
+    /// Follow nobody and take no writes, so that it forgets how it was told to follow.
+    Part,
+    /// Hold back all writes for at most so long, or until it is told otherwise where pauses do not end, and say how far the
+    /// data is after that.
     Pause {
         /// In milliseconds.
         ms: u64,
     },
     /// Let writes go on.
     Unpause,
-    /// Become a replica of this master and nothing else: as fast as it can be done, while writes wait.
+    /// Take no writes from now on, as fast as it can be done: as a replica of this master, or as a master that refuses them
+    /// where a pause does not end.
     Demote {
         /// Whom.
         master: Addr,
@@ -144,4 +151,17 @@ pub enum Command {
         /// How.
         set: MinReplicas,
     },
+}
+
+/// What a server that is told to follow keeps of its data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// What it has in common with its new master. The two find that out.
+    #[default]
+    Common,
+    /// All of it, since the master began with the same: provided that it goes no further than this offset.
+    UpTo(u64),
+    /// Nothing: it takes over a full copy.
+    Nothing,
 }

@@ -20,6 +20,7 @@ use crate::time::Time;
 use crate::watch::{Death, Watch};
 
 mod commits;
+mod copies;
 mod corroborate;
 mod diagnose;
 mod diagnosis;
@@ -122,6 +123,8 @@ pub struct Group {
     drifts: BTreeMap<Addr, Time>,
     /// The replica that was repaired last, and when: it may be taking over a full copy.
     copying: Option<(Addr, Time)>,
+    /// When instances were told to take over a full copy, by this leadership.
+    copies: BTreeMap<Addr, Time>,
     /// The recorded master runs as another process than the recorded one.
     restarted: Option<Restarted>,
     /// The process of a recorded master that was found to have its data, or nobody has more.
@@ -222,6 +225,7 @@ impl Group {
             repairs: BTreeMap::new(),
             drifts: BTreeMap::new(),
             copying: None,
+            copies: BTreeMap::new(),
             restarted: None,
             kept: None,
             stranger: false,
@@ -278,6 +282,7 @@ impl Group {
             && !self.stranger
             && self.restarted.is_none()
             && self.wanted.is_none()
+            && self.manners().finds_common
             && self.diagnosis == Diagnosis::Healthy;
         if changed || !quiet {
             self.changed |= changed;

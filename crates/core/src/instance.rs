@@ -5,30 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Addr;
+pub use crate::flavor::Flavor;
 use crate::time::Time;
-
-/// Which kind of server an instance is. Decided by what it answers, never by a name it was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Flavor {
-    /// Redis, and servers that cannot be told apart from it.
-    Redis,
-    /// Valkey.
-    Valkey,
-    /// LedisDB.
-    Ledisdb,
-}
-
-impl Flavor {
-    /// The name as it is written in answers and logs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Redis => "redis",
-            Self::Valkey => "valkey",
-            Self::Ledisdb => "ledisdb",
-        }
-    }
-}
 
 /// Identifies one history of writes (`master_replid`): two data sets with the same id and offset are equal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,6 +51,13 @@ pub struct Facts {
     /// How its writes depend on its replicas; `None` where it knows no such thing or does not let us read it.
     #[serde(default)]
     pub fence: Option<Fence>,
+    /// A master that refuses every write until it is told otherwise; of a replica it says nothing.
+    #[serde(default)]
+    pub read_only: bool,
+    /// It keeps no log of what it holds, because it was copied and not written to since: whoever follows it before its next
+    /// write has to take over a full copy.
+    #[serde(default)]
+    pub log_is_empty: bool,
 }
 
 /// How the writes of a server depend on its replicas.
@@ -123,7 +108,7 @@ pub enum Role {
 pub enum Link {
     /// Established, as far as the replica knows: a silent master keeps it `up` for a minute.
     Up {
-        /// Whole seconds since it last heard from its master (`master_last_io_seconds_ago`).
+        /// Whole seconds since it last heard from its master (`master_last_io_seconds_ago`); 0 where that is not said.
         last_io_secs: u64,
     },
     /// Not established.
@@ -141,6 +126,11 @@ impl Facts {
         matches!(self.role, Role::Master { .. })
     }
 
+    /// Whether it is a master that clients can write to.
+    pub fn takes_writes(&self) -> bool {
+        self.is_master() && !self.read_only
+    }
+
     /// Whom it follows, when it is a replica.
     pub fn follows(&self) -> Option<&Addr> {
         match &self.role {
@@ -149,17 +139,25 @@ impl Facts {
         }
     }
 
-    /// Whole seconds since it last heard from its master, when it is a replica with an established link.
+    /// Whole seconds since it last heard from its master, when it is a replica with an established link that says so.
     pub fn link_last_io_secs(&self) -> Option<u64> {
         match self.role {
-            Role::Replica { link: Link::Up { last_io_secs }, .. } => Some(last_io_secs),
+            Role::Replica { link: Link::Up { last_io_secs }, .. } => {
+                Some(last_io_secs).filter(|_| self.flavor.manners().tells_last_io)
+            }
             Role::Replica { .. } | Role::Master { .. } => None,
         }
     }
 
     /// Whether it is a replica with an established link.
     pub fn link_up(&self) -> bool {
-        self.link_last_io_secs().is_some()
+        matches!(self.role, Role::Replica { link: Link::Up { .. }, .. })
+    }
+
+    /// Whether it is a master that has less than it had, where no run id tells another process from the one before.
+    pub fn lacks_writes_of(&self, before: &Self) -> bool {
+        let nameless = self.run_id.is_none() && before.run_id.is_none();
+        nameless && self.is_master() && before.is_master() && self.offset < before.offset
     }
 
     /// Whether the data are others than those before, and not those and more.
@@ -176,6 +174,8 @@ impl Facts {
             && self.priority == other.priority
             && self.flavor == other.flavor
             && self.fence == other.fence
+            && self.read_only == other.read_only
+            && self.log_is_empty == other.log_is_empty
     }
 }
 

@@ -52,6 +52,7 @@
 pub mod action;
 pub mod addr;
 pub mod event;
+pub mod flavor;
 pub mod fleet;
 pub mod group;
 pub mod instance;

@@ -134,6 +134,12 @@ pub struct Policy {
     pub stall_limit: Duration,
     /// How long a repointed replica may take to establish its link before its repointing counts as failed.
     pub link_timeout: Duration,
+    /// How long a link must have stood after an order for a full copy until the copy counts as complete, where nothing else
+    /// tells: the link is said to be up also for the moment before the copy begins.
+    pub copied_after: Duration,
+    /// How long a replica that is to forget such an order follows nobody: its master must have noticed that it left, which
+    /// takes LedisDB 1.6 s, or it would strike its new registration off its list.
+    pub part_wait: Duration,
     /// How long a role that was changed by hand stands until it is changed back.
     pub drift_wait: Duration,
     /// The pause until a failed repair is tried again.
@@ -184,6 +190,8 @@ impl Default for Policy {
             dead_interval: Duration::from_millis(250),
             stall_limit: Duration::from_millis(50),
             link_timeout: Duration::from_secs(60),
+            copied_after: Duration::from_secs(1),
+            part_wait: Duration::from_secs(2),
             drift_wait: Duration::from_secs(10),
             repair_interval: Duration::from_secs(5),
             empty_wait: Duration::from_secs(60),

@@ -15,8 +15,8 @@ pub(crate) mod outbox;
 pub mod v1;
 
 pub use v1::{
-    Attempt, Fenced, GivenRule, GroupEntry, HistoryEntry, HookEvent, Kept, Kind, Known, Occurrence,
-    Outcome, Phase, RankedCandidate, Rule, Saga, Status, Step, Trouble,
+    Attempt, Fenced, FullCopy, GivenRule, GroupEntry, HistoryEntry, HookEvent, Kept, Kind, Known,
+    Occurrence, Outcome, Phase, RankedCandidate, Rule, Saga, Status, Step, Trouble,
 };
 
 /// Counts the changes of one group's entry; 0 is "there is none".

@@ -34,6 +34,8 @@ pub(crate) fn master(asked_at: Time) -> Facts {
         can_pause_writes: true,
         keys: None,
         fence: None,
+        read_only: false,
+        log_is_empty: false,
     }
 }
 

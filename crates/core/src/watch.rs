@@ -19,6 +19,7 @@ pub use comeback::Comeback;
 use trouble::{Loading, Trouble, down_at};
 
 mod comeback;
+mod past;
 mod trouble;
 
 /// Most unanswered probes of one instance that are remembered.
@@ -50,6 +51,7 @@ pub struct Watch {
     keys: Option<(u64, Time)>,
     /// How many keys the process before it held when they were counted last.
     keys_before: Option<u64>,
+    lost_writes: bool,
     /// The latest moment at which it provably had news from its master.
     heard_master: Option<Time>,
     /// Since when it answers without trouble.
@@ -89,6 +91,7 @@ impl Watch {
             process_since: now,
             keys: None,
             keys_before: None,
+            lost_writes: false,
             heard_master: None,
             answers_since: now,
             unanswered: VecDeque::new(),
@@ -492,8 +495,10 @@ impl Watch {
             self.returned = false;
         }
         self.hear_master(&facts);
+        let lost = self.facts.as_ref().is_some_and(|before| facts.lacks_writes_of(before));
+        self.lost_writes = facts.is_master() && (lost || self.lost_writes);
         let before = self.facts.as_ref();
-        let another = before.is_none_or(|before| before.run_id != facts.run_id);
+        let another = before.is_none_or(|before| before.run_id != facts.run_id) || lost;
         if another {
             // A process that ended before it was counted says nothing of what there was.
             self.keys_before = self.keys.take().map(|(keys, _)| keys).or(self.keys_before);
@@ -518,20 +523,6 @@ impl Watch {
         }
         self.facts = Some(facts);
         changed
-    }
-
-    /// News of a master: the offset grew between two readings, or it was heard in whole seconds before the second.
-    fn hear_master(&mut self, facts: &Facts) {
-        let Some(last_io_secs) = facts.link_last_io_secs() else { return };
-        let heard = facts.asked_at - Duration::from_secs(last_io_secs.saturating_add(1));
-        let mut newest = self.heard_master.map_or(heard, |before| before.max(heard));
-        if let Some(before) = &self.facts
-            && before.link_last_io_secs().is_some()
-            && facts.offset > before.offset
-        {
-            newest = newest.max(before.asked_at);
-        }
-        self.heard_master = Some(newest);
     }
 
     fn fail(&mut self, since: Time, how: How, detail: String) -> &mut Trouble {

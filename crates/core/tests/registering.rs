@@ -120,6 +120,8 @@ impl Desk {
                     can_pause_writes: true,
                     keys: None,
                     fence: None,
+                    read_only: false,
+                    log_is_empty: false,
                 })),
                 socket: Some(addr.clone()),
             },

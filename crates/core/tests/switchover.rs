@@ -71,6 +71,7 @@ fn word(command: &Command) -> &'static str {
         Command::Pause { .. } => "pause",
         Command::Unpause => "unpause",
         Command::Demote { .. } => "demote",
+        Command::Part => "part",
         Command::Fence { .. } => "fence",
     }
 }
@@ -184,7 +185,7 @@ impl Desk {
             Command::Follow { master, .. } | Command::Demote { master, .. } => {
                 server.of = Some(master.port());
             }
-            Command::Pause { .. } | Command::Unpause | Command::Fence { .. } => {}
+            Command::Part | Command::Pause { .. } | Command::Unpause | Command::Fence { .. } => {}
         }
         if manner == Manner::ObeyUnheard {
             return CommandResult::Unknown("no reply".to_owned());
@@ -215,6 +216,8 @@ impl Desk {
             can_pause_writes: server.can_pause,
             keys: None,
             fence: None,
+            read_only: false,
+            log_is_empty: false,
         }
     }
 

@@ -12,19 +12,26 @@ mod rules;
 use std::sync::Arc;
 use std::time::Duration;
 
+use failover_core::addr::Addr;
+use failover_core::flavor::Flavor;
 use failover_core::fleet::Policies;
 use failover_core::view::GroupView;
+use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::cluster::ClusterView;
 use crate::driver::Logins;
+use crate::redis::Interview;
 use crate::resolve::Resolver;
 pub(crate) use finding::Finding;
 
 /// How many groups are examined at the same time: each takes a connection per instance.
 const GROUPS_AT_ONCE_MAX: usize = 4;
+/// So many addresses are asked what they are before they are guarded, and for so long.
+const LOOKED_AT_MAX: usize = 32;
+const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a group waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -47,6 +54,22 @@ impl Doctor {
     ) -> Self {
         let turns = Arc::new(Semaphore::new(GROUPS_AT_ONCE_MAX));
         Self { clock, resolver, logins: Arc::new(logins), policies: Arc::new(policies), turns }
+    }
+
+    /// Why one of these addresses cannot be the master of a group, as far as its port says: a kind of server that cannot
+    /// serve there is asked for what it is. One that does not answer in time is left to be judged when it does.
+    pub(crate) async fn unfit(&self, addrs: impl Iterator<Item = &Addr>) -> Option<String> {
+        let is_doubtful = |addr: &&Addr| {
+            Flavor::ALL.into_iter().any(|flavor| flavor.unfit_port(addr.port()).is_some())
+        };
+        let asked = addrs.filter(is_doubtful).take(LOOKED_AT_MAX).map(|addr| async move {
+            let interview =
+                Interview::begin(addr, &self.logins.default, &self.resolver, self.clock);
+            let interview = timeout(LOOK_TIMEOUT, interview).await.ok()?.ok()?;
+            let why = interview.server()?.flavor.unfit_port(addr.port())?;
+            Some(format!("{addr} {why}"))
+        });
+        join_all(asked).await.into_iter().flatten().next()
     }
 
     /// What is found about a group, the worst first; `None` when too many others are being examined.

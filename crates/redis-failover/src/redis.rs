@@ -17,7 +17,7 @@ mod resp;
 mod tests;
 
 pub(crate) use connection::Login;
-pub(crate) use flavor::{Version, Words};
+pub(crate) use flavor::{Version, Words, is_from};
 #[cfg(test)]
 pub(crate) use info::replication;
 pub(crate) use info::{ServerInfo, fields};

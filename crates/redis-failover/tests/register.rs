@@ -9,6 +9,7 @@ use common::scenario::{
     assert_left_alone, assert_whole, guard, holds, on_each_kind, settle, times_told,
     wait_for_diagnosis, wait_for_failover, wait_until_follows, wait_until_guarded,
 };
+use common::wire::Wire;
 use common::{Daemon, Group, Options, PATIENCE, Server, ServerKind, wait_until};
 
 fn start(masters: &str) -> Daemon {
@@ -297,4 +298,25 @@ fn a_group_on_ipv6_is_guarded() {
         assert_eq!(servers[0].cmd(&["GET", "kept"]), "1");
         assert_eq!(instances(&daemon, &all[0]), all.iter().cloned().collect());
     });
+}
+
+/// It says neither Redis nor Valkey, and answers as they do: it is told the oldest words.
+#[test]
+fn a_server_of_another_name_is_guarded_by_what_it_answers() {
+    let server = Server::start(ServerKind::Redis, &Options::new());
+    let mut other = Server::start(ServerKind::Redis, &Options::new());
+    let wire = Wire::disguising(&server.addr(), ["redis_version:", "hydra_version:"]);
+    let name = wire.addr();
+    let daemon = start(&name);
+    let view = wait_for_diagnosis(&daemon, &name, "NoReplicas");
+    let seen = instance(&view, &name).expect("it is known");
+    assert_eq!((&view["flavor"], &seen["version"]), (&"redis".into(), &"unknown".into()));
+    // What somebody did to its role by hand is undone.
+    // It never reaches the other, and so has its data still.
+    other.kill9();
+    server.replica_of(&other);
+    wait_for_diagnosis(&daemon, &name, "MasterBecameReplica");
+    server.wait_for_role("master");
+    let stats = server.info("commandstats");
+    assert!(stats.contains_key("cmdstat_slaveof"), "{stats:?}");
 }

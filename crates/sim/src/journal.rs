@@ -101,6 +101,7 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Command { id, addr, command, .. } => match command {
             Command::Promote { .. } => format!("-> {addr} command {id}: promote"),
             Command::Follow { master, .. } => format!("-> {addr} command {id}: follow {master}"),
+            Command::Part => format!("-> {addr} command {id}: follow nobody"),
             Command::Demote { master, .. } => format!("-> {addr} command {id}: demote to {master}"),
             Command::Pause { ms } => format!("-> {addr} command {id}: pause writes for {ms} ms"),
             Command::Unpause => format!("-> {addr} command {id}: let writes go on"),

@@ -98,6 +98,7 @@ impl Group {
         self.switching = None;
         // What stood when this node led before, if it did, may have been taken back and made again.
         self.drifts.clear();
+        self.copies.clear();
         self.fencing = Fencing::default();
         self.wanted_deposed();
         self.led_since = ctx.now;

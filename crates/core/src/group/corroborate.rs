@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::identity::follows_recorded;
 use super::quorum::Peers;
 use crate::addr::Addr;
+use crate::instance::Facts;
 use crate::mutation::Mutation;
 use crate::policy::Policy;
 use crate::record::GroupEntry;
@@ -96,7 +97,7 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
                 }
                 Death::Hung | Death::Refusing | Death::Unreachable => {
                     let by = format!("{addr}, which {node} reaches,");
-                    if let Some(news) = news(hearing, ping_period, &by, heard) {
+                    if let Some(news) = news(hearing, facts, ping_period, &by, heard) {
                         veto.get_or_insert(news);
                     }
                 }
@@ -142,7 +143,7 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
             }
             Death::Hung | Death::Refusing | Death::Unreachable => {
                 if let Some(news) =
-                    news(hearing, ping_period, &addr.to_string(), watch.heard_master())
+                    news(hearing, facts, ping_period, &addr.to_string(), watch.heard_master())
                 {
                     veto.get_or_insert(news);
                 }
@@ -159,6 +160,7 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
 /// What speaks for a master whose replica's link is up, and when to look again.
 fn news(
     hearing: &Hearing<'_>,
+    facts: &Facts,
     ping_period: Duration,
     replica: &str,
     heard: Option<Time>,
@@ -171,8 +173,10 @@ fn news(
         return Some((why, now + policy.check_interval));
     }
     let silent_enough = sign + ping_period + PING_MARGIN;
-    // One that hung before the path to it was gone need not be idle to be silent.
-    if death == Death::Hung || now >= silent_enough {
+    // One that hung before the path to it was gone need not be idle to be silent. A link that never says when it heard of its
+    // master stays up for ever, and says no more after a longer wait.
+    let tells = facts.flavor.manners().tells_last_io;
+    if death == Death::Hung || !tells || now >= silent_enough {
         return None;
     }
     let why = format!(

@@ -16,6 +16,9 @@ use crate::time::Time;
 use crate::view::{How, State};
 use crate::watch::{Death, Watch};
 
+mod misfit;
+
+use misfit::misconfigured;
 /// What a diagnosis is made from.
 #[derive(Clone, Copy)]
 pub(crate) struct Picture<'a> {
@@ -261,6 +264,9 @@ fn alive<'a>(picture: &'a Picture<'a>, watch: &'a Watch) -> Finding<'a> {
             )
         });
     }
+    if let Some(why) = misconfigured(entry, watch) {
+        return Finding::new(Diagnosis::MasterMisconfigured, move || why.clone());
+    }
     if follows.is_some() {
         return Finding::new(Diagnosis::NotYetSeen, move || {
             format!("{master} was promoted, and has not been heard since")
@@ -327,7 +333,7 @@ fn following<'a>(picture: &'a Picture<'a>, watch: &'a Watch) -> Result<Following
         || picture.others().filter_map(|(addr, watch)| Some((addr, watch, watch.facts()?)));
     let second = others().find(|(_, other, facts)| {
         let itself = watch.facts().is_some_and(|master| same_process(master, facts));
-        other.serves() && facts.is_master() && !itself
+        other.serves() && facts.takes_writes() && !itself
     });
     if let Some((addr, ..)) = second {
         return Err(Finding::new(Diagnosis::TwoMasters, move || {

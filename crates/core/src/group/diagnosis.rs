@@ -113,7 +113,7 @@ impl Diagnosis {
                 "the master lives: a failover would lose what its script writes; SCRIPT KILL ends one that only reads",
             ),
             Self::MasterMisconfigured => Some(
-                "the master lives and has all data: free its disk, or let it write without saving",
+                "the master lives and has all data: put right what the reason names, such as a full disk",
             ),
             Self::AuthenticationFailed => Some(
                 "a server that does not let us in lives; whether it serves others is not known",

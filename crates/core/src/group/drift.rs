@@ -98,10 +98,17 @@ impl Group {
         let master = self.entry.master.clone();
         let watch = self.watches.get(&master).filter(|watch| watch.serves())?;
         let facts = watch.facts().filter(|facts| facts.asked_at >= self.master_since)?;
-        let of = facts.follows()?.clone();
+        let Some(of) = facts.follows().cloned() else {
+            let refuses = facts.read_only;
+            return refuses.then(|| self.consider_refusing(ctx, token)).flatten();
+        };
         // What was read before this leadership may be over: another leader may have acted on it.
         let standing_since = watch.standing_since().max(self.led_since);
-        let restarted = facts.run_id != self.entry.master_run_id;
+        let restarted = match self.manners().keeps_role {
+            true => facts.run_id != self.entry.master_run_id,
+            // It has no name for its process: it was away, and came back so.
+            false => watch.came_back_so(),
+        };
         let known = facts.replication_id.as_ref().is_none_or(|id| self.entry.lineage.contains(id));
         // A process that was just started has another history, and its data still until it has a link.
         let ours = known || restarted && !facts.link_up();
@@ -169,18 +176,43 @@ impl Group {
         }
     }
 
+    /// The recorded master takes no writes, and no switchover of ours is why: that is undone like a change by hand.
+    fn consider_refusing(&mut self, ctx: &Context<'_>, token: Token) -> Option<String> {
+        let master = self.entry.master.clone();
+        let what = format!("{master} was made to refuse every write");
+        match self.judge_drift(ctx.now, &master, Kind::Repair, what) {
+            Wrong::Repair(_, why)
+                if self.repairs.get(&master).is_some_and(|(at, _)| ctx.now < *at) =>
+            {
+                Some(format!("the last repair of {master} failed, the next one waits: {why}"))
+            }
+            Wrong::Repair(kind, why) => {
+                self.begin_repair(ctx, token, &master, kind, why, true);
+                None
+            }
+            Wrong::LeaveAlone(why) => Some(why),
+            Wrong::Nothing | Wrong::Drift(..) => None,
+        }
+    }
+
     /// A master that has what the recorded one has, which is a replica, or that it follows: beside it, it is not made a
     /// master again. One that only came back is made a replica afterwards.
     pub(super) fn rival(&self, now: Time) -> Option<&Addr> {
         let recorded = self.watches.get(&self.entry.master).and_then(Watch::facts);
         let followed = recorded.and_then(Facts::follows).and_then(|of| self.entry.instance_of(of));
-        let is_rival = |addr: &Addr, facts: &Facts| {
+        // Where roles are forgotten, one that came back with no more than the recorded master has is only what it was once.
+        let forgot = |watch: &Watch, facts: &Facts| {
+            !facts.flavor.manners().keeps_role
+                && watch.returned()
+                && recorded.is_some_and(|recorded| facts.offset <= recorded.offset)
+        };
+        let is_rival = |addr: &Addr, watch: &Watch, facts: &Facts| {
             let heir = facts.replication_id.is_none() || self.is_heir(now, facts);
-            facts.is_master() && (heir || followed == Some(addr))
+            facts.takes_writes() && (heir || followed == Some(addr)) && !forgot(watch, facts)
         };
         let mut others = self.watches.iter().filter(|(addr, _)| **addr != self.entry.master);
         let rival = others.find(|(addr, watch)| {
-            watch.serves() && watch.facts().is_some_and(|facts| is_rival(addr, facts))
+            watch.serves() && watch.facts().is_some_and(|facts| is_rival(addr, watch, facts))
         });
         rival.map(|(addr, _)| addr)
     }
@@ -219,7 +251,7 @@ impl Group {
         };
         let mut masters: Vec<(&Addr, Facts)> = Vec::new();
         for (addr, watch) in &self.watches {
-            let Some(facts) = read(watch).filter(Facts::is_master) else { continue };
+            let Some(facts) = read(watch).filter(Facts::takes_writes) else { continue };
             if !masters.iter().any(|(_, known)| same_process(known, &facts)) {
                 masters.push((addr, facts));
             }
@@ -235,12 +267,16 @@ impl Group {
             None => recorded.state() == State::Down,
         };
         // What the recorded master took over, it cannot lose any more.
-        let taken_over = recorded_facts.is_some_and(|facts| {
+        let taken_over = recorded_facts.as_ref().is_some_and(|facts| {
             facts.link_up()
                 && facts.replication_id.is_some()
                 && facts.replication_id == heir.replication_id
         });
-        let fits = taken_over || self.is_heir(now, heir);
+        // Where roles are forgotten, one that came back as a master is one by hand only when it took writes since.
+        let forgot = !heir.flavor.manners().keeps_role
+            && self.watches.get(*addr).is_some_and(Watch::returned)
+            && recorded_facts.is_some_and(|facts| heir.offset <= facts.offset);
+        let fits = taken_over || !forgot && self.is_heir(now, heir);
         (followed && fits).then(|| (*addr).clone())
     }
 
@@ -253,7 +289,7 @@ impl Group {
     pub(super) fn is_copying(&self, now: Time, other: &Addr) -> Option<&Addr> {
         let (addr, since) = self.copying.as_ref().filter(|(addr, _)| addr != other)?;
         let watch = self.watches.get(addr).filter(|watch| watch.serves())?;
-        let linked = watch.facts().is_some_and(Facts::link_up);
+        let linked = watch.facts().is_some_and(Facts::link_up) && !self.is_taking_a_copy(addr);
         (!linked && now < *since + self.policy.link_timeout).then_some(addr)
     }
 

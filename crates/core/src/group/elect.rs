@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::Group;
+use super::copies::{is_on_its_way, is_parted, judge_copy};
 use super::identity::same_process;
 use super::quorum::Peers;
 use super::restart::has_nothing_beside;
@@ -125,7 +126,7 @@ pub(crate) fn elect(contest: &Contest<'_>) -> Election {
                 0 => ahead.offset.saturating_sub(behind.offset),
                 more => more,
             },
-            if unnamed(ahead) { "keys" } else { "bytes" }
+            if unnamed(ahead) { "keys" } else { ahead.flavor.manners().unit }
         )),
         _ => None,
     };
@@ -173,6 +174,7 @@ pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts,
         return Err("is the recorded master under another address".to_owned());
     }
     judge_rules(contest, addr, facts)?;
+    judge_copy(contest, addr, facts)?;
     if contest.emptied {
         judge_rescuer(contest, addr, facts)?;
         return Ok(facts);
@@ -186,14 +188,17 @@ pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts,
     }
     // The link first: while it copies its master's data, a replica reports a history of its own making.
     judge_link(policy, dead_since, now, facts)?;
-    judge_history(contest, facts)?;
+    if !is_parted(contest.entry, addr, facts) && !is_on_its_way(contest.entry, addr, facts) {
+        judge_history(contest, facts)?;
+    }
     if policy.max_lag_bytes > 0
         && let Some(known) = last_known_offset(contest)
         && known.saturating_sub(facts.offset) > policy.max_lag_bytes
     {
         return Err(format!(
-            "is {} bytes behind the master's last known offset, more than max_lag_bytes ({})",
+            "is {} {} behind the master's last known offset, more than max_lag_bytes ({})",
             known - facts.offset,
+            facts.flavor.manners().unit,
             policy.max_lag_bytes
         ));
     }
@@ -258,12 +263,23 @@ fn read_here<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts, String
 
 /// Whether a master that was made by hand has everything that the group's recorded master acknowledged.
 pub(crate) fn judge_heir(contest: &Contest<'_>, facts: &Facts) -> Result<(), String> {
-    judge_history(contest, facts)
+    if facts.flavor.manners().finds_common {
+        return judge_history(contest, facts);
+    }
+    // Nothing else can be compared.
+    let recorded = contest.watches.get(&contest.entry.master).and_then(Watch::facts);
+    match recorded.is_some_and(|recorded| recorded.offset <= facts.offset) {
+        true => Ok(()),
+        false => Err("may lack what the recorded master had".to_owned()),
+    }
 }
 
 /// Whether it can take over from a master that lost its data. How its link is says nothing here: until a full copy has
 /// arrived a replica keeps its data, and with it the name of its history.
 fn judge_rescuer(contest: &Contest<'_>, addr: &Addr, facts: &Facts) -> Result<(), String> {
+    if !facts.flavor.manners().finds_common {
+        return judge_history(contest, facts);
+    }
     let ours = |id: &ReplicationId| contest.entry.lineage.contains(id);
     let known = facts.replication_id.as_ref().is_some_and(ours)
         || facts.second_replication_id.as_ref().is_some_and(ours);

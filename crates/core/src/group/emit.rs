@@ -87,7 +87,8 @@ impl Group {
     ) -> CommandId {
         let facts = self.watches.get(&master).and_then(Watch::facts);
         let master_run_id = facts.and_then(|facts| facts.run_id.clone());
-        self.command(now, token, addr, Command::Follow { master, master_run_id })
+        let keep = self.keeps(addr);
+        self.command(now, token, addr, Command::Follow { master, master_run_id, keep })
     }
 
     pub(super) fn publish(&mut self, at: Time, what: What, sentence: String) {

@@ -262,6 +262,7 @@ impl Group {
                 target_run_id: self.run_id_of(ctx.now, candidate),
                 deadline: None,
                 forced: false,
+                promoted_at: None,
                 attempts: Vec::new(),
                 history,
             }),

@@ -11,7 +11,8 @@ use crate::watch::Watch;
 /// Whether an instance follows the recorded master, by whatever name it calls it.
 ///
 /// An address that is known decides. One that is not may be another name of the master: then the master's own list of
-/// replicas, or the history that both are on, says so.
+/// replicas, or the history that both are on, says so. Where there is no history to compare, another name of the master has
+/// at least its port.
 pub(crate) fn follows_recorded(
     entry: &GroupEntry,
     watches: &BTreeMap<Addr, Watch>,
@@ -34,8 +35,15 @@ pub(crate) fn follows_recorded(
         || attached
             && match &facts.replication_id {
                 Some(id) => entry.lineage.first() == Some(id),
-                None => true,
+                None => is_port_of(entry, of.port()),
             }
+}
+
+/// Whether the recorded master is known by an address with this port.
+fn is_port_of(entry: &GroupEntry, port: u16) -> bool {
+    let aliases = entry.instances.get(&entry.master).map(|known| &known.aliases);
+    let mut names = aliases.into_iter().flatten().chain([&entry.master]);
+    names.any(|name| name.port() == port)
 }
 
 /// Whether two instances are one process under two addresses: it has the same run id.

@@ -90,6 +90,7 @@ impl Group {
         }
         self.stranger = self.learn_from_master(ctx, &mut entry);
         self.learn_from_replicas(&mut entry);
+        self.learn_copies(ctx.now, &mut entry);
         if entry == self.entry {
             return false;
         }

@@ -176,7 +176,7 @@ impl Group {
             }],
             ..self.new_history((ctx.now, ctx.me), kind, why.clone())
         };
-        let entry = GroupEntry {
+        let mut entry = GroupEntry {
             epoch,
             history_next: self.entry.history_next + 1,
             drifts_undone: match drift {
@@ -189,11 +189,15 @@ impl Group {
                 target_run_id: None,
                 deadline: None,
                 forced: false,
+                promoted_at: None,
                 attempts: Vec::new(),
                 history,
             }),
             ..self.entry.clone()
         };
+        if let Some(known) = entry.instances.get_mut(addr) {
+            known.copy = self.copy_decided(addr);
+        }
         self.propose(token, format!("repair in {}: {why}", self.name), entry, None);
     }
 
@@ -251,8 +255,20 @@ impl Group {
                 let watch = self.watches.get(&master).filter(|watch| watch.serves());
                 let facts = watch.and_then(Watch::facts);
                 let read = facts.filter(|facts| facts.asked_at >= self.led_since);
-                let id = match (read.map(Facts::is_master), target == master) {
-                    (Some(true), false) => self.command_follow(ctx.now, token, &target, master),
+                let is_one = |facts: &Facts| match target == master {
+                    // One that takes no writes is still to be made what it should be.
+                    true => facts.takes_writes(),
+                    false => facts.is_master(),
+                };
+                let id = match (read.map(is_one), target == master) {
+                    (Some(true), false) => match self.command_return(ctx, token, &target) {
+                        Ok(Some(id)) => id,
+                        Ok(None) => return,
+                        Err(why) => {
+                            self.end_repair(ctx, token, &target, Err(why));
+                            return;
+                        }
+                    },
                     (Some(false), true) => {
                         let run_id = self.run_id_of(ctx.now, &master);
                         let fence = self.promoted_fence(&master);
@@ -300,7 +316,15 @@ impl Group {
         let end = match result {
             CommandResult::Done { facts, warnings } => {
                 self.warn(ctx.now, &target, &warnings);
-                match (facts.is_master(), target == self.entry.master) {
+                if self.note_parted(ctx, &target, &facts) {
+                    self.work = Work::Idle;
+                    return;
+                }
+                let is_one = match target == self.entry.master {
+                    true => facts.takes_writes(),
+                    false => facts.is_master(),
+                };
+                match (is_one, target == self.entry.master) {
                     (true, false) => {
                         Err("it is a master still after it was told to follow".to_owned())
                     }
@@ -334,10 +358,10 @@ impl Group {
     /// Whether an instance was read since a moment, and is what it should be.
     fn is_repaired(&self, addr: &Addr, since: Time) -> bool {
         if *addr != self.entry.master {
-            return self.follows(addr, since);
+            return self.follows(addr, since) && !self.is_to_be_parted(addr);
         }
         let facts = self.watches.get(addr).and_then(Watch::facts);
-        facts.is_some_and(|facts| facts.asked_at >= since && facts.is_master())
+        facts.is_some_and(|facts| facts.asked_at >= since && facts.takes_writes())
     }
 
     /// Whether an instance was read since a moment and follows the recorded master.
@@ -365,7 +389,7 @@ impl Group {
                     true => "repointed",
                     false => "demoted",
                 };
-                if kind == Some(Kind::Repair) {
+                if kind == Some(Kind::Repair) && *target != self.entry.master {
                     self.copying = Some((target.clone(), ctx.now));
                 }
                 self.mark(ctx, step, Some(target), window.as_ref().map(|(note, _)| note.clone()));
@@ -385,6 +409,7 @@ impl Group {
             history.bytes_possibly_lost = bytes;
         }
         if end.is_ok() {
+            self.note_copies(ctx.now, &mut entry, std::slice::from_ref(target));
             self.repairs.remove(target);
         } else {
             let failures = self.repairs.get(target).map_or(0, |(_, failures)| *failures);

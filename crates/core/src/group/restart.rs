@@ -116,7 +116,11 @@ impl Group {
         }
         let master = &self.entry.master;
         let watch = self.watches.get(master).filter(|watch| watch.serves());
-        let (Some(recorded), Some(watch)) = (&self.entry.master_run_id, watch) else { return none };
+        let Some(watch) = watch else { return none };
+        if watch.lost_writes() {
+            return (Some(self.judge_lost_writes(now)), Ask::new());
+        }
+        let Some(recorded) = &self.entry.master_run_id else { return none };
         // One that restarted as a replica, by an old configuration file, while nobody is a master, is asked the same.
         let answers_for_all = |facts: &&Facts| facts.is_master() || !self.has_another_master();
         let Some(facts) = watch.facts().filter(answers_for_all) else { return none };
@@ -219,6 +223,24 @@ impl Group {
             return (Some(Restarted::Held(why)), ask);
         }
         (Some(Restarted::Kept), ask)
+    }
+
+    /// A master without a run id that has less than it had: whoever still has more is promoted, if that can be.
+    fn judge_lost_writes(&self, now: Time) -> Restarted {
+        let rescue = self.rescue(now);
+        let mut held = None;
+        for addr in self.survivors() {
+            match judge(&rescue, addr) {
+                Ok(_) => return Restarted::Emptied,
+                Err(why) => {
+                    held.get_or_insert(format!(
+                        "{} has less data than it had and than {addr} holds, which is not promoted because it {why}; a failover                          with force promotes it all the same, and forgetting it lets {} go on",
+                        self.entry.master, self.entry.master
+                    ));
+                }
+            }
+        }
+        held.map_or(Restarted::Kept, Restarted::Held)
     }
 
     /// What becomes of a master that lacks what another one has. Clients may have filled it since it was counted, and nobody

@@ -247,7 +247,7 @@ impl Group {
                 Fate::Unknown(since) => since,
             };
             match self.read_since(ctx, target, since) {
-                Some(facts) if facts.is_master() => {
+                Some(facts) if facts.takes_writes() => {
                     self.take_over(ctx, token, s, (&old, target), &facts);
                     return;
                 }
@@ -309,7 +309,7 @@ impl Group {
         };
         match self.read_since(ctx, old, since) {
             Some(facts) => {
-                if facts.is_master() {
+                if facts.takes_writes() {
                     if s.demotion != Fate::Known {
                         s.retry_at = ctx.now + self.policy.corroboration_interval * 10;
                     }
@@ -378,7 +378,7 @@ impl Group {
                     "it is not known whether the writes on {addr} are paused: {why}"
                 ));
             }
-            (Order::Demote, CommandResult::Done { facts, .. }) if !facts.is_master() => {
+            (Order::Demote, CommandResult::Done { facts, .. }) if !facts.takes_writes() => {
                 self.mark(ctx, "demoted", Some(addr), Some(format!("at offset {}", facts.offset)));
                 s.demoted = Some((ctx.now, facts.offset));
             }
@@ -401,7 +401,7 @@ impl Group {
             (Order::Promote, CommandResult::Refused(why)) => {
                 s.undo.get_or_insert(format!("{addr} could not be promoted: {why}"));
             }
-            (Order::Restore, CommandResult::Done { facts, .. }) if facts.is_master() => {
+            (Order::Restore, CommandResult::Done { facts, .. }) if facts.takes_writes() => {
                 s.restored = true;
             }
             (Order::Unpause, CommandResult::Done { .. }) => {

@@ -187,6 +187,7 @@ impl Group {
                 target,
                 deadline,
                 forced,
+                promoted_at: None,
                 attempts: Vec::new(),
                 history,
             }),

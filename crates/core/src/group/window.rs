@@ -4,7 +4,7 @@
 use super::Group;
 use crate::addr::Addr;
 use crate::event::CommandResult;
-use crate::instance::{Facts, Flavor, ReplicationId};
+use crate::instance::{Facts, ReplicationId};
 use crate::time::{Time, millis};
 use crate::watch::Watch;
 
@@ -19,6 +19,8 @@ pub(super) struct Window {
     earliest: Option<Time>,
     /// Its offset from which what it takes is counted.
     offset: u64,
+    /// What offsets count here.
+    unit: &'static str,
     begin: Begin,
 }
 
@@ -54,6 +56,7 @@ impl Window {
             seen_at,
             earliest,
             offset: offset.unwrap_or(facts.offset).min(facts.offset),
+            unit: facts.flavor.manners().unit,
             begin,
         }
     }
@@ -108,7 +111,9 @@ impl Window {
         };
         match bytes {
             Some(0) => format!("{span}; nothing was written to it"),
-            Some(bytes) => format!("{span}; {bytes} bytes were written to it, and are lost"),
+            Some(bytes) => {
+                format!("{span}; {bytes} {} were written to it, and are lost", self.unit)
+            }
             None => format!(
                 "{span}; how much was written to it and is lost is not known, since a master without a replica does not count"
             ),
@@ -123,7 +128,7 @@ impl Group {
             let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
             if *addr == self.entry.master {
                 self.windows.remove(addr);
-            } else if facts.is_master() {
+            } else if facts.takes_writes() {
                 let known = self.windows.get(addr);
                 if known.is_none_or(|window| window.run_id != facts.run_id) {
                     let window = Window::open(watch, facts, self.master_since);
@@ -158,7 +163,7 @@ impl Group {
 pub(super) fn clients_cut(result: &CommandResult) -> bool {
     match result {
         CommandResult::Done { facts, warnings } => {
-            facts.flavor != Flavor::Ledisdb
+            facts.flavor.manners().cuts_clients
                 && !warnings.iter().any(|warning| warning.starts_with("CLIENT KILL"))
         }
         CommandResult::Refused(_) | CommandResult::NotSent(_) | CommandResult::Unknown(_) => false,

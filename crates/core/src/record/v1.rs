@@ -131,6 +131,21 @@ pub struct Known {
     /// What was changed of its settings so that it takes no writes without replicas.
     #[serde(default)]
     pub fenced: Option<Fenced>,
+    /// How far it is with a full copy, where servers do not find out by themselves that one is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<FullCopy>,
+}
+
+/// How far an instance is with a full copy of its master's data, which is an order of ours that it does not forget by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FullCopy {
+    /// It may hold what the recorded master never had: when it follows, it has to take over everything.
+    Owed,
+    /// It was told to, and would do it again whenever its link is lost.
+    Told,
+    /// It has its copy, and follows nobody for a moment so that it forgets that.
+    Parted,
 }
 
 /// What was changed of an instance's settings.
@@ -248,6 +263,9 @@ pub struct Saga {
     /// Somebody wants it although the master may live.
     #[serde(default)]
     pub forced: bool,
+    /// How far the new master was when it was promoted, where that decides what others may keep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted_at: Option<u64>,
     /// Candidates of this failover that were given up, in order.
     pub attempts: Vec<Attempt>,
     /// Its entry of history, growing.

@@ -319,6 +319,8 @@ impl Desk {
             priority: 100,
             ping_period_secs: Some(10),
             can_pause_writes: true,
+            read_only: false,
+            log_is_empty: false,
             keys: Some(10),
             fence: server
                 .set
@@ -373,7 +375,7 @@ impl Desk {
                     None => warnings.push("no file".to_owned()),
                 }
             }
-            Command::Pause { .. } | Command::Unpause => {}
+            Command::Part | Command::Pause { .. } | Command::Unpause => {}
         }
         CommandResult::Done { facts: Box::new(self.facts(port)), warnings }
     }
@@ -429,6 +431,7 @@ impl Desk {
             Command::Promote { .. }
             | Command::Follow { .. }
             | Command::Demote { .. }
+            | Command::Part
             | Command::Pause { .. }
             | Command::Unpause => None,
         };

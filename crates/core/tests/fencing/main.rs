@@ -106,6 +106,7 @@ fn a_candidate_is_opened_by_its_promotion_and_fenced_when_another_follows_it() {
         Command::Promote { fence, .. } => *fence,
         Command::Follow { .. }
         | Command::Demote { .. }
+        | Command::Part
         | Command::Pause { .. }
         | Command::Unpause
         | Command::Fence { .. } => None,

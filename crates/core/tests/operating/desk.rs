@@ -253,6 +253,8 @@ impl Desk {
             priority: server.priority,
             ping_period_secs: Some(10),
             can_pause_writes: true,
+            read_only: false,
+            log_is_empty: false,
             fence: None,
             keys: Some(server.keys),
         }
@@ -285,7 +287,7 @@ impl Desk {
                 self.server(port).follows = Some(master.port());
                 takes_over = true;
             }
-            Command::Pause { .. } | Command::Unpause | Command::Fence { .. } => {}
+            Command::Part | Command::Pause { .. } | Command::Unpause | Command::Fence { .. } => {}
         }
         let mut facts = self.facts(port);
         if takes_over {

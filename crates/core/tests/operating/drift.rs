@@ -8,6 +8,7 @@ fn told(desk: &Desk) -> Vec<(u16, Option<u16>)> {
         Command::Follow { master, .. } => Some((*port, Some(master.port()))),
         Command::Promote { .. } => Some((*port, None)),
         Command::Demote { .. }
+        | Command::Part
         | Command::Pause { .. }
         | Command::Unpause
         | Command::Fence { .. } => None,
@@ -480,6 +481,7 @@ fn a_repair_of_the_master_that_another_leader_decided_does_not_make_a_second_one
             target_run_id: None,
             deadline: None,
             forced: false,
+            promoted_at: None,
             attempts: Vec::new(),
             history,
         });
@@ -544,6 +546,7 @@ fn a_master_that_loads_while_another_one_is_to_follow_it_is_not_asked_without_a_
             target_run_id: None,
             deadline: None,
             forced: false,
+            promoted_at: None,
             attempts: Vec::new(),
             history,
         });

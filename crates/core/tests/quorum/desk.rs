@@ -98,6 +98,8 @@ pub(crate) fn facts(asked_at: Time, port: u16, role: Role) -> Facts {
         can_pause_writes: true,
         keys: Some(10),
         fence: None,
+        read_only: false,
+        log_is_empty: false,
     }
 }
 

@@ -5,7 +5,7 @@
 //! stores takeover`) run these alone. From the environment:
 //!
 //! - `BENCH_QUICK=1`: few runs, to try the benchmark itself;
-//! - `BENCH_KIND=valkey`: Valkey instead of Redis;
+//! - `BENCH_KIND=valkey`: Valkey instead of Redis; `ledisdb`: the stand-in for it;
 //! - `BENCH_BINARY=path`: another build of the program.
 //!
 //! What the peers do was measured the same way and on the same machine; it stands beside each row.
@@ -52,6 +52,7 @@ const SCENARIOS: [Scenario; 14] = [
 ];
 
 fn main() {
+    common::ledisdb::serve_if_told();
     // Cargo adds a flag of its own.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     for name in &wanted {
@@ -63,7 +64,8 @@ fn main() {
         kind: match std::env::var("BENCH_KIND").as_deref() {
             Err(_) | Ok("redis") => ServerKind::Redis,
             Ok("valkey") => ServerKind::Valkey,
-            Ok(other) => panic!("BENCH_KIND is redis or valkey, not {other:?}"),
+            Ok("ledisdb") => ServerKind::Ledisdb,
+            Ok(other) => panic!("BENCH_KIND is redis, valkey or ledisdb, not {other:?}"),
         },
         quick: std::env::var_os("BENCH_QUICK").is_some(),
     };

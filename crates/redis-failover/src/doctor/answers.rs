@@ -11,7 +11,7 @@ use failover_core::instance::Facts;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 
-use crate::redis::{Frame, ServerInfo, Version, Words, fields};
+use crate::redis::{self, Frame, ServerInfo, Version, Words, fields};
 
 /// How much of a setting is kept. The longest that a rule reads has about a hundred characters.
 const SETTING_CHARS_MAX: usize = 1000;
@@ -460,12 +460,7 @@ pub(super) fn has_users(server: &ServerInfo) -> bool {
 
 /// Whether it is Valkey, or a Redis that is at least as new.
 pub(super) fn is_from(server: &ServerInfo, version: Version) -> bool {
-    use failover_core::instance::Flavor;
-    match server.flavor {
-        Flavor::Valkey => true,
-        Flavor::Redis => server.number() >= version,
-        Flavor::Ledisdb => false,
-    }
+    redis::is_from(server.flavor, server.number(), version)
 }
 
 fn text(frame: &Frame) -> Option<String> {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use failover_core::addr::Addr;
-use failover_core::instance::Flavor;
 use failover_core::time::Time;
 use futures_util::future::join_all;
 use tokio::time::timeout_at;
@@ -162,9 +161,7 @@ impl Asker<'_> {
     }
 
     fn questions(&self, answers: &Answers) -> Vec<Question> {
-        let flavor = answers.server.as_ref().map(|server| server.flavor);
-        if flavor == Some(Flavor::Ledisdb) {
-            // It has none of these.
+        if answers.server.as_ref().is_some_and(|server| !server.words().tells_setup) {
             return Vec::new();
         }
         let mut questions = vec![Question::Info];

@@ -11,7 +11,7 @@ use failover_core::addr::Addr;
 use failover_core::event::{self, GroupSpec};
 use failover_core::node::GroupName;
 
-use super::reply::Problem;
+use super::reply::{Code, Problem};
 use super::{Context, body};
 
 const FIELD: &str = "masters";
@@ -28,6 +28,7 @@ pub(super) async fn add(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let specs = specs(&items(&context, request).await?)?;
+    fit(&context, &specs).await?;
     context.ask(event::Request::Add(specs)).await?;
     Ok(StatusCode::OK)
 }
@@ -37,6 +38,7 @@ pub(super) async fn replace(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let specs = specs(&items(&context, request).await?)?;
+    fit(&context, &specs).await?;
     context.ask(event::Request::Replace(specs)).await?;
     Ok(StatusCode::OK)
 }
@@ -53,6 +55,18 @@ pub(super) async fn remove(
     }
     context.ask(event::Request::Remove(which)).await?;
     Ok(StatusCode::OK)
+}
+
+/// Refuses a new master that could never be followed: at three in the morning nobody would want to learn it.
+async fn fit(context: &Context, specs: &[GroupSpec]) -> Result<(), Problem> {
+    let groups = context.shown.groups();
+    let is_known =
+        |addr: &Addr| groups.iter().any(|group| group.instances.iter().any(|i| i.addr == *addr));
+    let masters = specs.iter().map(|spec| &spec.master).filter(|addr| !is_known(addr));
+    match context.doctor.unfit(masters).await {
+        Some(why) => Err(Problem::new(Code::Refused, format!("{why}; nothing was changed"))),
+        None => Ok(()),
+    }
 }
 
 fn names_a_group(item: &str) -> bool {

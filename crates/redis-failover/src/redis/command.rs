@@ -6,14 +6,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use failover_core::action::Command;
+use failover_core::action::{Command, Keep};
+use failover_core::addr::Addr;
 use failover_core::event::CommandResult;
 use failover_core::instance::{Facts, MinReplicas};
 use failover_core::time::Time;
 
 use super::connection::{Broken, Connection, Taken};
 use super::flavor::Words;
-use super::info;
+use super::info::{self, ServerInfo};
 use super::resp::Frame;
 use crate::clock::Clock;
 use crate::fault;
@@ -32,6 +33,7 @@ pub(super) fn fault_before(command: &Command) -> &'static str {
         Command::Pause { .. }
         | Command::Unpause
         | Command::Demote { .. }
+        | Command::Part
         | Command::Fence { .. } => "",
     }
 }
@@ -61,7 +63,7 @@ pub(super) async fn carry_out(
     }
     let mut talk = Talk { connection, clock, allowed, answered };
     let done = match command {
-        Command::Promote { fence, .. } => talk.promote(&known, *fence).await,
+        Command::Promote { fence, .. } => talk.promote(&server, &known, *fence).await,
         Command::Fence { .. } if known.min_replicas.is_none() => {
             return CommandResult::Refused(format!(
                 "{} {} has no setting for how many replicas must acknowledge a write",
@@ -70,15 +72,18 @@ pub(super) async fn carry_out(
             ));
         }
         Command::Fence { set } => talk.fence(&known, *set).await,
-        Command::Pause { .. } | Command::Unpause if !known.write_pause => {
-            return CommandResult::Refused(format!(
-                "{} {} cannot pause writes alone",
-                server.flavor.name(),
-                server.version
-            ));
-        }
-        Command::Pause { ms } => talk.pause(&known.pause_writes(*ms)).await,
-        Command::Unpause => talk.change(&known.resume_writes()).await,
+        Command::Pause { ms } => match known.pause_writes(*ms) {
+            Some(pause) => talk.pause(&known, &pause).await,
+            None => Ok(Err(cannot(&server, "pause writes alone"))),
+        },
+        Command::Unpause => match known.resume_writes() {
+            Some(resume) => talk.change(&known, &resume).await,
+            None => Ok(Err(cannot(&server, "pause writes alone"))),
+        },
+        Command::Part => match known.part() {
+            Some(part) => talk.change(&known, &part).await,
+            None => Ok(Err(cannot(&server, "be a master that refuses writes"))),
+        },
         Command::Follow { master_run_id: Some(run_id), .. }
         | Command::Demote { master_run_id: Some(run_id), .. }
             if server.run_id.as_ref() == Some(run_id) =>
@@ -88,8 +93,8 @@ pub(super) async fn carry_out(
                     .to_owned(),
             );
         }
-        Command::Demote { master, .. } => talk.change(&known.follow(master)).await,
-        Command::Follow { master, .. } => talk.follow(&known, &known.follow(master)).await,
+        Command::Demote { master, .. } => talk.change(&known, &known.demote(master)).await,
+        Command::Follow { master, keep, .. } => talk.follow(&known, master, *keep).await,
     };
     match done {
         Ok(Ok((facts, warnings))) => CommandResult::Done { facts: Box::new(facts), warnings },
@@ -113,13 +118,25 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    async fn promote(&mut self, known: &Words, fence: Option<MinReplicas>) -> Done {
+    async fn promote(
+        &mut self,
+        server: &ServerInfo,
+        known: &Words,
+        fence: Option<MinReplicas>,
+    ) -> Done {
         let asked_at = self.clock.now();
         let mut commands = fence.map(|set| known.fence(set)).unwrap_or_default();
         let before = commands.len();
-        commands.extend([known.promote(), words(&["INFO", "replication"])]);
+        commands.push(known.promote());
+        commands.extend(known.standing());
+        // Where the server itself does not remember how far it was as a replica, it is asked right before.
+        let asks = !server.flavor.manners().finds_common;
+        if asks {
+            self.connection.command(&[words(&["INFO", "replication"])]).await?;
+        }
         self.connection.command(&commands).await?;
         fault::point("after-promote-send").await.map_err(Broken::Garbage)?;
+        let replica = if asks { self.collect(1).await? } else { Vec::new() };
         let replies = self.collect(commands.len()).await?;
         if let Some(refusal) = refusal(&replies[before]) {
             return Ok(Err(refusal));
@@ -129,7 +146,11 @@ impl Talk<'_> {
         if fence.is_some() {
             self.connection.note_min_replicas(fence.filter(|_| warnings.is_empty()));
         }
-        let facts = self.facts(&replies[before + 1], asked_at)?;
+        let mut facts = self.facts(known, &replies[before + 1..], asked_at)?;
+        if let Some(reply) = replica.first().and_then(Frame::text) {
+            let was = info::replication(reply, server, asked_at);
+            facts.second_offset = was.ok().filter(|was| !was.is_master()).map(|was| was.offset);
+        }
         fault::point("after-promote-verify").await.map_err(Broken::Garbage)?;
         if known.config_rewrite {
             // Not waited for: the file is written to disk, and the group waits for its master.
@@ -151,27 +172,51 @@ impl Talk<'_> {
             return Ok(Err(refusal));
         }
         self.connection.note_min_replicas(Some(set));
-        let facts = self.facts(&replies[settings], asked_at)?;
+        let facts = self.facts(known, &replies[settings..=settings], asked_at)?;
         Ok(Ok((facts, warnings_of(&commands[settings + 1..], &replies[settings + 1..]))))
     }
 
     /// Changes one thing and nothing beside it, and reads what the server is then, all in one write.
-    async fn change(&mut self, change: &[Bytes]) -> Done {
+    async fn change(&mut self, known: &Words, change: &[Bytes]) -> Done {
         let asked_at = self.clock.now();
-        let replies = self.exchange(&[change.to_vec(), words(&["INFO", "replication"])]).await?;
+        let mut commands = vec![change.to_vec()];
+        commands.extend(known.standing());
+        let replies = self.exchange(&commands).await?;
         if let Some(refusal) = refusal(&replies[0]) {
             return Ok(Err(refusal));
         }
-        Ok(Ok((self.facts(&replies[1], asked_at)?, Vec::new())))
+        Ok(Ok((self.facts(known, &replies[1..], asked_at)?, Vec::new())))
     }
 
-    async fn pause(&mut self, pause: &[Bytes]) -> Done {
-        let done = self.change(pause).await?;
+    async fn pause(&mut self, known: &Words, pause: &[Bytes]) -> Done {
+        let done = self.change(known, pause).await?;
         fault::point("switchover-paused").await.map_err(Broken::Garbage)?;
         Ok(done)
     }
 
-    async fn follow(&mut self, known: &Words, follow: &[Bytes]) -> Done {
+    async fn follow(&mut self, known: &Words, master: &Addr, keep: Keep) -> Done {
+        if let Keep::UpTo(at) = keep {
+            let asked_at = self.clock.now();
+            let replies = self.exchange(&known.standing()).await?;
+            let facts = self.facts(known, &replies, asked_at)?;
+            if facts.offset > at {
+                let offset = facts.offset;
+                return Ok(Err(format!(
+                    "it is at {offset} and its new master began at {at}: what it holds beyond that has to go, so it was not told \
+                     to follow before it takes over a full copy"
+                )));
+            }
+            if facts.follows() == Some(master) {
+                // Told once more, a replica could vanish from its master's list.
+                return Ok(Ok((facts, Vec::new())));
+            }
+            if !(self.allowed)() {
+                return Ok(Err(
+                    "the leadership was over before the command could be sent".to_owned()
+                ));
+            }
+        }
+        let follow = &known.follow(master, keep);
         let mut warnings = Vec::new();
         let mut done = None;
         if known.multi {
@@ -193,8 +238,8 @@ impl Talk<'_> {
             let replies = self.exchange(&rest).await?;
             warnings = warnings_of(&rest, &replies);
             let asked_at = self.clock.now();
-            let replies = self.exchange(&[words(&["INFO", "replication"])]).await?;
-            self.facts(&replies[0], asked_at)?
+            let replies = self.exchange(&known.standing()).await?;
+            self.facts(known, &replies, asked_at)?
         };
         Ok(Ok((facts, warnings)))
     }
@@ -215,12 +260,12 @@ impl Talk<'_> {
         commands.push(words(&["INFO", "replication"]));
         let asked_at = self.clock.now();
         let replies = self.exchange(&commands).await?;
-        let [.., Frame::Array(results), info] = replies.as_slice() else { return Ok(None) };
+        let [.., Frame::Array(results), _] = replies.as_slice() else { return Ok(None) };
         if results.first().is_none_or(|first| matches!(first, Frame::Error(_))) {
             return Ok(None);
         }
         *warnings = warnings_of(&body, results);
-        Ok(Some(self.facts(info, asked_at)?))
+        Ok(Some(self.facts(known, &replies[replies.len() - 1..], asked_at)?))
     }
 
     async fn exchange(&mut self, commands: &[Vec<Bytes>]) -> Result<Vec<Frame>, Broken> {
@@ -241,13 +286,26 @@ impl Talk<'_> {
         Ok(replies)
     }
 
-    fn facts(&mut self, reply: &Frame, asked_at: Time) -> Result<Facts, Broken> {
-        let (Some(server), Some(text)) = (self.connection.server(), reply.text()) else {
-            return Err(Broken::Garbage("INFO was refused after the command".to_owned()));
+    /// What a server is, by its answers to [`Words::standing`].
+    fn facts(&mut self, known: &Words, replies: &[Frame], asked_at: Time) -> Result<Facts, Broken> {
+        let refused = || Broken::Garbage("INFO was refused after the command".to_owned());
+        let (replication, role) = match replies {
+            [server, replication, role] if known.scattered => {
+                self.connection.note_server(server.text().ok_or_else(refused)?)?;
+                (replication, Some(role))
+            }
+            [replication, ..] => (replication, None),
+            [] => return Err(refused()),
+        };
+        let (Some(server), Some(text)) = (self.connection.server(), replication.text()) else {
+            return Err(refused());
         };
         let mut facts = info::replication(text, server, asked_at)
             .map_err(|error| Broken::Garbage(error.to_string()))?;
         self.connection.complete(&mut facts, text);
+        if let Some(role) = role {
+            info::settle(&mut facts, role);
+        }
         Ok(facts)
     }
 }
@@ -266,6 +324,10 @@ fn beside(known: &Words) -> Vec<Vec<Bytes>> {
 
 fn words(words: &[&str]) -> Vec<Bytes> {
     words.iter().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
+}
+
+fn cannot(server: &ServerInfo, what: &str) -> String {
+    format!("{} {} cannot {what}", server.flavor.name(), server.version)
 }
 
 fn refusal(reply: &Frame) -> Option<String> {

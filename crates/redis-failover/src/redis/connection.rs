@@ -159,8 +159,6 @@ impl Connection {
             }
             self.expected.push_back(Expect::Login);
         }
-        encode_command(&mut out, &["CLIENT", "SETNAME", CLIENT_NAME]);
-        self.expected.push_back(Expect::Name);
         self.write_question(&mut out, seq, now);
         self.write(&out).await
     }
@@ -177,9 +175,12 @@ impl Connection {
     }
 
     fn write_question(&mut self, out: &mut BytesMut, seq: ProbeSeq, asked_at: Time) {
-        if self.server.is_none() {
+        let words = self.server.as_ref().map(ServerInfo::words);
+        if words.is_none_or(|words| words.scattered) {
             encode_command(out, &["INFO", "server"]);
             self.expected.push_back(Expect::Server);
+        }
+        if words.is_none() {
             // Its name differs between versions. Where it may not be read, the policy has the servers' default.
             encode_command(out, &["CONFIG", "GET", "repl-ping-*-period"]);
             self.expected.push_back(Expect::PingPeriod);
@@ -198,10 +199,21 @@ impl Connection {
         self.expected.push_back(Expect::Ping);
         encode_command(out, &["INFO", "replication"]);
         self.expected.push_back(Expect::Replication { seq, asked_at });
-        if self.server.as_ref().is_some_and(|server| server.words().role_settles_link) {
+        if words.is_some_and(|words| words.scattered) {
             encode_command(out, &["ROLE"]);
             self.expected.push_back(Expect::Role);
         }
+    }
+
+    /// Says whose connection it is, where the server has such a command: that is known when it has said what it is.
+    pub(super) async fn introduce(&mut self) -> Result<(), Broken> {
+        if !self.server.as_ref().is_some_and(|server| server.words().client_name) {
+            return Ok(());
+        }
+        let mut out = BytesMut::new();
+        encode_command(&mut out, &["CLIENT", "SETNAME", CLIENT_NAME]);
+        self.expected.push_back(Expect::Name);
+        self.write(&out).await
     }
 
     /// Writes commands, each of which is answered as [`Taken::Command`].
@@ -265,7 +277,7 @@ impl Connection {
                 None => "it says something that was not asked".to_owned(),
             }));
         };
-        if let (Expect::Login | Expect::Name, Frame::Error(text)) = (&expect, &frame) {
+        if let (Expect::Login | Expect::Server, Frame::Error(text)) = (&expect, &frame) {
             let error = ServerError::new(text);
             // These come before the server reads anything, so they answer no question.
             if error.kind() == ErrorKind::TooManyClients || error.sentence().starts_with("DENIED") {
@@ -283,9 +295,7 @@ impl Connection {
             Expect::Name => Ok(Taken::Nothing),
             Expect::Server => {
                 if let Some(text) = frame.text() {
-                    let server = ServerInfo::parse(text)
-                        .map_err(|error| Broken::Garbage(error.to_string()))?;
-                    self.server = Some(server);
+                    self.note_server(text)?;
                 }
                 Ok(Taken::Nothing)
             }
@@ -345,6 +355,13 @@ impl Connection {
                 Ok(Taken::Nothing)
             }
         }
+    }
+
+    /// Takes what a server says of itself.
+    pub(super) fn note_server(&mut self, text: &[u8]) -> Result<(), Broken> {
+        let server = ServerInfo::parse(text).map_err(|error| Broken::Garbage(error.to_string()))?;
+        self.server = Some(server);
+        Ok(())
     }
 
     /// What this program just set; it need not be asked for.

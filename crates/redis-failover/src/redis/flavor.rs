@@ -6,6 +6,7 @@
 use std::str;
 
 use bytes::Bytes;
+use failover_core::action::Keep;
 use failover_core::addr::Addr;
 use failover_core::instance::{Flavor, MinReplicas};
 
@@ -53,25 +54,51 @@ pub(crate) struct Words {
     pub(crate) client_kill_types: &'static [&'static str],
     /// `CONFIG REWRITE` makes a change outlast a restart.
     pub(crate) config_rewrite: bool,
-    /// `CLIENT PAUSE … WRITE` holds back writes alone, and `CLIENT UNPAUSE` lets them go on.
-    pub(crate) write_pause: bool,
+    /// `CLIENT SETNAME` shows whose connection it is.
+    pub(crate) client_name: bool,
+    /// How writes alone are held back, so that everything else goes on.
+    pub(crate) write_pause: WritePause,
     /// The two settings by which a server refuses writes while too few replicas acknowledge them: how many, and how many
     /// seconds ago at most. `None` where there are none.
     pub(crate) min_replicas: Option<[&'static str; 2]>,
-    /// Only `ROLE` tells a full copy on its way from an established link.
-    pub(crate) role_settles_link: bool,
+    /// What it is takes three answers: `INFO server` says whether a master takes writes, and only `ROLE` tells a full copy on
+    /// its way from an established link.
+    pub(crate) scattered: bool,
+    /// Following takes a third word, by which a replica drops what it has and copies everything.
+    pub(crate) restart: bool,
+    /// `CONFIG GET`, `ACL` and `PUBSUB` tell how it is set up, who may do what, and who listens.
+    pub(crate) tells_setup: bool,
     /// What a replica is called in the names of settings.
     pub(crate) replica: &'static str,
 }
+
+/// How writes are held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WritePause {
+    /// Not alone.
+    None,
+    /// `CLIENT PAUSE … WRITE` for a while, or until `CLIENT UNPAUSE`.
+    Timed,
+    /// A master is made read-only, until it is told otherwise; its replicas stay attached.
+    ReadOnly,
+}
+
+/// Makes a replica drop its data and copy everything, at once and whenever it finds its master again.
+const RESTART: &str = "RESTART";
+/// Makes a server a master that refuses writes.
+const READ_ONLY: [&str; 3] = ["NO", "ONE", "READONLY"];
 
 const ALL_REDIS: Words = Words {
     replicaof: "REPLICAOF",
     multi: true,
     client_kill_types: &["normal", "pubsub"],
     config_rewrite: true,
-    write_pause: true,
+    client_name: true,
+    write_pause: WritePause::Timed,
     min_replicas: Some(["min-replicas-to-write", "min-replicas-max-lag"]),
-    role_settles_link: false,
+    scattered: false,
+    restart: false,
+    tells_setup: true,
     replica: "replica",
 };
 
@@ -81,9 +108,12 @@ const LEDISDB: Words = Words {
     client_kill_types: &[],
     // It has the command, but roles are no part of what it writes.
     config_rewrite: false,
-    write_pause: false,
+    client_name: false,
+    write_pause: WritePause::ReadOnly,
     min_replicas: None,
-    role_settles_link: true,
+    scattered: true,
+    restart: true,
+    tells_setup: false,
     replica: "slave",
 };
 
@@ -104,16 +134,48 @@ impl Words {
         command(&[self.replicaof, "NO", "ONE"])
     }
 
-    /// Makes a server follow `master` and keep what it has in common with it.
+    /// Makes a server follow `master` and keep so much of what it has.
     #[must_use]
-    pub(crate) fn follow(&self, master: &Addr) -> Vec<Bytes> {
-        command(&[self.replicaof, master.host(), &master.port().to_string()])
+    pub(crate) fn follow(&self, master: &Addr, keep: Keep) -> Vec<Bytes> {
+        let port = master.port().to_string();
+        let mut words = vec![self.replicaof, master.host(), &port];
+        if self.restart && keep == Keep::Nothing {
+            words.push(RESTART);
+        }
+        command(&words)
     }
 
-    /// Holds back all writes for at most so long.
+    /// Makes a master take no writes any more, as a replica of `master` or as it is.
     #[must_use]
-    pub(crate) fn pause_writes(&self, ms: u64) -> Vec<Bytes> {
-        command(&["CLIENT", "PAUSE", &ms.to_string(), "WRITE"])
+    pub(crate) fn demote(&self, master: &Addr) -> Vec<Bytes> {
+        self.part().unwrap_or_else(|| self.follow(master, Keep::Common))
+    }
+
+    /// Makes a server follow nobody and take no writes, where there is such a state.
+    #[must_use]
+    pub(crate) fn part(&self) -> Option<Vec<Bytes>> {
+        let is_there = self.write_pause == WritePause::ReadOnly;
+        is_there.then(|| command(&[&[self.replicaof][..], &READ_ONLY].concat()))
+    }
+
+    /// Holds back all writes for at most so long, or until they are let go on. `None`: they cannot be held back alone.
+    #[must_use]
+    pub(crate) fn pause_writes(&self, ms: u64) -> Option<Vec<Bytes>> {
+        match self.write_pause {
+            WritePause::None => None,
+            WritePause::Timed => Some(command(&["CLIENT", "PAUSE", &ms.to_string(), "WRITE"])),
+            WritePause::ReadOnly => self.part(),
+        }
+    }
+
+    /// The questions whose answers together say what a server is.
+    #[must_use]
+    pub(crate) fn standing(&self) -> Vec<Vec<Bytes>> {
+        let replication = command(&["INFO", "replication"]);
+        match self.scattered {
+            true => vec![command(&["INFO", "server"]), replication, command(&["ROLE"])],
+            false => vec![replication],
+        }
     }
 
     /// Makes writes depend on replicas like this, in an order in which nothing between the two is stricter than both.
@@ -131,10 +193,14 @@ impl Words {
         commands
     }
 
-    /// Lets writes go on.
+    /// Lets writes go on that were held back.
     #[must_use]
-    pub(crate) fn resume_writes(&self) -> Vec<Bytes> {
-        command(&["CLIENT", "UNPAUSE"])
+    pub(crate) fn resume_writes(&self) -> Option<Vec<Bytes>> {
+        match self.write_pause {
+            WritePause::None => None,
+            WritePause::Timed => Some(command(&["CLIENT", "UNPAUSE"])),
+            WritePause::ReadOnly => Some(self.promote()),
+        }
     }
 
     fn of_redis(version: Version) -> Self {
@@ -145,11 +211,23 @@ impl Words {
             words.min_replicas = Some(["min-slaves-to-write", "min-slaves-max-lag"]);
         }
         // `CLIENT PAUSE` of older servers has no `WRITE` and stops everybody, this program as well.
-        words.write_pause = version >= Version::new(6, 2, 0);
+        if version < Version::new(6, 2, 0) {
+            words.write_pause = WritePause::None;
+        }
         if version < Version::new(2, 8, 12) {
             words.client_kill_types = &[];
         }
         words
+    }
+}
+
+/// Whether a server is Valkey, or a Redis that is at least as new.
+#[must_use]
+pub(crate) fn is_from(flavor: Flavor, number: Version, version: Version) -> bool {
+    match flavor {
+        Flavor::Valkey => true,
+        Flavor::Redis => number >= version,
+        Flavor::Ledisdb => false,
     }
 }
 
@@ -233,7 +311,7 @@ pub(crate) fn classify(error: &[u8]) -> ErrorKind {
     let code = error.split(|byte| *byte == b' ').next().unwrap_or(error);
     match code {
         b"LOADING" => return ErrorKind::Loading,
-        b"MASTERDOWN" => return ErrorKind::MasterDown,
+        b"MASTERDOWN" | b"PRIMARYDOWN" => return ErrorKind::MasterDown,
         b"MISCONF" => return ErrorKind::Misconf,
         b"BUSY" => return ErrorKind::Busy,
         b"NOAUTH" | b"WRONGPASS" | b"NOPERM" | b"DENIED" => return ErrorKind::Auth,

@@ -11,7 +11,7 @@ use failover_core::addr::Addr;
 use failover_core::instance::{Facts, Flavor, Link, ReplicationId, Role};
 use failover_core::time::Time;
 
-use super::flavor::{Version, Words, shortened};
+use super::flavor::{Version, Words, WritePause, shortened};
 use super::resp::Frame;
 
 /// The most attached replicas that are read. More in one group are beyond what this program manages.
@@ -19,6 +19,9 @@ pub(crate) const REPLICAS_MAX: usize = 1024;
 
 /// The longest version, run id or replication id. Servers send 40 bytes at most.
 const WORD_BYTES_MAX: usize = 64;
+
+/// Stands for the version of a server that names none that is known here.
+const VERSION_UNKNOWN: &str = "unknown";
 
 /// A replica whose acknowledgement is older is not counted on.
 const LAG_SECS_MAX: i64 = 1;
@@ -42,13 +45,15 @@ pub(crate) struct ServerInfo {
     pub(crate) version: Box<str>,
     /// Random per start of the server; `None` where the flavor has none.
     pub(crate) run_id: Option<Box<str>>,
+    /// It refuses writes because it was told to, where it says so here. It changes while the server runs.
+    pub(crate) read_only: bool,
 }
 
 /// Why a text says too little to act on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InfoError {
     /// The server section names no server that we know.
-    #[error("INFO names neither a Redis nor a Valkey nor a LedisDB version")]
+    #[error("INFO names no version that can be read")]
     NoVersion,
     /// A Sentinel keeps no data.
     #[error("this is a Redis Sentinel, not a server with data")]
@@ -80,12 +85,15 @@ impl ServerInfo {
     /// When it is not from a server that this program can watch.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, InfoError> {
         let (mut redis, mut valkey, mut ledisdb, mut run_id) = (None, None, None, None);
+        let (mut read_only, mut anything) = (false, false);
         for (key, value) in fields(text) {
+            anything = true;
             match key {
-                "redis_version" => redis = word(value),
-                "valkey_version" => valkey = word(value),
-                "ledisdb_version" => ledisdb = word(value),
+                "redis_version" => redis = Some(value),
+                "valkey_version" => valkey = Some(value),
+                "ledisdb_version" => ledisdb = Some(value),
                 "run_id" => run_id = word(value),
+                "readonly" => read_only = value == "true",
                 "redis_mode" | "server_mode" if value == "sentinel" => {
                     return Err(InfoError::Sentinel);
                 }
@@ -97,9 +105,12 @@ impl ServerInfo {
             (Some(version), _, _) => (Flavor::Ledisdb, version),
             (None, Some(version), _) => (Flavor::Valkey, version),
             (None, None, Some(version)) => (Flavor::Redis, version),
+            // Whatever it is called, it speaks of itself as Redis does, and is told what the oldest Redis understands.
+            (None, None, None) if anything => (Flavor::Redis, VERSION_UNKNOWN),
             (None, None, None) => return Err(InfoError::NoVersion),
         };
-        Ok(Self { flavor, version: version.into(), run_id: run_id.map(Into::into) })
+        let version = word(version).ok_or(InfoError::NoVersion)?;
+        Ok(Self { flavor, version: version.into(), run_id: run_id.map(Into::into), read_only })
     }
 
     /// What it understands.
@@ -144,18 +155,24 @@ impl<'a> Fields<'a> {
         for (key, value) in fields(text) {
             let slot = match key {
                 "role" => &mut all.role,
-                "master_host" => &mut all.master_host,
-                "master_port" => &mut all.master_port,
-                "master_link_status" => &mut all.master_link_status,
-                "master_last_io_seconds_ago" => &mut all.master_last_io_seconds_ago,
-                "master_sync_in_progress" => &mut all.master_sync_in_progress,
-                "master_link_down_since_seconds" => &mut all.master_link_down_since_seconds,
-                "slave_priority" => &mut all.slave_priority,
-                "master_replid" => &mut all.master_replid,
-                "master_replid2" => &mut all.master_replid2,
+                "master_host" | "primary_host" => &mut all.master_host,
+                "master_port" | "primary_port" => &mut all.master_port,
+                "master_link_status" | "primary_link_status" => &mut all.master_link_status,
+                "master_last_io_seconds_ago" | "primary_last_io_seconds_ago" => {
+                    &mut all.master_last_io_seconds_ago
+                }
+                "master_sync_in_progress" | "primary_sync_in_progress" => {
+                    &mut all.master_sync_in_progress
+                }
+                "master_link_down_since_seconds" | "primary_link_down_since_seconds" => {
+                    &mut all.master_link_down_since_seconds
+                }
+                "slave_priority" | "replica_priority" => &mut all.slave_priority,
+                "master_replid" | "primary_replid" => &mut all.master_replid,
+                "master_replid2" | "primary_replid2" => &mut all.master_replid2,
                 "second_repl_offset" => &mut all.second_repl_offset,
-                "master_repl_offset" => &mut all.master_repl_offset,
-                "slave_repl_offset" => &mut all.slave_repl_offset,
+                "master_repl_offset" | "primary_repl_offset" => &mut all.master_repl_offset,
+                "slave_repl_offset" | "replica_repl_offset" => &mut all.slave_repl_offset,
                 "slaveof" => &mut all.slaveof,
                 "slaves" => &mut all.slaves,
                 "last_log_id" => &mut all.last_log_id,
@@ -169,8 +186,8 @@ impl<'a> Fields<'a> {
 
     fn is_master(&self) -> Result<bool, InfoError> {
         match self.role {
-            Some("master") => Ok(true),
-            Some("slave") => Ok(false),
+            Some("master" | "primary") => Ok(true),
+            Some("slave" | "replica") => Ok(false),
             Some(other) => Err(InfoError::UnknownRole(excerpt(other))),
             None => Err(InfoError::NoRole),
         }
@@ -201,7 +218,9 @@ pub(crate) fn replication(
     Ok(Facts {
         // Not of this section: the connection asks for it once.
         ping_period_secs: None,
-        can_pause_writes: server.words().write_pause,
+        can_pause_writes: server.words().write_pause != WritePause::None,
+        read_only: is_master && server.read_only,
+        log_is_empty: server.flavor == Flavor::Ledisdb && is_zero(fields.last_log_id) && offset > 0,
         keys: None,
         fence: None,
         asked_at,
@@ -350,6 +369,10 @@ fn ledisdb_offset(fields: &Fields<'_>) -> Result<u64, InfoError> {
     offset.ok_or(InfoError::NoOffset)
 }
 
+fn is_zero(text: Option<&str>) -> bool {
+    text.and_then(|text| text.parse::<u64>().ok()) == Some(0)
+}
+
 /// Corrects the link of a LedisDB replica with its answer to `ROLE`, which alone tells a full copy on its way from an
 /// established link. Facts of other flavors, and of masters, stay as they are.
 pub(crate) fn settle(facts: &mut Facts, role: &Frame) {
@@ -369,7 +392,7 @@ pub(crate) fn settle(facts: &mut Facts, role: &Frame) {
 /// `slave0:ip=10.0.0.1,port=6379,state=online,…`, and `slave0:10.0.0.1,6379,online` of old servers. A client that
 /// only copies the data and listens nowhere has port 0 and is no replica.
 fn attached_replica(key: &str, value: &str) -> Option<Addr> {
-    let index = key.strip_prefix("slave")?;
+    let index = key.strip_prefix("slave").or_else(|| key.strip_prefix("replica"))?;
     if index.is_empty() || !index.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }

@@ -245,10 +245,14 @@ impl Task {
             (Yield::Frame(frame), FreshState::Open(connection)) => {
                 match frame.and_then(|frame| connection.take(frame, self.clock.now())) {
                     Ok(Taken::Probe(_, outcome)) => {
-                        if let Some(Fresh { state: FreshState::Open(connection), .. }) =
-                            self.fresh.take()
+                        let younger = self.fresh.take();
+                        self.main = None;
+                        if let Some(Fresh { state: FreshState::Open(mut connection), .. }) = younger
+                            && lets_us_in(&outcome)
                         {
-                            self.main = Some(connection).filter(|_| lets_us_in(&outcome));
+                            // Its end is noticed by whoever reads next.
+                            let _ = connection.introduce().await;
+                            self.main = Some(connection);
                         }
                         self.probed(seq, outcome).await;
                         return;
@@ -359,7 +363,8 @@ impl Task {
             Broken::Garbage(what) => what,
             Broken::TurnedAway(_) => "the server turns every client away".to_owned(),
         };
-        if self.main.is_none() {
+        let is_new = self.main.is_none();
+        if is_new {
             let opened = connect(self.addr.clone(), self.resolver.clone()).await;
             let mut connection = opened.map_err(|error| match error {
                 ConnectError::Refused => "its host refuses connections".to_owned(),
@@ -378,7 +383,7 @@ impl Task {
             let asked_here = matches!(taken, Taken::Probe(0, _));
             answered.push(taken);
             if asked_here {
-                return Ok(());
+                return if is_new { main.introduce().await.map_err(broken) } else { Ok(()) };
             }
         }
         Err("the connection ended".to_owned())

@@ -1,7 +1,7 @@
 //! The rig of the integration tests and of the benchmark: real servers, the real program, and the
 //! witnesses that measure what happens between them.
 //!
-//! - [`server`]: one Redis or Valkey server; [`group`]: a master and its replicas;
+//! - [`server`]: one Redis or Valkey server, or [`ledisdb`]'s stand-in; [`group`]: a master and its replicas;
 //! - [`store`]: the etcd and ZooKeeper through which nodes agree;
 //! - [`wire`]: a way to it that can be cut;
 //! - [`netns`]: hosts of a network that can be cut off from each other, to start them on;
@@ -31,6 +31,7 @@ pub mod cluster;
 pub mod daemon;
 pub mod group;
 pub mod http;
+pub mod ledisdb;
 pub mod netns;
 pub mod node;
 pub mod ports;

@@ -55,6 +55,12 @@ impl Port {
         }
     }
 
+    /// One above 32767. The kernel picks from those for others, so that it may be lost.
+    pub fn take_high() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+        Self(listener.local_addr().expect("it is bound").port())
+    }
+
     pub fn number(&self) -> u16 {
         self.0
     }

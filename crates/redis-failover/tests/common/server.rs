@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::child::{self, Owned};
+use super::ledisdb;
 use super::netns::Host;
 use super::ports::Port;
 use super::{PATIENCE, temporary_dir, wait_until};
@@ -24,6 +25,8 @@ const LOG_LINES_SHOWN: usize = 25;
 pub enum ServerKind {
     Redis,
     Valkey,
+    /// Its stand-in: a process of the test program itself.
+    Ledisdb,
 }
 
 impl ServerKind {
@@ -44,7 +47,12 @@ impl ServerKind {
         match self {
             Self::Redis => "redis-server",
             Self::Valkey => "valkey-server",
+            Self::Ledisdb => "the stand-in for ledis-server",
         }
+    }
+
+    fn is_ledisdb(self) -> bool {
+        self == Self::Ledisdb
     }
 }
 
@@ -66,6 +74,7 @@ pub struct Options {
     /// `name value` lines of the config file, in order.
     directives: Vec<(String, String)>,
     args: Vec<String>,
+    high_port: bool,
     password: Option<String>,
     host: Option<Host>,
 }
@@ -118,6 +127,12 @@ impl Options {
         self
     }
 
+    /// Listens on a port above 32767, which LedisDB has trouble with.
+    pub fn high_port(mut self) -> Self {
+        self.high_port = true;
+        self
+    }
+
     /// Nothing differs from the plain server.
     pub fn is_plain(&self) -> bool {
         self.directives.is_empty() && self.args.is_empty()
@@ -148,9 +163,9 @@ impl Server {
     /// Starts a server on a free port and returns when it answers.
     pub fn start(kind: ServerKind, options: &Options) -> Self {
         for _ in 0..START_ATTEMPTS {
-            let port = Port::take();
+            let port = if options.high_port { Port::take_high() } else { Port::take() };
             let dir = temporary_dir();
-            prepare(dir.path(), &port, options);
+            prepare(kind, dir.path(), &port, options);
             let process = launch(kind, &port, options, dir.path());
             let mut server = Self { process, kind, port, options: options.clone(), dir };
             match server.answer_first() {
@@ -262,10 +277,24 @@ impl Server {
 
     /// The same, as a replica of `master` from its first moment on.
     pub fn restart_as_replica_of(&mut self, master: &Self) {
+        if self.kind.is_ledisdb() {
+            self.start_as_replica_of(Some(master));
+            self.restart();
+            return;
+        }
         let mut text = self.config_text();
         text.push_str(&format!("\nreplicaof {} {}\n", master.ip(), master.port()));
         fs::write(config_path(self.dir()), text).expect("the file is ours");
         self.restart();
+    }
+
+    /// Its flags at its next start, which LedisDB takes for its role, whatever it was told meanwhile.
+    pub fn start_as_replica_of(&mut self, master: Option<&Self>) {
+        self.options.directives.retain(|(name, _)| name != "replicaof");
+        if let Some(master) = master {
+            let value = format!("{} {}", master.ip(), master.port());
+            self.options.directives.push(("replicaof".to_owned(), value));
+        }
     }
 
     /// The reply as text, lines for arrays, `(nil)` for nothing.
@@ -303,7 +332,12 @@ impl Server {
     }
 
     pub fn offset(&self) -> i64 {
-        self.info("replication")["master_repl_offset"].parse().expect("an offset is a number")
+        let info = self.info("replication");
+        let number = |name: &str| info[name].parse::<i64>().expect("an offset is a number");
+        match self.kind {
+            ServerKind::Redis | ServerKind::Valkey => number("master_repl_offset"),
+            ServerKind::Ledisdb => number("last_log_id").max(number("commit_log_id")),
+        }
     }
 
     /// Waits until its append-only file has all its data. A replica begins a new one after each full copy, and until that
@@ -323,16 +357,24 @@ impl Server {
     /// For a replica: (address of its master, whether its link is up).
     pub fn master_link(&self) -> Option<(String, bool)> {
         let info = self.info("replication");
+        let is_up = info.get("master_link_status").is_some_and(|status| status == "up");
+        if self.kind.is_ledisdb() {
+            return info.get("slaveof").filter(|of| !of.is_empty()).map(|of| (of.clone(), is_up));
+        }
         let (host, port) = (info.get("master_host")?, info.get("master_port")?);
-        Some((format!("{host}:{port}"), info["master_link_status"] == "up"))
+        Some((format!("{host}:{port}"), is_up))
     }
 
     pub fn replica_of(&self, master: &Self) {
-        self.cmd(&["REPLICAOF", &master.ip(), &master.port().to_string()]);
+        self.cmd(&[self.follow_word(), &master.ip(), &master.port().to_string()]);
     }
 
     pub fn promote_by_hand(&self) {
-        self.cmd(&["REPLICAOF", "NO", "ONE"]);
+        self.cmd(&[self.follow_word(), "NO", "ONE"]);
+    }
+
+    fn follow_word(&self) -> &'static str {
+        if self.kind.is_ledisdb() { "SLAVEOF" } else { "REPLICAOF" }
     }
 
     #[track_caller]
@@ -406,8 +448,11 @@ fn base_directives(port: &Port, options: &Options, dir: &Path) -> Vec<(String, S
     .to_vec()
 }
 
-fn prepare(dir: &Path, port: &Port, options: &Options) {
+fn prepare(kind: ServerKind, dir: &Path, port: &Port, options: &Options) {
     fs::create_dir(dir.join("data")).expect("the directory is ours");
+    if kind.is_ledisdb() {
+        return;
+    }
     if options.config_file == ConfigFile::Absent {
         return;
     }
@@ -432,7 +477,9 @@ fn prepare(dir: &Path, port: &Port, options: &Options) {
 
 fn launch(kind: ServerKind, port: &Port, options: &Options, dir: &Path) -> Owned {
     let read_only = options.config_file == ConfigFile::ReadOnly;
-    let mut command = if read_only && rustix::process::getuid().is_root() {
+    let mut command = if kind.is_ledisdb() {
+        ledisdb_command(port, options, dir)
+    } else if read_only && rustix::process::getuid().is_root() {
         child::command_as_nobody(kind.program())
     } else {
         match &options.host {
@@ -440,7 +487,9 @@ fn launch(kind: ServerKind, port: &Port, options: &Options, dir: &Path) -> Owned
             None => child::command(kind.program()),
         }
     };
-    if options.config_file == ConfigFile::Absent {
+    if kind.is_ledisdb() {
+        // Everything is said.
+    } else if options.config_file == ConfigFile::Absent {
         for (name, value) in base_directives(port, options, dir).iter().chain(&options.directives) {
             command.arg(format!("--{name}"));
             if value == "\"\"" {
@@ -459,6 +508,28 @@ fn launch(kind: ServerKind, port: &Port, options: &Options, dir: &Path) -> Owned
     Owned::start(command).unwrap_or_else(|error| {
         panic!("{} cannot be started ({error}): run scripts/install-deps.sh", kind.program())
     })
+}
+
+/// The test program itself, as a stand-in.
+fn ledisdb_command(port: &Port, options: &Options, dir: &Path) -> Command {
+    let program = std::env::current_exe().expect("this program has a path");
+    let mut command = match &options.host {
+        Some(host) => host.command(&program),
+        None => child::command(&program),
+    };
+    let data = dir.join("data");
+    let addr = format!("{}:{}", options.ip(), port.number());
+    let mut settings = format!("-addr {addr}\n-data_dir {}\n-rpl\n", data.display());
+    for (name, value) in &options.directives {
+        let line = match name.as_str() {
+            "replicaof" => format!("-slaveof {}\n", value.replacen(' ', ":", 1)),
+            "requirepass" => format!("-auth_password {value}\n"),
+            _ => format!("{name} {value}\n"),
+        };
+        settings.push_str(&line);
+    }
+    command.args(["--exact", ledisdb::ENTRY, "--nocapture"]).env(ledisdb::PROCESS, settings);
+    command
 }
 
 fn command_to(

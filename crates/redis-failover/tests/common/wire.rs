@@ -29,6 +29,9 @@ impl State {
     }
 }
 
+/// What a server calls itself on the other end, in place of another name of the same length.
+type Disguise = Option<[&'static str; 2]>;
+
 /// A place to connect to that leads to a server.
 #[derive(Debug)]
 pub struct Wire {
@@ -42,8 +45,18 @@ impl Wire {
         Self::from("127.0.0.1", server)
     }
 
+    /// One on whose way a word of what the server says becomes another of the same length.
+    pub fn disguising(server: &str, words: [&'static str; 2]) -> Self {
+        assert_eq!(words[0].len(), words[1].len());
+        Self::between("127.0.0.1", server, Some(words))
+    }
+
     /// From another address of this host: of a network, whose hosts reach the server by it.
     pub fn from(ip: &str, server: &str) -> Self {
+        Self::between(ip, server, None)
+    }
+
+    fn between(ip: &str, server: &str, disguise: Disguise) -> Self {
         let port = Port::take();
         let listener =
             TcpListener::bind((ip, port.number())).expect("the port is ours to listen on");
@@ -56,7 +69,7 @@ impl Wire {
                 }
                 let Ok(inner) = inner else { continue };
                 let (server, state) = (server.clone(), of_threads.clone());
-                std::thread::spawn(move || carry(inner, &server, &state));
+                std::thread::spawn(move || carry(inner, &server, &state, disguise));
             }
         });
         Self { ip: ip.to_owned(), port, state }
@@ -90,26 +103,29 @@ impl Drop for Wire {
     }
 }
 
-fn carry(inner: TcpStream, server: &str, state: &State) {
+fn carry(inner: TcpStream, server: &str, state: &State, disguise: Disguise) {
     if !state.is_whole() {
         return;
     }
     let Ok(outer) = TcpStream::connect(server) else { return };
-    let ways = [(&inner, &outer), (&outer, &inner)];
+    let ways = [(&inner, &outer, None), (&outer, &inner, disguise)];
     std::thread::scope(|scope| {
-        for (from, to) in ways {
-            scope.spawn(move || one_way(from, to, state));
+        for (from, to, disguise) in ways {
+            scope.spawn(move || one_way(from, to, state, disguise));
         }
     });
 }
 
-fn one_way(mut from: &TcpStream, mut to: &TcpStream, state: &State) {
+fn one_way(mut from: &TcpStream, mut to: &TcpStream, state: &State, disguise: Disguise) {
     let _ = from.set_read_timeout(Some(Duration::from_millis(200)));
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         match from.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
+                if let Some([word, other]) = disguise {
+                    replace(&mut buffer[..count], word.as_bytes(), other.as_bytes());
+                }
                 if !state.is_whole() || to.write_all(&buffer[..count]).is_err() {
                     break;
                 }
@@ -124,5 +140,14 @@ fn one_way(mut from: &TcpStream, mut to: &TcpStream, state: &State) {
     }
     for stream in [from, to] {
         let _ = stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// A word that comes in two pieces stays as it is; servers write an answer at once.
+fn replace(bytes: &mut [u8], word: &[u8], other: &[u8]) {
+    let mut at = 0;
+    while let Some(found) = bytes[at..].windows(word.len()).position(|window| window == word) {
+        bytes[at + found..][..word.len()].copy_from_slice(other);
+        at += found + word.len();
     }
 }

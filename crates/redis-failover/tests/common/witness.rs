@@ -57,7 +57,7 @@ impl Write {
     }
 
     fn is_read_only(&self) -> bool {
-        matches!(&self.outcome, Outcome::Refused(why) if why.starts_with("READONLY"))
+        matches!(&self.outcome, Outcome::Refused(why) if why.starts_with("READONLY") || why.starts_with("write not support"))
     }
 }
 

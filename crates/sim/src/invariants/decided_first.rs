@@ -58,6 +58,7 @@ fn decided(entry: &GroupEntry, addr: &Addr, command: &Command) -> bool {
             Command::Promote { .. }
             | Command::Follow { .. }
             | Command::Demote { .. }
+            | Command::Part
             | Command::Pause { .. }
             | Command::Unpause
             | Command::Fence { .. },

@@ -28,6 +28,7 @@ pub(crate) fn observe(seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> 
     let master = match command {
         Command::Follow { master, .. } | Command::Demote { master, .. } => master,
         Command::Promote { .. }
+        | Command::Part
         | Command::Pause { .. }
         | Command::Unpause
         | Command::Fence { .. } => return Ok(()),

@@ -214,6 +214,8 @@ impl Server {
             },
             ping_period_secs: Some(self.settings.ping_period_secs),
             can_pause_writes: true,
+            read_only: false,
+            log_is_empty: false,
             keys: None,
             fence: Some(Fence {
                 set: self.settings.min_replicas,

@@ -7,6 +7,7 @@ use failover_core::time::Time;
 use super::{Conn, Effect, Part, Reply, Server};
 
 const LOADING: &str = "the server answered \"LOADING Redis is loading the dataset in memory\"";
+const NOT_REDIS: &str = "redis has no such state";
 const ITSELF: &str =
     "it is the master itself under another address; it was not told to follow itself";
 
@@ -45,7 +46,8 @@ impl Server {
             Command::Demote { master, master_run_id } => {
                 self.follow(now, master, master_run_id.as_deref(), out)?;
             }
-            Command::Follow { master, master_run_id } => {
+            Command::Part => return Err(NOT_REDIS),
+            Command::Follow { master, master_run_id, keep: _ } => {
                 self.follow(now, master, master_run_id.as_deref(), out)?;
                 self.rewrite();
                 self.cut_clients(conn, out);
@@ -72,6 +74,7 @@ impl Server {
             }
             Command::Promote { .. }
             | Command::Demote { .. }
+            | Command::Part
             | Command::Pause { .. }
             | Command::Unpause
             | Command::Fence { .. } => {}

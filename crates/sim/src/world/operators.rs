@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use failover_core::action::Command;
+use failover_core::action::{Command, Keep};
 use failover_core::event::{Event, GroupSpec, Request};
 use failover_core::record::{GivenRule, Rule, Status};
 
@@ -48,7 +48,7 @@ impl World {
             }
             Operation::FollowByHand { server, of } => {
                 let master = self.addrs[of].clone();
-                let command = Command::Follow { master, master_run_id: None };
+                let command = Command::Follow { master, master_run_id: None, keep: Keep::Common };
                 self.change_by_hand(&operation, server, &command);
                 return;
             }
@@ -147,7 +147,7 @@ impl World {
                 self.change_by_hand(&Operation::PromoteByHand(server), server, &command);
             } else {
                 let master = self.addrs[recorded].clone();
-                let command = Command::Follow { master, master_run_id: None };
+                let command = Command::Follow { master, master_run_id: None, keep: Keep::Common };
                 let operation = Operation::FollowByHand { server, of: recorded };
                 self.change_by_hand(&operation, server, &command);
             }

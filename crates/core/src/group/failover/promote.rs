@@ -35,7 +35,7 @@ impl Group {
         let over = ctx.now >= since + self.policy.promote_timeout;
         if let Some(unknown_at) = unknown_at {
             match self.read_target(ctx, token, &target, unknown_at) {
-                Some(facts) if facts.is_master() => {
+                Some(facts) if facts.takes_writes() => {
                     self.promoted(ctx, token, &target, &facts);
                     return;
                 }
@@ -88,7 +88,7 @@ impl Group {
             }
         };
         match self.read_target(ctx, token, target, since) {
-            Some(facts) if facts.is_master() || self.policy.has(Mutation::ResumedBlindly) => {
+            Some(facts) if facts.takes_writes() || self.policy.has(Mutation::ResumedBlindly) => {
                 self.promoted(ctx, token, target, &facts);
             }
             Some(_) => {
@@ -234,7 +234,7 @@ impl Group {
                 *unknown_at = Some(ctx.now);
                 self.untouched = None;
                 self.warn(ctx.now, &target, &warnings);
-                if facts.is_master() {
+                if facts.takes_writes() {
                     self.promoted(ctx, token, &target, &facts);
                 }
             }
@@ -293,8 +293,10 @@ impl Group {
         saga.phase = Phase::Promoted;
         saga.history.new_master = Some(target.clone());
         saga.history.write_gap_ms = Some(millis(self.saga_age(ctx.now)) - writable_until_ms(&saga));
+        saga.promoted_at = facts.second_offset;
         let mut entry = GroupEntry { saga: Some(saga), ..self.entry.clone() };
         entry.succeed(target);
+        self.note_owed_copies(&mut entry, facts);
         for id in [&facts.second_replication_id, &facts.replication_id].into_iter().flatten() {
             entry.begin_history(id);
         }

@@ -24,6 +24,8 @@ pub(in crate::group) struct Repointing {
     active: BTreeMap<Addr, Active>,
     /// Those that could not be repointed, and since when; they are repaired later.
     failed: BTreeMap<Addr, Time>,
+    /// Those that accepted the order.
+    told: Vec<Addr>,
     again_at: Time,
 }
 
@@ -112,6 +114,10 @@ impl Group {
                 .filter(|(_, watch)| watch.last_reply().is_some())
                 // One that reads its data refuses; it is called when it serves, and would count as failed until then.
                 .filter(|(_, watch)| watch.how() != How::Loading)
+                // A full copy is a repair of its own: one after the other, and longer than a failover.
+                .filter(|(addr, _)| {
+                    self.entry.instances.get(*addr).is_none_or(|known| known.copy.is_none())
+                })
                 // One that was never seen attached may be somebody else's master, and so may one that was given the
                 // address of another.
                 .filter(|(addr, _)| {
@@ -122,17 +128,20 @@ impl Group {
                 .rev()
                 .collect();
             // The last is the first to go: an old master that was switched from, because its clients still believe in
-            // it; then whoever answers, since the others may keep everybody waiting.
+            // it; then whoever answers, since the others may keep everybody waiting. Where histories are not compared that
+            // one comes last: it passes on what is new, and whoever gets it that way has more than the new master began with.
             let mut waiting: Vec<Addr> = waiting;
             waiting.sort_by_key(|addr| {
                 let serves = self.watches.get(addr).is_some_and(Watch::serves);
-                (Some(addr) == self.switched_from(), serves)
+                let was_master = Some(addr) == self.switched_from();
+                (was_master == self.manners().finds_common, serves)
             });
             self.work = Work::Repointing(Repointing {
                 since: ctx.now,
                 waiting,
                 active: BTreeMap::new(),
                 failed: BTreeMap::new(),
+                told: Vec::new(),
                 again_at: ctx.now,
             });
         }
@@ -195,8 +204,29 @@ impl Group {
             if work.active.len() >= self.policy.parallel_syncs {
                 return;
             }
+            let others = !work.active.is_empty();
+            if others && !self.manners().finds_common && self.is_next_the_old_master() {
+                return;
+            }
+            let Work::Repointing(work) = &mut self.work else { return };
             let Some(addr) = work.waiting.pop() else { return };
             self.repoint(ctx, token, addr);
+        }
+    }
+
+    fn is_next_the_old_master(&self) -> bool {
+        match &self.work {
+            Work::Repointing(work) => {
+                let next = work.waiting.last();
+                next.is_some() && next == self.switched_from()
+            }
+            Work::Idle
+            | Work::Hearing { .. }
+            | Work::Vetting { .. }
+            | Work::Proposing { .. }
+            | Work::Resuming { .. }
+            | Work::Promoting { .. }
+            | Work::Repairing { .. } => false,
         }
     }
 
@@ -205,7 +235,7 @@ impl Group {
     fn call_returned(&mut self, ctx: &Context<'_>, token: Token) {
         let master = &self.entry.master;
         let is_master =
-            |watch: &Watch| watch.serves() && watch.facts().is_some_and(Facts::is_master);
+            |watch: &Watch| watch.serves() && watch.facts().is_some_and(Facts::takes_writes);
         let Work::Repointing(work) = &self.work else { return };
         if !self.watches.get(master).is_some_and(is_master) {
             return;
@@ -255,12 +285,18 @@ impl Group {
     ) {
         let Work::Repointing(work) = &mut self.work else { return };
         let Some(addr) = work.sent_to(id).cloned() else { return };
+        let copies = self.entry.instances.get(&addr).is_some_and(|known| known.copy.is_some());
         let Some(active) = work.active.get_mut(&addr) else { return };
         active.sent = None;
         let cut = clients_cut(&result);
         match result {
             CommandResult::Done { facts, warnings } => {
                 work.again_at = ctx.now;
+                work.told.push(addr.clone());
+                if copies {
+                    // Nobody waits for a full copy here: what is left of it is a repair.
+                    work.active.remove(&addr);
+                }
                 self.warn(ctx.now, &addr, &warnings);
                 let window = self.close_window(ctx.now, &addr, Some(&*facts));
                 let demoted = window.is_some();
@@ -307,7 +343,20 @@ impl Group {
 
     /// The promotion holds; what is left over is repaired later.
     fn finish_failover(&mut self, ctx: &Context<'_>, token: Token, note: Option<&str>) {
-        let Some((entry, mut history)) = self.close_saga(ctx.now, Outcome::Done) else { return };
+        let told = match &mut self.work {
+            Work::Repointing(work) => std::mem::take(&mut work.told),
+            Work::Idle
+            | Work::Hearing { .. }
+            | Work::Vetting { .. }
+            | Work::Proposing { .. }
+            | Work::Resuming { .. }
+            | Work::Promoting { .. }
+            | Work::Repairing { .. } => Vec::new(),
+        };
+        let Some((mut entry, mut history)) = self.close_saga(ctx.now, Outcome::Done) else {
+            return;
+        };
+        self.note_copies(ctx.now, &mut entry, &told);
         if let Some(note) = note {
             history.reason = format!("{}; {note}", history.reason);
         }

@@ -37,6 +37,9 @@ impl Group {
                  forget it here"
             ));
         }
+        if let Some(wrong) = self.wrong_copy(addr, watch, facts) {
+            return wrong;
+        }
         match &facts.role {
             Role::Master { .. } if self.is_the_master_itself(facts) => Wrong::Nothing,
             Role::Master { .. } if known.abandoned.is_some() => Wrong::Repair(

@@ -3,6 +3,7 @@
 use super::{Order, Outcome, Phase, Status, Switching};
 use crate::action::Command;
 use crate::group::{Context, Group};
+use crate::instance::Facts;
 use crate::node::Token;
 use crate::watch::Watch;
 
@@ -69,14 +70,16 @@ impl Group {
     /// Ends the pause, and asks no second time: it ends by itself, and the clients are told to look elsewhere anyway.
     pub(super) fn release(&mut self, ctx: &Context<'_>, token: Token, s: &mut Switching) {
         let Some(old) = self.switched_from().cloned() else { return };
-        let pauses = self.watches.get(&old).and_then(Watch::facts);
-        if s.sent.is_none() && !s.unpaused && pauses.is_some_and(|facts| facts.can_pause_writes) {
+        let facts = self.watches.get(&old).and_then(Watch::facts);
+        // Where a pause does not end by itself it keeps the old master from being a second one: it ends when that follows.
+        let pauses = |facts: &Facts| facts.can_pause_writes && facts.flavor.manners().pause_ends;
+        if s.sent.is_none() && !s.unpaused && facts.is_some_and(pauses) {
             s.unpaused = true;
             self.order(ctx, token, s, (&old, Order::Unpause), Command::Unpause);
         }
     }
 
-    /// Whether no write waits any more; ends the pause, again and again until it ended by itself.
+    /// Whether no write waits any more; ends the pause, again and again until it ended, or ended by itself where it does.
     pub(super) fn is_released(
         &mut self,
         ctx: &Context<'_>,
@@ -85,10 +88,12 @@ impl Group {
     ) -> bool {
         let old = self.entry.master.clone();
         let watch = self.watches.get(&old);
-        let pauses = watch.and_then(Watch::facts).is_some_and(|facts| facts.can_pause_writes);
+        let facts = watch.and_then(Watch::facts);
+        let pauses = facts.is_some_and(|facts| facts.can_pause_writes);
+        let ends = facts.is_some_and(|facts| facts.flavor.manners().pause_ends);
         let never = s.mine && s.paused_until.is_none();
         let gone = self.is_gone(&old);
-        if s.unpaused || never || gone || !pauses || ctx.now >= s.deadline {
+        if s.unpaused || never || gone || !pauses || ends && ctx.now >= s.deadline {
             return true;
         }
         if s.sent.is_none() && ctx.now >= s.retry_at {

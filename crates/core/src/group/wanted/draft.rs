@@ -75,8 +75,14 @@ impl Group {
         let ms = timeout.as_millis();
         let mut plan = Vec::new();
         let mut warnings = Vec::new();
+        let manners = master.flavor.manners();
         if master.can_pause_writes {
-            plan.push(format!("writes on {old} are paused, for {ms} ms at most"));
+            plan.push(match manners.pause_ends {
+                true => format!("writes on {old} are paused, for {ms} ms at most"),
+                false => format!(
+                    "{old} refuses writes from here on; when this is undone, which is {ms} ms later at most, it takes them again"
+                ),
+            });
         } else {
             warnings.push(format!(
                 "{old} ({} {}) cannot pause writes: until {target} is master writes are refused, and what {target} \
@@ -86,9 +92,15 @@ impl Group {
             ));
         }
         plan.push(format!(
-            "{target} ({lag} bytes behind now) is waited for until it has everything"
+            "{target} ({lag} {} behind now) is waited for until it has everything",
+            manners.unit
         ));
-        plan.push(format!("{old} is made a replica of {target}, and then {target} a master"));
+        plan.push(match manners.pause_ends {
+            true => format!("{old} is made a replica of {target}, and then {target} a master"),
+            false => format!(
+                "{target} is made a master, and {old} goes on refusing writes until it follows"
+            ),
+        });
         plan.extend(self.rest_of_plan(&target, true));
         let reason = format!("a switchover to {target} was asked for");
         Ok(Draft { target, election, reason, lost: Some(0), plan, warnings })

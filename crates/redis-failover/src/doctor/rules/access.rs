@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use failover_core::addr::Addr;
 use failover_core::event::Health;
-use failover_core::instance::{Flavor, Role};
+use failover_core::instance::Role;
 
 use super::super::answers::{Allowed, Answers, Parameter, Right, Topic, is_from};
 use super::super::ask::in_words;
@@ -282,9 +282,10 @@ pub(super) fn other_monitor(case: &Case<'_>) -> Vec<Finding> {
 pub(super) fn not_asked(case: &Case<'_>) -> Vec<Finding> {
     let undecided = undecided(case);
     let mut silent: BTreeMap<Topic, Vec<(&Addr, &str)>> = BTreeMap::new();
-    let mut without = Vec::new();
+    let (mut without, mut kind) = (Vec::new(), "");
     for (addr, answers) in case.told() {
-        if answers.server.as_ref().is_some_and(|server| server.flavor == Flavor::Ledisdb) {
+        if let Some(server) = answers.server.as_ref().filter(|server| !server.words().tells_setup) {
+            kind = server.flavor.title();
             without.push(addr.to_string());
         }
         for (topic, why) in &answers.unanswered {
@@ -309,7 +310,7 @@ pub(super) fn not_asked(case: &Case<'_>) -> Vec<Finding> {
             Code::NotAsked,
             None,
             format!(
-                "{} is LedisDB, which does not tell its settings, rights, passwords and subscribers: what is wrong there is \
+                "{} is {kind}, which does not tell its settings, rights, passwords and subscribers: what is wrong there is \
                  not known",
                 listed(&without)
             ),

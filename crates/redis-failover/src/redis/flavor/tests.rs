@@ -36,7 +36,7 @@ fn each_server_is_told_in_its_own_words() {
     ] {
         let words = Words::of(flavor, Version::parse(version));
         assert_eq!(line(&words.promote()), promoted);
-        assert_eq!(line(&words.follow(&master)), following);
+        assert_eq!(line(&words.follow(&master, Keep::Common)), following);
     }
 }
 
@@ -47,7 +47,7 @@ fn words_come_with_versions() {
     assert_eq!(of(Flavor::Redis, "5.0.0").replicaof, "REPLICAOF");
     assert!(of(Flavor::Redis, "2.8.4").client_kill_types.is_empty());
     let ledisdb = of(Flavor::Ledisdb, "0.5");
-    assert!(!ledisdb.multi && ledisdb.role_settles_link && ledisdb.client_kill_types.is_empty());
+    assert!(!ledisdb.multi && ledisdb.scattered && ledisdb.client_kill_types.is_empty());
 }
 
 #[test]

@@ -12,7 +12,7 @@ macro_rules! fixture {
 }
 
 fn server(flavor: Flavor, version: &str) -> ServerInfo {
-    ServerInfo { flavor, version: version.into(), run_id: None }
+    ServerInfo { flavor, version: version.into(), run_id: None, read_only: false }
 }
 
 fn redis(text: impl AsRef<[u8]>) -> Result<Facts, InfoError> {
@@ -54,6 +54,7 @@ fn a_server_is_what_it_answers() {
             flavor: Flavor::Redis,
             version: "7.0.15".into(),
             run_id: Some("a5ccf3fbbcfcb1a2bd37c7d72e60621f51c53186".into()),
+            read_only: false,
         }
     );
     assert_eq!(redis.number(), Version::new(7, 0, 15));
@@ -64,6 +65,7 @@ fn a_server_is_what_it_answers() {
             flavor: Flavor::Valkey,
             version: "8.0.1".into(),
             run_id: Some("0263aaed879f205a90fe35d3026d9bd177db1c83".into()),
+            read_only: false,
         }
     );
     // With `extended-redis-compatibility yes` Valkey calls itself redis everywhere except in this field.
@@ -75,6 +77,46 @@ fn a_server_is_what_it_answers() {
           goroutine_num:18\r\ncgo_call_num:1\r\nresp_client_num:3\r\nledisdb_version:0.5\r\n",
     );
     assert_eq!(ledisdb, Ok(server(Flavor::Ledisdb, "0.5")));
+}
+
+#[test]
+fn a_server_of_another_name_is_told_what_the_oldest_understands() {
+    let other =
+        ServerInfo::parse(b"# Server\r\nhydra_version:1.2\r\nrun_id:abc\r\n").expect("facts");
+    assert_eq!(
+        (other.flavor, &*other.version, other.run_id.as_deref()),
+        (Flavor::Redis, "unknown", Some("abc"))
+    );
+    let words = other.words();
+    assert_eq!((words.replicaof, words.client_kill_types.len()), ("SLAVEOF", 0));
+    assert_eq!(words.pause_writes(1), None);
+}
+
+/// Valkey writes the old words, and may write new ones some day.
+#[test]
+fn primaries_and_replicas_are_masters_and_slaves() {
+    let renamed = |text: &[u8]| {
+        let text = str::from_utf8(text).expect("a text");
+        let words = [
+            ("role:master", "role:primary"),
+            ("role:slave", "role:replica"),
+            ("master_", "primary_"),
+        ];
+        words
+            .into_iter()
+            .chain([("slave", "replica")])
+            .fold(text.to_owned(), |text, (old, new)| text.replace(old, new))
+    };
+    for text in [
+        fixture!("valkey-8.0-master"),
+        fixture!("valkey-8.0-master-feeding"),
+        fixture!("valkey-8.0-replica"),
+    ] {
+        let new = renamed(text);
+        assert!(!new.contains("slave") && !new.contains("master_"), "{new}");
+        assert_eq!(redis(&new), redis(text));
+        assert_eq!(dependence(new.as_bytes()), dependence(text));
+    }
 }
 
 #[test]
@@ -102,6 +144,8 @@ fn a_master_names_its_replicas() {
             can_pause_writes: true,
             keys: None,
             fence: None,
+            read_only: false,
+            log_is_empty: false,
             asked_at: ASKED_AT,
             flavor: Flavor::Redis,
             version: "7.0.15".into(),

@@ -100,6 +100,7 @@ impl Real {
                 Command::Promote { .. }
                 | Command::Follow { .. }
                 | Command::Demote { .. }
+                | Command::Part
                 | Command::Fence { .. } => {}
             }
             if let Step::PauseAndWrite(..) = step {

@@ -1,6 +1,6 @@
 //! What is done to the servers, step by step.
 
-use failover_core::action::Command;
+use failover_core::action::{Command, Keep};
 use failover_core::addr::Addr;
 use failover_core::instance::MinReplicas;
 
@@ -65,9 +65,14 @@ impl Step {
     /// The server and the command, for a step that the program itself would do.
     pub(super) fn command(self, addrs: &[Addr]) -> Option<(usize, Command)> {
         let command = match self {
-            Self::Follow(who, of) => {
-                (who, Command::Follow { master: addrs[of].clone(), master_run_id: None })
-            }
+            Self::Follow(who, of) => (
+                who,
+                Command::Follow {
+                    master: addrs[of].clone(),
+                    master_run_id: None,
+                    keep: Keep::Common,
+                },
+            ),
             Self::Demote(who, of) => {
                 (who, Command::Demote { master: addrs[of].clone(), master_run_id: None })
             }

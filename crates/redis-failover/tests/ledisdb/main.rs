@@ -1,0 +1,8 @@
+//! LedisDB groups, guarded by the real program. The servers are stand-ins, see `common/ledisdb`.
+
+mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
+mod edges;
+mod guarded;
+mod stand_in;
