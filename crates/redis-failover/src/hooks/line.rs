@@ -21,6 +21,8 @@ const RUNNING_MAX: usize = 8;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// The longest.
 const RETRY_LONGEST: Duration = Duration::from_secs(300);
+/// The longest where clients go on writing to the old master until it is told.
+const LEADING_RETRY_LONGEST: Duration = Duration::from_secs(10);
 /// How often a script is run at most, as with Sentinel.
 const SCRIPT_TRIES_MAX: u32 = 10;
 /// What could not be told for this long is given up: nobody acts on yesterday's failover.
@@ -79,6 +81,8 @@ pub(super) struct Line {
     failed: u64,
     last_error: Option<String>,
     last_at: Option<Time>,
+    /// What was last foreseen to go wrong.
+    foreseen: Option<String>,
     pub(super) changed: bool,
 }
 
@@ -95,6 +99,7 @@ impl Line {
             failed: 0,
             last_error: None,
             last_at: None,
+            foreseen: None,
             changed: false,
         }
     }
@@ -123,7 +128,14 @@ impl Line {
         }
         // Scripts are begun in their order and not waited for, as with Sentinel.
         let is_script = self.hook.is_script();
-        let room = if is_script { room_for_script } else { self.running < RUNNING_MAX };
+        let room = match &self.hook.target {
+            Target::Script(_) => room_for_script,
+            // Whatever is done there is done under one lock.
+            Target::Xcodis(_) => self.running == 0,
+            Target::Before(_) | Target::Handler(_) | Target::Webhook(_) | Target::Codis(_) => {
+                self.running < RUNNING_MAX
+            }
+        };
         if !room {
             return None;
         }
@@ -176,6 +188,10 @@ impl Line {
                 let pause = pause.min(RETRY_LONGEST);
                 (now.since(job.call.happened_at) + pause < KEPT_FOR).then_some(pause)
             }
+            // Never given up: it holds until there is another master, which ends it.
+            Target::Xcodis(_) | Target::Codis(_) => {
+                Some((RETRY_FIRST * 2_u32.pow(job.tries.min(16))).min(LEADING_RETRY_LONGEST))
+            }
         }
     }
 
@@ -195,6 +211,23 @@ impl Line {
                 self.last_error = Some(error);
             }
         }
+    }
+
+    /// What would go wrong with the next new master, by now.
+    pub(super) fn foreseen(&mut self, objection: Option<String>) {
+        if objection == self.foreseen {
+            return;
+        }
+        let name = &self.hook.name;
+        match &objection {
+            Some(why) => {
+                tracing::warn!("{name}: {why}");
+                self.last_error = Some(why.clone());
+                self.changed = true;
+            }
+            None => tracing::info!("{name}: nothing speaks against failovers any more"),
+        }
+        self.foreseen = objection;
     }
 
     /// Drops what waits and needs another leadership than this one.
