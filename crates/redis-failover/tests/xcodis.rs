@@ -460,3 +460,51 @@ fn a_leader_that_dies_before_the_proxies_follow_leaves_the_rest_to_the_next() {
     // What the dead one had left of the lock is gone as well.
     tree.wait_until_unlocked();
 }
+
+/// It waits for the lock while it loses the others, and gets it when they have led the proxies elsewhere.
+#[test]
+fn a_leader_that_wakes_up_too_late_leads_nobody_back() {
+    if !Agree::Zk.is_there() {
+        return;
+    }
+    let mut group = Group::start(ServerKind::Redis, 2);
+    let first = group.master.addr();
+    let tree = laid_out(Store::shared(Agree::Zk), &group);
+    let proxy = Proxy::start(&tree, "proxy_1", "online", Manner::Follows);
+    let (lock, living) = tree.locked_by(4711, true);
+    let mut args = tree.flags("all");
+    // Its place in the queue outlasts its sleep.
+    args.push("-xcodis_session_timeout_ms=10000".to_owned());
+    let mut cluster = together::guard(&group, &flags(&args));
+    let leader = cluster.leader_of_all();
+    group.master.kill9();
+    let second = cluster.wait_for_failover(&first)["new_master"].clone();
+    let second = second.as_str().expect("it is done").to_owned();
+    wait_until("the leader waits for the lock", PATIENCE, || {
+        (tree.children("LOCK").len() == 2).then_some(())
+    });
+    cluster.freeze(leader);
+    let next = wait_until("another node leads", PATIENCE, || {
+        cluster.find_leader().filter(|node| *node != leader)
+    });
+    group.server_mut(&second).kill9();
+    let third = cluster.wait_for_failovers(&first, 2)["new_master"].clone();
+    let third = third.as_str().expect("it is done").to_owned();
+    wait_until("the next leader waits behind it", PATIENCE, || {
+        (tree.children("LOCK").len() == 3).then_some(())
+    });
+    cluster.thaw(leader);
+    tree.delete(&lock);
+    tree.delete(&living);
+    proxy.wait_for_master(&third);
+    wait_until("the next leader has seen it through", PATIENCE, || {
+        (hook(cluster.node(next))["queued"] == 0).then_some(())
+    });
+    tree.wait_until_unlocked();
+    let (_, action) = tree.wait_for_acknowledged(1);
+    let desc = action["desc"].as_str().expect("a text");
+    assert!(desc.contains(&format!("{second} to {third} in epoch 2")), "{desc}");
+    for addr in [&first, &second] {
+        assert_eq!(tree.kind(1, addr).as_deref(), Some("offline"), "{addr}");
+    }
+}

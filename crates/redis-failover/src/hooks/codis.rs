@@ -22,10 +22,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout_at};
 
 use super::line::Ran;
+use super::tell::Licence;
 use super::webhook::{Connector, chain, connector};
-use super::{HookCall, MasterChange, printable};
+use super::{MasterChange, printable};
 use crate::config::{CodisConfig, GroupSet};
-use crate::shown::Shown;
 
 /// A thousand slots, a thousand groups and a hundred proxies, with what is counted of each.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -118,13 +118,12 @@ impl Codis {
     }
 
     /// Tells the dashboard of a new master.
-    pub(super) async fn tell(&self, call: &HookCall, groups: &Shown) -> Ran {
-        let Some(change) = call.master_change() else { return Ran::Done };
-        let shown = groups.group(change.group.as_str());
-        if shown.is_some_and(|group| group.flavor == Some(Flavor::Ledisdb)) {
+    pub(super) async fn tell(&self, licence: &Licence<'_>) -> Ran {
+        let Some(change) = licence.call().master_change() else { return Ran::Done };
+        if licence.group().is_some_and(|group| group.flavor == Some(Flavor::Ledisdb)) {
             return Ran::Failed { why: NOT_OF_LEDISDB.to_owned(), again: false };
         }
-        match self.promote(&change).await {
+        match self.promote(&change, licence).await {
             Ok(()) => Ran::Done,
             Err(why) => Ran::Failed { why, again: true },
         }
@@ -155,12 +154,13 @@ impl Codis {
         })
     }
 
-    async fn promote(&self, change: &MasterChange) -> Result<(), String> {
+    async fn promote(&self, change: &MasterChange, licence: &Licence<'_>) -> Result<(), String> {
         let stats = self.stats().await?;
         let (id, addr) = match self.plan(&stats, change)? {
             Plan::Done => return Ok(()),
             Plan::Promote(id, addr) => (id, addr),
         };
+        licence.check()?;
         self.request(Method::PUT, "group/promote", &format!("/{id}/{addr}")).await?;
         tracing::info!(
             group = %change.group,

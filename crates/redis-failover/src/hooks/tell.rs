@@ -1,8 +1,11 @@
 //! Telling one hook one thing, once: how it is done for each kind, and what is worth another try.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
+use failover_core::time::Time;
+use failover_core::view::GroupView;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 
@@ -38,11 +41,50 @@ pub(super) async fn run(hook: &Hook, job: &Job, around: &Surroundings) -> Ran {
             Err(why) => Ran::Failed { why, again: true },
         },
         Target::Xcodis(_) | Target::Codis(_) if is_history(&around.groups, &job.call) => Ran::Done,
-        Target::Xcodis(xcodis) => match xcodis.tell(&job.call, around.clock.now()).await {
+        Target::Xcodis(xcodis) => match xcodis.tell(&Licence { job, around }).await {
             Ok(()) => Ran::Done,
             Err(why) => Ran::Failed { why: printable(&why), again: true },
         },
-        Target::Codis(codis) => codis.tell(&job.call, &around.groups).await,
+        Target::Codis(codis) => codis.tell(&Licence { job, around }).await,
+    }
+}
+
+/// What leading clients to a new master needs, at every moment of it.
+pub(super) struct Licence<'a> {
+    job: &'a Job,
+    around: &'a Surroundings,
+}
+
+impl Licence<'_> {
+    /// What is told.
+    pub(super) fn call(&self) -> &HookCall {
+        &self.job.call
+    }
+
+    /// The group that it is about, as it is by now.
+    pub(super) fn group(&self) -> Option<Arc<GroupView>> {
+        self.around.groups.group(self.job.call.group.as_ref()?.as_str())
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.around.clock.now()
+    }
+
+    /// Right before each write: what was begun may have waited for others for a while, and somebody else may lead by now
+    /// and have led clients on already.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if !self.job.token.is_none_or(|token| self.around.broker.allows(token)) {
+            return Err(
+                "this node does not lead any more, and leaves it to the one that does".to_owned()
+            );
+        }
+        if is_history(&self.around.groups, &self.job.call) {
+            return Err("the group has yet another master by now".to_owned());
+        }
+        Ok(())
     }
 }
 

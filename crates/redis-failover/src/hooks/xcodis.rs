@@ -30,7 +30,8 @@ use zookeeper_client::{Acls, Client, CreateMode, CreateOptions, Error, MultiWrit
 use self::link::Link;
 use self::lock::{Held, Lock};
 use self::tree::{Action, Paths, Plan, Server, Target};
-use super::{FailoverPlan, HookCall, MasterChange};
+use super::tell::Licence;
+use super::{FailoverPlan, MasterChange};
 use crate::config::{GroupSet, XcodisConfig};
 
 /// How long ZooKeeper may take for one answer.
@@ -152,10 +153,11 @@ impl Xcodis {
     ///
     /// # Errors
     /// A sentence that says what is not done yet.
-    pub(super) async fn tell(&self, call: &HookCall, now: Time) -> Result<(), String> {
+    pub(super) async fn tell(&self, licence: &Licence<'_>) -> Result<(), String> {
+        let call = licence.call();
         let Some(group) = &call.group else { return Ok(()) };
         if let Some(change) = call.master_change() {
-            return self.switch(&change, now).await;
+            return self.switch(&change, licence).await;
         }
         match (&call.event, &call.addr) {
             (HookEvent::MasterReturned, Some(addr)) => self.welcome(group, addr).await,
@@ -169,14 +171,14 @@ impl Xcodis {
         self.held.none(limit).await;
     }
 
-    async fn switch(&self, change: &MasterChange, now: Time) -> Result<(), String> {
+    async fn switch(&self, change: &MasterChange, licence: &Licence<'_>) -> Result<(), String> {
         let client = self.link.client().await?;
         answer(client.sync(&self.paths.base)).await?;
         // Whoever is known nowhere needs no lock to learn that.
         self.find(&client, change).await?;
         let why = format!("{} is the master of {}", change.new_master, change.group);
         let lock = Lock::take(&client, &self.paths, &self.held, (&why, self.lock_timeout)).await?;
-        let switched = self.switch_locked(&client, &lock, change, now).await;
+        let switched = self.switch_locked(&client, &lock, change, licence).await;
         lock.release().await;
         switched
     }
@@ -187,39 +189,28 @@ impl Xcodis {
         client: &Client,
         lock: &Lock,
         change: &MasterChange,
-        now: Time,
+        licence: &Licence<'_>,
     ) -> Result<(), String> {
         let mut found = self.find(client, change).await?;
-        let mut plan = found.plan(change);
-        let mut known = match plan {
+        let mut known = match found.plan(change) {
             Plan::Done => self.newest_action(client, found.id, change).await?,
             Plan::Change(_) => None,
         };
-        let (group, id) = (&change.group, found.id);
         for _ in 0..ANNOUNCED_MAX {
             let action = match known.take() {
                 Some(action) => action,
-                None => self.announce(client, lock, (&found, plan), change, now).await?,
+                None => self.announce(client, lock, &found, change, licence).await?,
             };
-            self.acknowledged(client, &action, self.ack_timeout).await?;
+            self.acknowledged(client, &action, (self.ack_timeout, licence)).await?;
+            found = self.read(client, found.id).await?;
             let online = self.online(client).await?;
             if online.iter().all(|proxy| action.receivers.contains(proxy)) {
-                tracing::info!(
-                    %group,
-                    "xcodis has {} as the master of its group {id}, and {} proxies follow it; {} is offline there until \
-                     somebody adds it again (xcodis-config server add {id} {} slave)",
-                    change.new_master,
-                    online.len(),
-                    change.old_master,
-                    change.old_master,
-                );
+                found.say_done(change, online.len());
                 return Ok(());
             }
             // One that took part a moment after it was seen who does may have read the tree a moment before it changed.
-            found = self.read(client, id).await?;
-            plan = found.plan(change);
         }
-        Err(format!("proxies of xcodis came faster than they could be told of group {id}"))
+        Err(format!("proxies of xcodis came faster than they could be told of group {}", found.id))
     }
 
     /// Switches the group and tells its proxies so, both or neither.
@@ -227,12 +218,12 @@ impl Xcodis {
         &self,
         client: &Client,
         lock: &Lock,
-        (found, plan): (&Found, Plan),
+        found: &Found,
         change: &MasterChange,
-        now: Time,
+        licence: &Licence<'_>,
     ) -> Result<tree::Sent, String> {
         let receivers = self.online(client).await?;
-        let set = match plan {
+        let set = match found.plan(change) {
             Plan::Done => BTreeMap::new(),
             Plan::Change(set) => set,
         };
@@ -250,7 +241,7 @@ impl Xcodis {
                 product_name: self.product.clone(),
                 servers: after.into_values().cloned().collect(),
             },
-            ts: now.since(Time::ZERO).as_secs().to_string(),
+            ts: licence.now().since(Time::ZERO).as_secs().to_string(),
             receivers: receivers.clone(),
         };
         self.make(client, &self.paths.actions()).await?;
@@ -269,6 +260,8 @@ impl Xcodis {
             writer.add_create(&self.paths.new_action(), &tree::text(&action), &mode)
         })();
         built.map_err(|error| format!("{} cannot be switched: {error}", self.paths.base))?;
+        // Others who lead would need the lock, which the transaction checks.
+        licence.check()?;
         let results = match timeout(ANSWER_LIMIT, writer.commit()).await {
             Ok(results) => results.map_err(|error| {
                 format!("group {} could not be switched in {}: {error}", found.id, self.paths.base)
@@ -361,15 +354,21 @@ impl Xcodis {
 
     /// The proxies that take part.
     async fn online(&self, client: &Client) -> Result<Vec<String>, String> {
-        let mut ids = children(client, &self.paths.proxies()).await?;
+        let ids = children(client, &self.paths.proxies()).await?;
         limit(ids.len(), PROXIES_MAX, "proxies", &self.paths.base)?;
-        ids.sort();
-        let mut online = Vec::new();
-        for id in ids {
-            if self.is_online(client, &id).await? {
-                online.push(id);
-            }
-        }
+        self.online_of(client, ids).await
+    }
+
+    /// Those of these proxies that take part, in order.
+    async fn online_of(&self, client: &Client, ids: Vec<String>) -> Result<Vec<String>, String> {
+        let looks = stream::iter(ids).map(|id| async move {
+            let is_online = self.is_online(client, &id).await?;
+            Ok::<_, String>(is_online.then_some(id))
+        });
+        let looks: Vec<_> = looks.buffer_unordered(READS_MAX).collect().await;
+        let mut online: Vec<String> =
+            looks.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        online.sort();
         Ok(online)
     }
 
@@ -405,6 +404,23 @@ impl Found {
     fn plan(&self, change: &MasterChange) -> Plan {
         let servers = self.servers.iter().map(|(node, (server, _))| (node.as_str(), server));
         tree::plan(servers.collect(), self.id, (&change.old_master, &change.new_master))
+    }
+
+    fn say_done(&self, change: &MasterChange, proxies: usize) {
+        let (id, old) = (self.id, &change.old_master);
+        let is_offline = self.node_of(old).is_some_and(|(_, server)| server.kind == tree::OFFLINE);
+        let what_is_left = if is_offline {
+            format!(
+                "; {old} is offline there until somebody adds it again (xcodis-config server add {id} {old} slave)"
+            )
+        } else {
+            String::new()
+        };
+        tracing::info!(
+            group = %change.group,
+            "xcodis has {} as the master of its group {id}, and {proxies} proxies follow it{what_is_left}",
+            change.new_master
+        );
     }
 
     fn node_of(&self, addr: &Addr) -> Option<(&str, &Server)> {

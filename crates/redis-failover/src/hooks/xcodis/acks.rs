@@ -1,11 +1,13 @@
 //! What proxies answer to an action: each makes a node of its own below it when it follows the new master.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep_until, timeout};
 use zookeeper_client::{Client, Error};
 
+use super::super::tell::Licence;
 use super::tree::{self, Sent};
 use super::{ANSWER_LIMIT, Xcodis, silent, value};
 
@@ -24,9 +26,10 @@ impl Xcodis {
         &self,
         client: &Client,
         action: &Sent,
-        limit: Duration,
+        (limit, licence): (Duration, &Licence<'_>),
     ) -> Result<(), String> {
         let deadline = Instant::now() + limit;
+        let mut look_at = Instant::now();
         loop {
             let listed = timeout(ANSWER_LIMIT, client.list_and_watch_children(&action.path)).await;
             let (answers, watch) = match listed {
@@ -36,36 +39,26 @@ impl Xcodis {
                 }
                 Err(_) => return Err(silent()),
             };
-            let missing = self.missing(client, action, &answers).await?;
+            let answers: BTreeSet<String> = answers.into_iter().collect();
+            let mut missing: Vec<String> =
+                action.receivers.iter().filter(|id| !answers.contains(*id)).cloned().collect();
+            if !missing.is_empty() && Instant::now() >= look_at {
+                // One that is gone reads the tree anew when it comes back.
+                missing = self.online_of(client, missing).await?;
+                look_at = deadline.min(Instant::now() + LOOK_INTERVAL);
+                if !missing.is_empty() && Instant::now() >= deadline {
+                    licence.check()?;
+                    return Err(self.give_up(client, &missing, limit).await);
+                }
+            }
             if missing.is_empty() {
                 return Ok(());
             }
-            if Instant::now() >= deadline {
-                return Err(self.give_up(client, &missing, limit).await);
-            }
-            let next_look = deadline.min(Instant::now() + LOOK_INTERVAL);
             tokio::select! {
                 _ = watch.changed() => {}
-                () = sleep_until(next_look) => {}
+                () = sleep_until(look_at) => {}
             }
         }
-    }
-
-    /// The proxies that are still to answer.
-    async fn missing(
-        &self,
-        client: &Client,
-        action: &Sent,
-        answers: &[String],
-    ) -> Result<Vec<String>, String> {
-        let mut missing = Vec::new();
-        for id in action.receivers.iter().filter(|id| !answers.contains(id)) {
-            // One that is gone reads the tree anew when it comes back.
-            if self.is_online(client, id).await? {
-                missing.push(id.clone());
-            }
-        }
-        Ok(missing)
     }
 
     pub(super) async fn is_online(&self, client: &Client, id: &str) -> Result<bool, String> {
