@@ -256,24 +256,25 @@ impl Hook {
         matches!(&self.target, Target::Script(script) if script.kind == ScriptKind::ClientReconfig)
     }
 
-    /// Looks ahead for what would go wrong with the next new master: of that somebody is to know by day. The first
-    /// objection, with how many groups it is of.
-    async fn objection(&self, groups: &crate::shown::Shown) -> Option<String> {
-        let mine = |group: &Arc<GroupView>| self.wants(HookEvent::AfterFailover, Some(&group.name));
-        let groups: Vec<Arc<GroupView>> = groups.groups().into_iter().filter(mine).collect();
-        let (objections, what) = match &self.target {
-            Target::Xcodis(xcodis) => (xcodis.objections(&groups).await, "be vetoed"),
-            Target::Codis(codis) => (codis.objections(&groups).await, "not be followed"),
+    /// Looks ahead for what is wrong with its groups, so that somebody knows by day. `None` when that cannot be said now, as
+    /// when a master changed meanwhile.
+    async fn objections(&self, groups: &crate::shown::Shown) -> Option<Vec<String>> {
+        let look = || -> Vec<Arc<GroupView>> {
+            let all = groups.groups().into_iter();
+            all.filter(|group| self.wants(HookEvent::AfterFailover, Some(&group.name))).collect()
+        };
+        let before = look();
+        let found = match &self.target {
+            Target::Xcodis(xcodis) => xcodis.objections(&before).await?,
+            Target::Codis(codis) => codis.objections(&before).await,
             Target::Before(_) | Target::Handler(_) | Target::Script(_) | Target::Webhook(_) => {
                 return None;
             }
         };
-        let (group, why) = objections.first()?;
-        let more = match objections.len() {
-            1 => String::new(),
-            count => format!(" (and {} more groups)", count - 1),
-        };
-        Some(printable(&format!("a failover of {group}{more} would {what}: {why}")))
+        let after = look();
+        let masters = before.iter().map(|group| (&group.name, &group.master));
+        let are_same = masters.eq(after.iter().map(|group| (&group.name, &group.master)));
+        are_same.then_some(found)
     }
 
     /// Ends what it has to do with others, within this time.

@@ -82,19 +82,24 @@ fn a_refusal_is_shown_and_tried_again() {
 }
 
 #[test]
-fn a_group_that_codis_does_not_know_is_said_by_day() {
+fn what_codis_has_otherwise_is_said_by_day() {
     let group = Group::start(ServerKind::Redis, 1);
-    let name = group.master.addr();
-    let dashboard = Dashboard::start(1, &["127.0.0.1:1".to_owned()]);
-    let daemon = guard_with(&group, &dashboard, "all");
-    let words = format!("a failover of {name} would not be followed: codis (the dashboard at");
-    wait_until("the hook says so", PATIENCE, || {
-        hook(&daemon)["last_error"]
-            .as_str()
-            .is_some_and(|why| why.starts_with(&words))
-            .then_some(())
-    });
-    daemon.wait_for_log(&format!("codis: {words}"), PATIENCE);
+    let (name, replica) = (group.master.addr(), group.replicas[0].addr());
+    let says = |servers: &[String], words: &str| {
+        let dashboard = Dashboard::start(3, servers);
+        let daemon = guard_with(&group, &dashboard, "all");
+        wait_until("the hook says so", PATIENCE, || {
+            hook(&daemon)["last_error"]
+                .as_str()
+                .is_some_and(|why| why.contains(words))
+                .then_some(())
+        });
+        daemon.wait_for_log(words, PATIENCE);
+        assert!(dashboard.promotions().is_empty(), "it is said, and not changed");
+    };
+    let unknown = format!("a failover of {name} would not be followed: codis (the dashboard at");
+    says(&["127.0.0.1:1".to_owned()], &unknown);
+    says(&[replica, name.clone()], &format!("--promote-server --gid=3 --addr={name}"));
 }
 
 #[test]

@@ -4,17 +4,20 @@ mod common;
 
 use std::time::Duration;
 
-use common::scenario::{failovers, guard, wait_for_demotion, wait_for_failover};
+use common::scenario::{
+    failovers, guard, wait_for_demotion, wait_for_failover, wait_until_guarded,
+};
 use common::together;
 use common::xcodis::{Manner, Proxy, Tree, strings};
 use common::{Agree, Cluster, Daemon, Group, PATIENCE, ServerKind, Store, wait_until};
-use redis_failover::Time;
+use redis_failover::config::{Config, GroupSet, XcodisConfig};
+use redis_failover::{Guard, Time};
 use serde_json::{Value, json};
 
 /// Ten times what it takes on a quiet machine from the promotion to the last acknowledgement.
 const FOLLOWED_MAX: Duration = Duration::from_secs(1);
 
-/// The same for the question before it, which clients wait for.
+/// The same of the question before it, half of the times: clients wait for it.
 const ASKED_MAX_MS: f64 = 100.0;
 
 fn flags(flags: &[String]) -> Vec<&str> {
@@ -148,7 +151,7 @@ fn proxies_follow_soon_after_the_promotion() {
     eprintln!("from the promotion to the last acknowledgement, in ms: {took_ms:.0?}");
     eprintln!("xcodis asked before the failover, in ms: {asked_ms:.1?}");
     let worst = took_ms.last().expect("there are ten");
-    assert!(asked_ms.iter().all(|ms| *ms < ASKED_MAX_MS), "{asked_ms:?}");
+    assert!(asked_ms[asked_ms.len() / 2] < ASKED_MAX_MS, "{asked_ms:?}");
     assert!(*worst < FOLLOWED_MAX.as_secs_f64() * 1000.0, "{took_ms:?}");
 }
 
@@ -186,6 +189,23 @@ fn a_group_that_xcodis_does_not_know_is_left_alone_until_it_does() {
     assert_eq!(tree.kind(2, &old).as_deref(), Some("offline"));
     assert_eq!(tree.kind(1, "127.0.0.1:1").as_deref(), Some("master"));
     wait_until_told(&daemon);
+}
+
+/// As after a failover before the integration was turned on, or by a node that keeps nothing and died in between.
+#[test]
+fn another_master_in_xcodis_is_said_by_day() {
+    if !Agree::Zk.is_there() {
+        return;
+    }
+    let group = Group::start(ServerKind::Redis, 1);
+    let (master, replica) = (group.master.addr(), group.replicas[0].addr());
+    let servers = [(master.as_str(), "slave"), (replica.as_str(), "master")];
+    let tree = Tree::lay_out(Store::shared(Agree::Zk), 1, &servers);
+    let daemon = guard(&group, &flags(&tree.flags("all")));
+    let advice = format!("somebody runs xcodis-config server promote 1 {master}");
+    wait_for_error(&daemon, &advice);
+    daemon.wait_for_log(&advice, PATIENCE);
+    assert_eq!(tree.kind(1, &replica).as_deref(), Some("master"), "it is said, and not changed");
 }
 
 #[test]
@@ -245,7 +265,7 @@ fn a_switchover_and_its_way_back_are_followed() {
     proxy.wait_for_master(&new);
     tree.wait_for_acknowledged(1);
     assert_eq!(tree.kind(1, &old).as_deref(), Some("offline"), "until somebody adds it again");
-    common::scenario::wait_until_guarded(&daemon, &old, &group.addrs());
+    wait_until_guarded(&daemon, &old, &group.addrs());
     switch(&old);
     proxy.wait_for_master(&old);
     tree.wait_for_acknowledged(2);
@@ -300,6 +320,72 @@ fn a_proxy_that_takes_part_meanwhile_is_told_as_well() {
     let (_, action) = tree.wait_for_acknowledged(2);
     assert_eq!(strings(&action["receivers"]), ["proxy_1", "proxy_2"]);
     wait_until_told(&daemon);
+    tree.wait_until_unlocked();
+}
+
+/// One after the other, since all of them need the same lock.
+#[test]
+fn groups_that_fail_together_are_all_followed() {
+    if !Agree::Zk.is_there() {
+        return;
+    }
+    let mut groups: Vec<Group> = (0..3).map(|_| Group::start(ServerKind::Redis, 1)).collect();
+    let tree = laid_out(Store::shared(Agree::Zk), &groups[0]);
+    for (id, group) in (2..).zip(&groups[1..]) {
+        tree.make(&format!("servers/group_{id}"));
+        tree.add_server(id, &group.master.addr(), "master");
+        tree.add_server(id, &group.replicas[0].addr(), "slave");
+    }
+    let _proxy = Proxy::start(&tree, "proxy_1", "online", Manner::Follows);
+    let masters: Vec<String> = groups.iter().map(|group| group.master.addr()).collect();
+    let mut args = tree.flags("all");
+    args.push(format!("-masters={}", masters.join(",")));
+    let daemon = guard(&groups[0], &flags(&args));
+    for group in &groups[1..] {
+        wait_until_guarded(&daemon, &group.master.addr(), &group.addrs());
+    }
+    for group in &mut groups {
+        group.master.kill9();
+    }
+    for (id, group) in (1..).zip(&groups) {
+        tree.wait_for_kind(id, &group.replicas[0].addr(), "master");
+        assert_eq!(tree.kind(id, &group.master.addr()).as_deref(), Some("offline"));
+    }
+    wait_until_told(&daemon);
+    tree.wait_for_acknowledged(3);
+    tree.wait_until_unlocked();
+}
+
+/// The same for a host: nothing of it is the program's alone.
+#[test]
+fn a_host_that_embeds_it_leads_proxies_too() {
+    if !Agree::Zk.is_there() {
+        return;
+    }
+    let mut group = Group::start(ServerKind::Redis, 1);
+    let (old, new) = (group.master.addr(), group.replicas[0].addr());
+    let store = Store::shared(Agree::Zk);
+    let tree = laid_out(store, &group);
+    let proxy = Proxy::start(&tree, "proxy_1", "online", Manner::Follows);
+    let xcodis = XcodisConfig {
+        addr: vec![store.addrs()],
+        product: tree.product().to_owned(),
+        groups: GroupSet::Named([old.clone()].into()),
+        ..XcodisConfig::default()
+    };
+    let masters = vec![old.parse().expect("an address")];
+    let config = Config { addr: None, masters, xcodis, ..Config::default() };
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let guard = runtime.block_on(Guard::builder(config).start()).expect("it starts");
+    wait_until("the replica is known", PATIENCE, || {
+        let group = guard.group(&old)?;
+        group.instances.iter().any(|one| one.addr.to_string() == new && one.eligible).then_some(())
+    });
+    group.master.kill9();
+    proxy.wait_for_master(&new);
+    tree.wait_for_acknowledged(1);
+    assert_eq!(guard.hooks()[0].kind, "xcodis");
+    runtime.block_on(guard.stop());
     tree.wait_until_unlocked();
 }
 
@@ -395,7 +481,7 @@ fn failovers_go_on_while_zookeeper_is_away_and_proxies_follow_when_it_is_back() 
     // It is gone, over two changes: only the last one counts when it is back.
     group.master.restart();
     wait_for_demotion(&daemon, &first);
-    common::scenario::wait_until_guarded(&daemon, &first, &group.addrs());
+    wait_until_guarded(&daemon, &first, &group.addrs());
     store.kill9(0);
     wait_until("the node knows that it is away", PATIENCE, || {
         daemon.log().contains("xcodis").then_some(())

@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use failover_core::addr::Addr;
 use failover_core::instance::Flavor;
-use failover_core::node::GroupName;
 use failover_core::view::GroupView;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{HeaderValue, USER_AGENT};
@@ -129,22 +128,34 @@ impl Codis {
         }
     }
 
-    /// Why it could not be told of another master of one of these groups.
-    pub(super) async fn objections(&self, groups: &[Arc<GroupView>]) -> Vec<(GroupName, String)> {
-        let stats = match self.stats().await {
-            Ok(stats) => stats,
-            Err(why) => {
-                return groups.iter().map(|group| (group.name.clone(), why.clone())).collect();
-            }
-        };
+    /// What is wrong with these groups, a sentence each.
+    pub(super) async fn objections(&self, groups: &[Arc<GroupView>]) -> Vec<String> {
+        let stats = self.stats().await;
         let objection = |group: &Arc<GroupView>| {
+            let (name, master) = (&group.name, &group.master);
+            let not_followed =
+                |why: &str| Some(format!("a failover of {name} would not be followed: {why}"));
             if group.flavor == Some(Flavor::Ledisdb) {
-                return Some(NOT_OF_LEDISDB.to_owned());
+                return not_followed(NOT_OF_LEDISDB);
             }
-            let known = stats.with(&group.master).is_some();
-            (!known).then(|| self.unknown(&group.master, &group.master))
+            let stats = match &stats {
+                Ok(stats) => stats,
+                Err(why) => return not_followed(why),
+            };
+            let Some(known) = stats.with(master) else {
+                return not_followed(&self.unknown(master, master));
+            };
+            // It changed while nobody looked after it, or without us.
+            (known.position(master) != Some(0)).then(|| {
+                format!(
+                    "{master} is the master of {name}, but not of group {id} of codis: its proxies write elsewhere until \
+                     somebody runs codis-admin --dashboard={} --promote-server --gid={id} --addr={master}",
+                    self.dashboard,
+                    id = known.id
+                )
+            })
         };
-        groups.iter().filter_map(|group| Some((group.name.clone(), objection(group)?))).collect()
+        groups.iter().filter_map(objection).collect()
     }
 
     async fn stats(&self) -> Result<Stats, String> {
@@ -281,6 +292,7 @@ fn xauth(product: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use failover_core::node::GroupName;
 
     #[test]
     fn the_dashboard_is_shown_what_it_wants_to_see() {

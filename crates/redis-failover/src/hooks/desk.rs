@@ -184,7 +184,7 @@ struct Work {
     partly: BTreeMap<Key, (Instant, BTreeSet<String>)>,
     running: JoinSet<(usize, Job, Ran)>,
     /// What the hooks find that look ahead, and when they look again.
-    ahead: JoinSet<(usize, Option<String>)>,
+    ahead: JoinSet<(usize, u64, Option<Vec<String>>)>,
     look_ahead_at: Option<Instant>,
     finishing: Option<oneshot::Sender<()>>,
     around: Surroundings,
@@ -208,8 +208,8 @@ impl Work {
                     }
                 }
                 Some(found) = self.ahead.join_next() => {
-                    if let Ok((index, objection)) = found {
-                        self.lines[index].foreseen(objection);
+                    if let Ok((index, since, Some(objections))) = found {
+                        self.lines[index].foreseen(since, &objections);
                     }
                 }
                 message = inbox.recv() => match message {
@@ -369,11 +369,10 @@ impl Work {
             return;
         }
         self.look_ahead_at = Some(now + LOOK_AHEAD_INTERVAL);
-        for (index, line) in
-            self.lines.iter().enumerate().filter(|(_, line)| line.hook.leads_proxies())
-        {
+        for (index, line) in self.lines.iter().enumerate() {
+            let Some(since) = line.quiet().filter(|_| line.hook.leads_proxies()) else { continue };
             let (hook, groups) = (Arc::clone(&line.hook), Arc::clone(&self.around.groups));
-            self.ahead.spawn(async move { (index, hook.objection(&groups).await) });
+            self.ahead.spawn(async move { (index, since, hook.objections(&groups).await) });
         }
     }
 

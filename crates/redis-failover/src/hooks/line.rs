@@ -9,7 +9,7 @@ use failover_core::time::Time;
 use tokio::time::Instant;
 
 use super::shown::HookView;
-use super::{Hook, HookCall, Target};
+use super::{Hook, HookCall, Target, printable};
 
 /// Most that waits for one handler or webhook: room for an event or two of every group that a node can guard.
 const WAITING_MAX: usize = 20_000;
@@ -77,6 +77,7 @@ pub(super) struct Line {
     busy: BTreeSet<Option<GroupName>>,
     running: usize,
     pauses: u64,
+    pushes: u64,
     delivered: u64,
     failed: u64,
     last_error: Option<String>,
@@ -95,6 +96,7 @@ impl Line {
             busy: BTreeSet::new(),
             running: 0,
             pauses: 0,
+            pushes: 0,
             delivered: 0,
             failed: 0,
             last_error: None,
@@ -108,6 +110,7 @@ impl Line {
     #[must_use]
     pub(super) fn push(&mut self, job: Job) -> Option<Job> {
         self.changed = true;
+        self.pushes += 1;
         let max = if self.hook.is_script() { SCRIPTS_WAITING_MAX } else { WAITING_MAX };
         let full = self.ready.len() + self.later.len() >= max;
         let gone = if full {
@@ -213,21 +216,36 @@ impl Line {
         }
     }
 
-    /// What would go wrong with the next new master, by now.
-    pub(super) fn foreseen(&mut self, objection: Option<String>) {
-        if objection == self.foreseen {
+    /// A mark of this moment, for what is looked for from now on; `None` while it is told something, which may be what puts
+    /// things right.
+    pub(super) fn quiet(&self) -> Option<u64> {
+        (self.queued() == 0).then_some(self.pushes)
+    }
+
+    /// What was found to be wrong with groups that it is told of, since that moment.
+    pub(super) fn foreseen(&mut self, since: u64, objections: &[String]) {
+        if self.quiet() != Some(since) {
+            return;
+        }
+        let found = objections.first().map(|first| match objections.len() {
+            1 => printable(first),
+            count => {
+                format!("{} (and {} more groups are not in order)", printable(first), count - 1)
+            }
+        });
+        if found == self.foreseen {
             return;
         }
         let name = &self.hook.name;
-        match &objection {
+        match &found {
             Some(why) => {
                 tracing::warn!("{name}: {why}");
                 self.last_error = Some(why.clone());
                 self.changed = true;
             }
-            None => tracing::info!("{name}: nothing speaks against failovers any more"),
+            None => tracing::info!("{name}: all its groups are in order"),
         }
-        self.foreseen = objection;
+        self.foreseen = found;
     }
 
     /// Drops what waits and needs another leadership than this one.
@@ -248,12 +266,16 @@ impl Line {
         self.running == 0 && self.ready.is_empty()
     }
 
+    fn queued(&self) -> usize {
+        self.ready.len() + self.later.len() + self.running
+    }
+
     pub(super) fn view(&self) -> HookView {
         HookView {
             name: self.hook.name.clone(),
             kind: self.hook.kind(),
             events: self.hook.events.iter().copied().collect(),
-            queued: self.ready.len() + self.later.len() + self.running,
+            queued: self.queued(),
             delivered: self.delivered,
             failed: self.failed,
             last_error: self.last_error.clone(),

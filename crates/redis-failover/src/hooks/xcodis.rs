@@ -5,33 +5,32 @@
 //! transaction with the action that its proxies wait for, and their acknowledgements are awaited. Whatever ends in between is
 //! done by the next try, which looks at what there is first: a group that is switched and acknowledged is done.
 //!
-//! `tree` is what is written there and means; `link` the session; `lock` the lock, which other programs share; `acks`
-//! what proxies answer.
+//! `tree` is what is written there and means; `ask` what speaks against a failover; `link` the session; `lock` the lock,
+//! which other programs share; `acks` what proxies answer.
 
 mod acks;
+mod ask;
 mod link;
 mod lock;
 mod tree;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use failover_core::addr::Addr;
 use failover_core::node::GroupName;
 use failover_core::record::HookEvent;
 use failover_core::time::Time;
-use failover_core::view::GroupView;
 use futures_util::{StreamExt as _, stream};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use zookeeper_client::{Acls, Client, CreateMode, CreateOptions, Error, MultiWriteResult};
 
 use self::link::Link;
 use self::lock::{Held, Lock};
 use self::tree::{Action, Paths, Plan, Server, Target};
+use super::MasterChange;
 use super::tell::Licence;
-use super::{FailoverPlan, MasterChange};
 use crate::config::{GroupSet, XcodisConfig};
 
 /// How long ZooKeeper may take for one answer.
@@ -83,69 +82,6 @@ impl Xcodis {
             ack_timeout: config.ack_timeout,
             link: Link::open(config.servers().join(","), config.session_timeout),
             held: Held::default(),
-        }
-    }
-
-    /// Asks whether the old master stands in xcodis. A sentence says why not.
-    ///
-    /// # Errors
-    /// A sentence that says why that is not known.
-    pub(super) async fn ask(
-        &self,
-        plan: &FailoverPlan,
-        deadline: Instant,
-    ) -> Result<Option<String>, String> {
-        let asked = timeout_at(deadline, self.objection(&plan.old_master)).await;
-        asked.map_err(|_| "ZooKeeper did not answer in time".to_owned())?
-    }
-
-    async fn objection(&self, master: &Addr) -> Result<Option<String>, String> {
-        let client = self.link.client().await?;
-        if self.group_of(&client, master).await?.is_some() {
-            return Ok(None);
-        }
-        // This server of the ensemble may be behind the others; after this it is not.
-        answer(client.sync(&self.paths.base)).await?;
-        if self.group_of(&client, master).await?.is_some() {
-            return Ok(None);
-        }
-        let is_there = answer(client.check_stat(&self.paths.servers())).await?.is_some();
-        Ok(Some(self.unknown(master, is_there)))
-    }
-
-    /// Which of these groups would be refused, and why. None while ZooKeeper does not answer: then nobody is.
-    pub(super) async fn objections(&self, groups: &[Arc<GroupView>]) -> Vec<(GroupName, String)> {
-        let Ok((known, is_there)) = self.known().await else { return Vec::new() };
-        let unknown = groups.iter().filter(|group| !known.contains(&group.master));
-        unknown.map(|group| (group.name.clone(), self.unknown(&group.master, is_there))).collect()
-    }
-
-    /// Every server of the product, and whether there is that product.
-    async fn known(&self) -> Result<(BTreeSet<Addr>, bool), String> {
-        let client = self.link.client().await?;
-        answer(client.sync(&self.paths.base)).await?;
-        let is_there = answer(client.check_stat(&self.paths.servers())).await?.is_some();
-        let mut known = BTreeSet::new();
-        for id in self.group_ids(&client).await? {
-            let nodes = children(&client, &self.paths.group(id)).await?;
-            known.extend(nodes.iter().filter_map(|node| node.parse::<Addr>().ok()));
-        }
-        Ok((known, is_there))
-    }
-
-    fn unknown(&self, master: &Addr, is_there: bool) -> String {
-        let servers = self.paths.servers();
-        if is_there {
-            format!(
-                "{master} is in no group of xcodis ({servers}), so that its proxies could not be told of another master: \
-                 add it there, written just so, or leave this group out of groups in [xcodis]"
-            )
-        } else {
-            format!(
-                "xcodis has no product \"{}\" ({servers} is not there in its ZooKeeper), so that its proxies could not be \
-                 told of another master: look at product and zk_path in [xcodis], or leave this group out of its groups",
-                self.product
-            )
         }
     }
 
