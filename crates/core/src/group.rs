@@ -21,7 +21,8 @@ use crate::watch::{Death, Watch};
 
 mod commits;
 mod corroborate;
-pub mod diagnose;
+mod diagnose;
+mod diagnosis;
 mod drift;
 mod elect;
 mod emit;
@@ -43,7 +44,7 @@ mod told;
 mod wanted;
 mod window;
 
-pub use diagnose::Diagnosis;
+pub use diagnosis::Diagnosis;
 use failover::Hold;
 use fencing::Fencing;
 use quorum::Peers;
@@ -81,6 +82,7 @@ pub struct Group {
     watches: BTreeMap<Addr, Watch>,
     work: Work,
     diagnosis: Diagnosis,
+    /// Why, when it was concluded.
     reason: String,
     diagnosed_at: Time,
     /// When this node learned who the recorded master is: what that one said before is from before its promotion.
@@ -534,33 +536,22 @@ impl Group {
     }
 
     fn conclude(&mut self, ctx: &Context<'_>) {
-        let picture = diagnose::Picture {
-            entry: &self.entry,
-            watches: &self.watches,
-            policy: &self.policy,
-            now: ctx.now,
-            led: ctx.led,
-            master_since: self.master_since,
-            peers: &self.peers,
-            veto: self.veto.as_ref(),
-            flapping: self.flapping(ctx.now),
-            restarted: self.restarted.as_ref(),
-        };
-        let (diagnosis, reason) = diagnose::diagnose(&picture);
-        if diagnosis != self.diagnosis {
-            self.diagnosis = diagnosis;
-            self.diagnosed_at = ctx.now;
-            self.changed = true;
-            let what = What::Diagnosed {
-                name: diagnosis.name().to_owned(),
-                healthy: diagnosis == Diagnosis::Healthy,
-            };
-            self.publish(ctx.now, what, format!("{}: {reason}", diagnosis.name()));
+        let picture = self.picture(ctx);
+        let finding = diagnose::diagnose(&picture);
+        let diagnosis = finding.diagnosis;
+        if diagnosis == self.diagnosis {
+            return;
         }
-        self.reason = match self.fencing_in_words() {
-            Some(fencing) => format!("{reason}; {fencing}"),
-            None => reason,
+        let reason = finding.reason();
+        self.diagnosis = diagnosis;
+        self.diagnosed_at = ctx.now;
+        self.changed = true;
+        let what = What::Diagnosed {
+            name: diagnosis.name().to_owned(),
+            healthy: diagnosis == Diagnosis::Healthy,
         };
+        self.publish(ctx.now, what, format!("{}: {reason}", diagnosis.name()));
+        self.reason = reason;
     }
 
     fn send_due_probes(&mut self, now: Time) {

@@ -25,12 +25,14 @@ mod look;
 mod message;
 mod orders;
 mod replication;
+mod values;
 mod writes;
 
 pub use disk::Disk;
 pub use message::Denial;
 pub(crate) use message::{Effect, Message, Piece, Reply};
 use replication::{Feed, LinkState};
+pub(crate) use values::Values;
 
 /// A number that a client wrote.
 pub type Value = u64;

@@ -3,152 +3,18 @@
 use std::collections::BTreeMap;
 
 use crate::addr::Addr;
-use crate::group::Veto;
 use crate::group::elect::{Contest, ago, judge};
 use crate::group::fencing::not_durable;
 use crate::group::identity::{follows_recorded, same_process};
 use crate::group::quorum::Peers;
 use crate::group::restart::{Restarted, keys_in_words};
+use crate::group::{Diagnosis, Veto};
 use crate::instance::{Link, Role};
 use crate::policy::Policy;
 use crate::record::{GroupEntry, Phase};
 use crate::time::Time;
 use crate::view::{How, State};
 use crate::watch::{Death, Watch};
-
-/// What can be concluded about a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Diagnosis {
-    /// Its instances were not heard yet.
-    NotYetSeen,
-    /// The master answers and is a master, and at least one replica could replace it.
-    Healthy,
-    /// The master's host says that no process listens.
-    MasterCrashed,
-    /// The master accepts connections and gives no valid reply.
-    MasterHung,
-    /// The master does not answer at all, and its replicas have no news of it.
-    MasterUnreachable,
-    /// The master does not answer here, but its replicas have news of it.
-    MasterUnreachableFromHere,
-    /// The master reads its data from disk.
-    MasterLoading,
-    /// The master restarted without its data, which others have, or may have.
-    MasterRestartedEmpty,
-    /// A script blocks the master, or it takes no more clients.
-    MasterBusy,
-    /// The master refuses writes because it cannot save.
-    MasterMisconfigured,
-    /// The master does not let us in.
-    AuthenticationFailed,
-    /// The recorded master follows another.
-    MasterBecameReplica,
-    /// A second instance of the group reports to be a master.
-    TwoMasters,
-    /// A replica follows somebody else than the recorded master.
-    ReplicaOfWrongMaster,
-    /// A replica answers, but its link to the master is down.
-    ReplicationBroken,
-    /// The master has no replica.
-    NoReplicas,
-    /// None of the replicas could be promoted.
-    NoEligibleReplica,
-    /// No instance of the group answers.
-    WholeGroupUnreachable,
-    /// No leader is known, or too few voters answer: nobody acts.
-    QuorumLost,
-    /// The master was replaced so often within a short time that every cause is waited for now.
-    Flapping,
-    /// All is well until an instance restarts: it cannot write down how it is fenced.
-    FencingNotDurable,
-}
-
-impl Diagnosis {
-    /// The conclusion about a master that is dead in this way and can be replaced.
-    pub(crate) const fn of_death(death: Death) -> Self {
-        match death {
-            Death::Refusing => Self::MasterCrashed,
-            Death::Hung => Self::MasterHung,
-            Death::Unreachable => Self::MasterUnreachable,
-            Death::Loading => Self::MasterLoading,
-            Death::Emptied => Self::MasterRestartedEmpty,
-        }
-    }
-
-    /// The name that programs may rely on.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NotYetSeen => "NotYetSeen",
-            Self::Healthy => "Healthy",
-            Self::MasterCrashed => "MasterCrashed",
-            Self::MasterHung => "MasterHung",
-            Self::MasterUnreachable => "MasterUnreachable",
-            Self::MasterUnreachableFromHere => "MasterUnreachableFromHere",
-            Self::MasterLoading => "MasterLoading",
-            Self::MasterRestartedEmpty => "MasterRestartedEmpty",
-            Self::MasterBusy => "MasterBusy",
-            Self::MasterMisconfigured => "MasterMisconfigured",
-            Self::AuthenticationFailed => "AuthenticationFailed",
-            Self::MasterBecameReplica => "MasterBecameReplica",
-            Self::TwoMasters => "TwoMasters",
-            Self::ReplicaOfWrongMaster => "ReplicaOfWrongMaster",
-            Self::ReplicationBroken => "ReplicationBroken",
-            Self::NoReplicas => "NoReplicas",
-            Self::NoEligibleReplica => "NoEligibleReplica",
-            Self::WholeGroupUnreachable => "WholeGroupUnreachable",
-            Self::QuorumLost => "QuorumLost",
-            Self::Flapping => "Flapping",
-            Self::FencingNotDurable => "FencingNotDurable",
-        }
-    }
-}
-
-impl Diagnosis {
-    /// Why nothing is done about it, where the diagnosis itself is the reason.
-    pub(crate) const fn why_idle(self) -> Option<&'static str> {
-        match self {
-            Self::Healthy
-            | Self::MasterCrashed
-            | Self::MasterHung
-            | Self::MasterUnreachable
-            | Self::MasterUnreachableFromHere
-            | Self::MasterRestartedEmpty
-            | Self::WholeGroupUnreachable
-            | Self::QuorumLost
-            | Self::Flapping
-            | Self::TwoMasters
-            | Self::ReplicaOfWrongMaster => None,
-            Self::NotYetSeen => Some("what has not been heard yet is not judged"),
-            Self::FencingNotDurable => Some(
-                "the fence holds until the restart; CONFIG REWRITE is tried again every few minutes",
-            ),
-            Self::MasterLoading => {
-                Some("the master lives, and gets max_down_time to read its data")
-            }
-            Self::MasterBusy => Some(
-                "the master lives: a failover would lose what its script writes; SCRIPT KILL ends one that only reads",
-            ),
-            Self::MasterMisconfigured => Some(
-                "the master lives and has all data: free its disk, or let it write without saving",
-            ),
-            Self::AuthenticationFailed => Some(
-                "a server that does not let us in lives; whether it serves others is not known",
-            ),
-            Self::MasterBecameReplica => {
-                Some("a change of roles that was made by hand is reported, not undone")
-            }
-            Self::ReplicationBroken => {
-                Some("the replica points at the right master and tries again by itself")
-            }
-            Self::NoEligibleReplica => Some(
-                "the master lives; a replica has to come back or catch up before one could replace it",
-            ),
-            Self::NoReplicas => {
-                Some("the master lives; a replica has to be attached before one could replace it")
-            }
-        }
-    }
-}
 
 /// What a diagnosis is made from.
 #[derive(Clone, Copy)]
@@ -198,57 +64,70 @@ impl<'a> Picture<'a> {
         }
     }
 
-    /// Why each instance but the master could not be promoted, as one list; `None` when one could.
-    fn no_candidate(&self) -> Option<String> {
+    /// Whether somebody could be promoted.
+    fn candidate(&self) -> bool {
         let contest = self.contest();
-        let mut reasons = Vec::new();
-        for (addr, _) in self.others() {
-            match judge(&contest, addr) {
-                Ok(_) => return None,
-                Err(why) => reasons.push(format!("{addr} {why}")),
-            }
-        }
-        Some(reasons.join("; "))
+        self.others().any(|(addr, _)| judge(&contest, addr).is_ok())
+    }
+
+    /// Why each instance but the master could not be promoted, as one list.
+    fn not_eligible(&self) -> String {
+        let contest = self.contest();
+        let reasons = self.others().filter_map(|(addr, _)| {
+            let why = judge(&contest, addr).err()?;
+            Some(format!("{addr} {why}"))
+        });
+        reasons.collect::<Vec<String>>().join("; ")
+    }
+}
+
+/// What was concluded. Whoever wants to read why has the sentence made.
+pub(crate) struct Finding<'a> {
+    pub(crate) diagnosis: Diagnosis,
+    words: Box<dyn FnOnce() -> String + 'a>,
+}
+
+impl<'a> Finding<'a> {
+    fn new(diagnosis: Diagnosis, words: impl FnOnce() -> String + 'a) -> Self {
+        Self { diagnosis, words: Box::new(words) }
+    }
+
+    /// The reason in one sentence.
+    pub(crate) fn reason(self) -> String {
+        (self.words)()
     }
 }
 
 /// Concludes, with the reason.
-pub(crate) fn diagnose(picture: &Picture<'_>) -> (Diagnosis, String) {
+pub(crate) fn diagnose<'a>(picture: &'a Picture<'a>) -> Finding<'a> {
     let Picture { entry, now, .. } = *picture;
     let master = &entry.master;
     let Some(watch) = picture.watch(master) else {
-        return (Diagnosis::NotYetSeen, format!("{master} is not watched yet"));
+        return Finding::new(Diagnosis::NotYetSeen, move || format!("{master} is not watched yet"));
     };
     if !picture.led {
-        return (
-            Diagnosis::QuorumLost,
-            "no leader is known, so nobody acts on any group; this node goes on watching"
-                .to_owned(),
-        );
+        return Finding::new(Diagnosis::QuorumLost, || {
+            "no leader is known, so nobody acts on any group; this node goes on watching".to_owned()
+        });
     }
     match watch.state() {
         State::Down => dead(picture, watch),
         State::Unknown if watch.how() == How::Auth => auth(master, watch),
-        State::Unknown => {
-            (Diagnosis::NotYetSeen, format!("{master} has not answered yet{}", said(watch)))
-        }
+        State::Unknown => Finding::new(Diagnosis::NotYetSeen, move || {
+            format!("{master} has not answered yet{}", said(watch))
+        }),
         State::Up => match watch.how() {
             How::Auth => auth(master, watch),
-            How::Busy => (
-                Diagnosis::MasterBusy,
-                format!("the master {master} answers, but serves nobody{}", said(watch)),
-            ),
-            How::Misconf => (
-                Diagnosis::MasterMisconfigured,
-                format!("the master {master} refuses writes{}", said(watch)),
-            ),
-            How::Loading => (
-                Diagnosis::MasterLoading,
-                format!(
-                    "the master {master} is loading its data since {}",
-                    ago(now, watch.since())
-                ),
-            ),
+            How::Busy => Finding::new(Diagnosis::MasterBusy, move || {
+                format!("the master {master} answers, but serves nobody{}", said(watch))
+            }),
+            How::Misconf => Finding::new(Diagnosis::MasterMisconfigured, move || {
+                format!("the master {master} refuses writes{}", said(watch))
+            }),
+            How::Loading => Finding::new(Diagnosis::MasterLoading, move || {
+                let since = ago(now, watch.since());
+                format!("the master {master} is loading its data since {since}")
+            }),
             How::Replied | How::Refusing | How::Silent | How::Garbage | How::Unresolved => {
                 alive(picture, watch)
             }
@@ -256,12 +135,13 @@ pub(crate) fn diagnose(picture: &Picture<'_>) -> (Diagnosis, String) {
     }
 }
 
-fn auth(master: &Addr, watch: &Watch) -> (Diagnosis, String) {
-    let what = format!(
-        "the master {master} does not let us in{}; check redis_user, redis_password and the permissions of the user",
-        said(watch)
-    );
-    (Diagnosis::AuthenticationFailed, what)
+fn auth<'a>(master: &'a Addr, watch: &'a Watch) -> Finding<'a> {
+    Finding::new(Diagnosis::AuthenticationFailed, move || {
+        format!(
+            "the master {master} does not let us in{}; check redis_user, redis_password and the permissions of the user",
+            said(watch)
+        )
+    })
 }
 
 /// What the server or the system said, to be put behind a sentence.
@@ -298,134 +178,186 @@ pub(crate) fn death_in_words(master: &Addr, death: Death, watch: &Watch, now: Ti
     }
 }
 
-fn dead(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
-    let master = &picture.entry.master;
+fn dead<'a>(picture: &'a Picture<'a>, watch: &'a Watch) -> Finding<'a> {
+    let Picture { entry, peers, now, policy, veto, .. } = *picture;
+    let master = &entry.master;
     let Some(death) = watch.death() else {
-        return (Diagnosis::NotYetSeen, format!("{master} is not judged yet"));
+        return Finding::new(Diagnosis::NotYetSeen, move || format!("{master} is not judged yet"));
     };
-    let words = death_in_words(master, death, watch, picture.now);
-    let Picture { peers, now, policy, .. } = *picture;
+    let words = move || death_in_words(master, death, watch, now);
     let answering = picture.others().any(|(addr, watch)| {
         watch.state() == State::Up || peers.facts(now, policy, addr).is_some()
     });
     // Whoever contradicts may see the group where this node is the one that is cut off.
-    let contradicted = picture.veto.is_some_and(|veto| !veto.quorum_lost);
+    let contradicted = veto.is_some_and(|veto| !veto.quorum_lost);
     if !answering && !contradicted {
-        let others = picture.others().count();
-        let what = match others {
-            0 => format!("{words}; no other instance of the group is known"),
-            _ => {
-                format!("{words}; none of the other {others} instances of the group answers either")
+        return Finding::new(Diagnosis::WholeGroupUnreachable, move || {
+            match picture.others().count() {
+                0 => format!("{}; no other instance of the group is known", words()),
+                others => format!(
+                    "{}; none of the other {others} instances of the group answers either",
+                    words()
+                ),
             }
-        };
-        return (Diagnosis::WholeGroupUnreachable, what);
+        });
     }
-    if let Some(veto) = picture.veto {
+    if let Some(veto) = veto {
         let diagnosis = if veto.quorum_lost {
             Diagnosis::QuorumLost
         } else {
             Diagnosis::MasterUnreachableFromHere
         };
-        return (diagnosis, format!("{words}, but {}", veto.why));
+        return Finding::new(diagnosis, move || format!("{}, but {}", words(), veto.why));
     }
-    if let Some(reasons) = picture.no_candidate() {
-        return (
-            Diagnosis::NoEligibleReplica,
-            format!("{words}, and no replica can take over: {reasons}"),
-        );
+    if !picture.candidate() {
+        return Finding::new(Diagnosis::NoEligibleReplica, move || {
+            let reasons = picture.not_eligible();
+            format!("{}, and no replica can take over: {reasons}", words())
+        });
     }
     let sign = watch.trouble_since().unwrap_or(watch.since());
     if let Some(until) = picture.flapping
-        && picture.now < sign + picture.policy.max_down_time
+        && now < sign + policy.max_down_time
     {
-        let reason = format!(
-            "{words}; the master was replaced too often, and until {until} a dead one is waited for"
-        );
-        return (Diagnosis::Flapping, reason);
+        return Finding::new(Diagnosis::Flapping, move || {
+            format!(
+                "{}; the master was replaced too often, and until {until} a dead one is waited for",
+                words()
+            )
+        });
     }
-    (Diagnosis::of_death(death), words)
+    Finding::new(Diagnosis::of_death(death), words)
 }
 
-fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
-    let Picture { entry, policy, now, .. } = *picture;
+fn alive<'a>(picture: &'a Picture<'a>, watch: &'a Watch) -> Finding<'a> {
+    let Picture { entry, now, .. } = *picture;
     let master = &entry.master;
     match picture.restarted {
         Some(Restarted::Emptied) => {
-            let words = death_in_words(master, Death::Emptied, watch, now);
-            let words = match picture.veto {
-                Some(veto) => format!("{words}, but {}", veto.why),
-                None => words,
-            };
-            return (Diagnosis::MasterRestartedEmpty, words);
+            return Finding::new(Diagnosis::MasterRestartedEmpty, move || {
+                let words = death_in_words(master, Death::Emptied, watch, now);
+                match picture.veto {
+                    Some(veto) => format!("{words}, but {}", veto.why),
+                    None => words,
+                }
+            });
         }
         Some(Restarted::Waiting { why, .. } | Restarted::Held(why)) => {
-            return (Diagnosis::MasterRestartedEmpty, why.clone());
+            return Finding::new(Diagnosis::MasterRestartedEmpty, || why.clone());
         }
         Some(Restarted::Asking { .. } | Restarted::Kept) | None => {}
     }
     let follows = watch.facts().and_then(|facts| Some((facts.asked_at, facts.follows()?)));
     if let Some((_, of)) = follows.filter(|(asked_at, _)| *asked_at >= picture.master_since) {
-        return (
-            Diagnosis::MasterBecameReplica,
-            format!("the recorded master {master} reports to be a replica of {of}"),
-        );
+        return Finding::new(Diagnosis::MasterBecameReplica, move || {
+            format!("the recorded master {master} reports to be a replica of {of}")
+        });
     }
     if let Some(saga) = entry.saga.as_ref().filter(|saga| saga.phase == Phase::Promoted) {
-        return (
-            Diagnosis::Healthy,
+        return Finding::new(Diagnosis::Healthy, move || {
+            let epoch = saga.history.epoch;
             format!(
-                "{master} is the master since epoch {}, the other replicas are being pointed at it",
-                saga.history.epoch
-            ),
-        );
+                "{master} is the master since epoch {epoch}, the other replicas are being pointed at it"
+            )
+        });
     }
     if follows.is_some() {
-        let what = format!("{master} was promoted, and has not been heard since");
-        return (Diagnosis::NotYetSeen, what);
+        return Finding::new(Diagnosis::NotYetSeen, move || {
+            format!("{master} was promoted, and has not been heard since")
+        });
     }
-    let watch_master = watch.facts();
-    let mut up = 0;
-    let mut broken = None;
+    let Following { up, broken } = match following(picture, watch) {
+        Ok(following) => following,
+        Err(wrong) => return wrong,
+    };
+    if let Some(unheard) = unheard(picture, watch) {
+        return Finding::new(Diagnosis::NotYetSeen, move || {
+            let who = unheard.map_or("its replicas".to_owned(), Addr::to_string);
+            format!("the master {master} answers; {who} did not yet")
+        });
+    }
+    if picture.others().next().is_none() {
+        return Finding::new(Diagnosis::NoReplicas, move || {
+            format!("the master {master} answers, but has no replica: nobody could replace it")
+        });
+    }
+    if let Some((addr, since_secs)) = broken {
+        return Finding::new(Diagnosis::ReplicationBroken, move || match since_secs {
+            Some(secs) => format!("the link of {addr} to its master is down since {secs} s"),
+            None => format!("{addr} never finished a sync with its master since its start"),
+        });
+    }
+    if !picture.candidate() {
+        return Finding::new(Diagnosis::NoEligibleReplica, move || {
+            let reasons = picture.not_eligible();
+            format!("the master {master} answers, but nobody could replace it: {reasons}")
+        });
+    }
+    let reason = move || well(picture, watch, up);
+    if let Some(until) = picture.flapping {
+        return Finding::new(Diagnosis::Flapping, move || {
+            format!(
+                "{}, but its predecessors died one after the other; it is watched for that until {until}",
+                reason()
+            )
+        });
+    }
+    if let Some(not_durable) = not_durable(entry) {
+        return Finding::new(Diagnosis::FencingNotDurable, move || {
+            format!("{}, but {not_durable}", reason())
+        });
+    }
+    Finding::new(Diagnosis::Healthy, reason)
+}
+
+/// What replicas do that are where they belong.
+#[derive(Default)]
+struct Following<'a> {
+    /// How many follow.
+    up: usize,
+    /// One whose link is down, and for how many seconds it says so.
+    broken: Option<(&'a Addr, Option<u64>)>,
+}
+
+/// Who follows; or what is wrong with where somebody is.
+fn following<'a>(picture: &'a Picture<'a>, watch: &'a Watch) -> Result<Following<'a>, Finding<'a>> {
+    let Picture { entry, policy, now, watches, .. } = *picture;
+    let master = &entry.master;
     let others =
         || picture.others().filter_map(|(addr, watch)| Some((addr, watch, watch.facts()?)));
-    let second = others().find(|(_, watch, facts)| {
-        let itself = watch_master.is_some_and(|master| same_process(master, facts));
-        watch.serves() && facts.is_master() && !itself
+    let second = others().find(|(_, other, facts)| {
+        let itself = watch.facts().is_some_and(|master| same_process(master, facts));
+        other.serves() && facts.is_master() && !itself
     });
     if let Some((addr, ..)) = second {
-        let words =
-            format!("{addr} reports to be a master too, beside the recorded master {master}");
-        return (Diagnosis::TwoMasters, words);
+        return Err(Finding::new(Diagnosis::TwoMasters, move || {
+            format!("{addr} reports to be a master too, beside the recorded master {master}")
+        }));
     }
+    let mut following = Following::default();
     for (addr, watch, facts) in others().filter(|(_, watch, _)| watch.serves()) {
         match &facts.role {
             Role::Master { .. } => {}
-            Role::Replica { master: of, .. }
-                if !follows_recorded(entry, picture.watches, addr, facts) =>
-            {
-                return (
-                    Diagnosis::ReplicaOfWrongMaster,
-                    format!("{addr} follows {of} and not the recorded master {master}"),
-                );
+            Role::Replica { master: of, .. } if !follows_recorded(entry, watches, addr, facts) => {
+                return Err(Finding::new(Diagnosis::ReplicaOfWrongMaster, move || {
+                    format!("{addr} follows {of} and not the recorded master {master}")
+                }));
             }
-            Role::Replica { link: Link::Up { .. }, .. } => up += 1,
+            Role::Replica { link: Link::Up { .. }, .. } => following.up += 1,
             Role::Replica { link: Link::Down { since_secs }, .. } => {
                 // A link that was lost a moment ago is on its way back on an ordinary day.
-                let long = now.since(watch.standing_since()) >= policy.max_down_time;
-                if long {
-                    broken = Some(match since_secs {
-                        Some(secs) => {
-                            format!("the link of {addr} to its master is down since {secs} s")
-                        }
-                        None => {
-                            format!("{addr} never finished a sync with its master since its start")
-                        }
-                    });
+                if now.since(watch.standing_since()) >= policy.max_down_time {
+                    following.broken = Some((addr, *since_secs));
                 }
             }
             Role::Replica { link: Link::Syncing, .. } => {}
         }
     }
+    Ok(following)
+}
+
+/// Who was not heard yet, and is new enough to be waited for; without a name, replicas that the master has and nobody knows.
+fn unheard<'a>(picture: &'a Picture<'a>, watch: &'a Watch) -> Option<Option<&'a Addr>> {
     let attached = match watch.facts().map(|facts| &facts.role) {
         Some(Role::Master { replicas }) => replicas.len(),
         Some(Role::Replica { .. }) | None => 0,
@@ -433,55 +365,23 @@ fn alive(picture: &Picture<'_>, watch: &Watch) -> (Diagnosis, String) {
     let young = |watch: &Watch| {
         watch.state() == State::Unknown
             && watch.last_reply().is_none()
-            && now.since(watch.since()) < policy.max_down_time
+            && picture.now.since(watch.since()) < picture.policy.max_down_time
     };
-    let unheard =
-        picture.others().find(|(_, watch)| young(watch)).map(|(addr, _)| addr.to_string());
-    let unheard = unheard.or_else(|| {
-        let learning = picture.others().next().is_none() && attached > 0;
-        learning.then(|| "its replicas".to_owned())
-    });
-    if let Some(unheard) = unheard {
-        return (
-            Diagnosis::NotYetSeen,
-            format!("the master {master} answers; {unheard} did not yet"),
-        );
-    }
-    if picture.others().next().is_none() {
-        return (
-            Diagnosis::NoReplicas,
-            format!("the master {master} answers, but has no replica: nobody could replace it"),
-        );
-    }
-    if let Some(broken) = broken {
-        return (Diagnosis::ReplicationBroken, broken);
-    }
-    if let Some(reasons) = picture.no_candidate() {
-        return (
-            Diagnosis::NoEligibleReplica,
-            format!("the master {master} answers, but nobody could replace it: {reasons}"),
-        );
+    let named = picture.others().find(|(_, watch)| young(watch)).map(|(addr, _)| Some(addr));
+    named.or_else(|| (picture.others().next().is_none() && attached > 0).then_some(None))
+}
+
+/// What there is to say of a group that can be failed over.
+fn well(picture: &Picture<'_>, watch: &Watch, up: usize) -> String {
+    let master = &picture.entry.master;
+    if let Some(since) = watch.trouble_since() {
+        return format!("the master {master} is in doubt since {}", ago(picture.now, since));
     }
     let down: Vec<String> = picture
         .others()
         .filter(|(_, watch)| watch.state() == State::Down)
         .map(|(addr, watch)| format!("{addr} is down since {}", watch.since()))
         .collect();
-    let mut reason = format!("the master {master} answers and {up} of its replicas follow it");
-    if !down.is_empty() {
-        reason = format!("{reason}; {}", down.join(", "));
-    }
-    if let Some(since) = watch.trouble_since() {
-        reason = format!("the master {master} is in doubt since {}", ago(now, since));
-    }
-    if let Some(until) = picture.flapping {
-        let reason = format!(
-            "{reason}, but its predecessors died one after the other; it is watched for that until {until}"
-        );
-        return (Diagnosis::Flapping, reason);
-    }
-    if let Some(not_durable) = not_durable(entry) {
-        return (Diagnosis::FencingNotDurable, format!("{reason}, but {not_durable}"));
-    }
-    (Diagnosis::Healthy, reason)
+    let reason = format!("the master {master} answers and {up} of its replicas follow it");
+    if down.is_empty() { reason } else { format!("{reason}; {}", down.join(", ")) }
 }

@@ -3,11 +3,10 @@
 //! By hand is what the same process became without having been away. A server that was away and is something else now
 //! returned (see `repair.rs`), or is another server that was given the address.
 
-use super::diagnose::Diagnosis;
 use super::elect::{Contest, judge_heir};
 use super::identity::same_process;
 use super::repair::Wrong;
-use super::{Context, Group};
+use super::{Context, Diagnosis, Group};
 use crate::addr::Addr;
 use crate::instance::{Facts, Role};
 use crate::node::{GroupName, NodeId, Token};

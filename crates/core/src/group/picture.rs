@@ -1,5 +1,6 @@
 //! The group as it is shown.
 
+use super::diagnose::{Picture, diagnose};
 use super::elect::{Contest, judge};
 use super::rules::{location_of, priority_of, rule_on};
 use super::{Context, Group, Work};
@@ -41,7 +42,7 @@ impl Group {
             status_reason,
             diagnosis: DiagnosisView {
                 name: self.diagnosis.name(),
-                reason: self.reason.clone(),
+                reason: self.reason(ctx),
                 since_at: self.diagnosed_at,
                 not_acting_because: self.idle_because.clone(),
             },
@@ -53,6 +54,34 @@ impl Group {
             fencing: self.fencing_view(),
             last_history_id: shown.first().map(|entry| entry.id.clone()),
             history: shown,
+        }
+    }
+
+    /// What a diagnosis is made from.
+    pub(super) fn picture<'a>(&'a self, ctx: &Context<'_>) -> Picture<'a> {
+        Picture {
+            entry: &self.entry,
+            watches: &self.watches,
+            policy: &self.policy,
+            now: ctx.now,
+            led: ctx.led,
+            master_since: self.master_since,
+            peers: &self.peers,
+            veto: self.veto.as_ref(),
+            flapping: self.flapping(ctx.now),
+            restarted: self.restarted.as_ref(),
+        }
+    }
+
+    /// Why the diagnosis is what it is, in today's figures where it would be the same today.
+    pub(super) fn reason(&self, ctx: &Context<'_>) -> String {
+        let picture = self.picture(ctx);
+        let finding = diagnose(&picture);
+        let same = finding.diagnosis == self.diagnosis;
+        let reason = if same { finding.reason() } else { self.reason.clone() };
+        match self.fencing_in_words() {
+            Some(fencing) => format!("{reason}; {fencing}"),
+            None => reason,
         }
     }
 

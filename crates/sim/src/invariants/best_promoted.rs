@@ -13,7 +13,7 @@ use failover_core::record::{Attempt, GroupEntry, Kind, Phase, Rule};
 use failover_core::time::Time;
 
 use super::{Seen, Truth};
-use crate::model_redis::{Part, Running, Server, Value};
+use crate::model_redis::{Part, Running, Server, Values};
 
 /// A replica that has been reachable for this long was heard by the core.
 const HEARD_AFTER: Duration = Duration::from_secs(3);
@@ -117,14 +117,8 @@ impl BestPromoted {
             return Err(format!("{candidate} was elected, but {why}"));
         }
         // Only what the master really has is there to be lost.
-        let lost_with: BTreeSet<Value> = truth.servers[master]
-            .data()
-            .iter()
-            .map(|kept| kept.value)
-            .filter(|value| truth.written.contains(value))
-            .collect();
-        let has: BTreeSet<Value> =
-            truth.servers[chosen].data().iter().map(|kept| kept.value).collect();
+        let lost_with = Values::of(&truth.servers[master]);
+        let has = Values::of(&truth.servers[chosen]);
         // One that lost its data takes writes until it is replaced, and its copies have them.
         let news = if emptied { EMPTIED_NEWS } else { NEWS };
         // What a master took after it had lost everything else is a little, and goes for the sake of the rest.
@@ -144,7 +138,8 @@ impl BestPromoted {
                 .data()
                 .iter()
                 .filter(|kept| kept.at + news < truth.now)
-                .filter(|kept| lost_with.contains(&kept.value) && !has.contains(&kept.value))
+                .filter(|kept| lost_with.contains(kept.value) && !has.contains(kept.value))
+                .filter(|kept| truth.written.contains(&kept.value))
                 .count();
             if more > 0 && !(emptied && server.data().len() <= kept) {
                 return Err(format!(

@@ -1,17 +1,15 @@
 //! No acknowledged write is gone but for a reason: a master that died or came back without it, or a person. A switchover is
 //! none. (Whether the best was made of a reason is for `best-promoted`.)
 
-use std::collections::BTreeSet;
-
 use failover_core::record::{GroupEntry, Kind};
 
 use super::{Seen, Truth};
-use crate::model_redis::{Part, Running, Value};
+use crate::model_redis::{Part, Running, Values};
 
 #[derive(Debug, Default)]
 pub(crate) struct KeptWrites {
     /// Acknowledged, and gone for a reason.
-    gone: BTreeSet<Value>,
+    gone: Values,
     /// The recorded master when it was looked at last, and the process that it was.
     master: Option<(usize, u32)>,
     /// Who was promoted last, and the process that it was.
@@ -52,7 +50,7 @@ impl KeptWrites {
         if master.part() != Part::Master || master.running() == Running::Dead {
             return Ok(());
         }
-        let held: BTreeSet<Value> = master.data().iter().map(|kept| kept.value).collect();
+        let held = Values::of(master);
         let now = Some((index, master.life()));
         // One that restarted since may have lost everything by itself.
         let restarted = self.master.is_some() && self.master != now && self.promoted != now;
@@ -62,14 +60,13 @@ impl KeptWrites {
         let excused = std::mem::take(&mut self.excused) || restarted || old_restarted;
         self.master = now;
         // One that came back may bring what was given up.
-        self.gone.retain(|value| !held.contains(value));
-        let missing: Vec<Value> = truth
-            .written
-            .acknowledged()
-            .filter(|value| !held.contains(value) && !self.gone.contains(value))
-            .collect();
-        let count = missing.len();
-        self.gone.extend(missing);
+        self.gone.remove(&held);
+        let mut count = 0;
+        for value in truth.written.acknowledged().filter(|value| !held.contains(*value)) {
+            if self.gone.insert(value) {
+                count += 1;
+            }
+        }
         if count > 0 && !excused {
             return Err(format!("{count} acknowledged writes are gone from {}", entry.master));
         }

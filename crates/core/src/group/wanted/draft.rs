@@ -122,7 +122,7 @@ impl Group {
             (_, _) if !force => {
                 return refused(format!(
                     "{old} is not down for this node ({}); force replaces it all the same",
-                    self.reason
+                    self.reason(ctx)
                 ));
             }
             (_, _) => {
