@@ -117,3 +117,41 @@ fn a_dashboard_that_is_not_to_be_told_is_not() {
     assert_eq!(shown["delivered"], 0, "{shown}");
     assert_eq!((dashboard.servers(), dashboard.promotions().len()), (addrs, 0));
 }
+
+#[test]
+fn a_dashboard_that_hangs_holds_nothing_up() {
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let addr = hangs.local_addr().expect("it is bound");
+    let mut group = Group::start(ServerKind::Redis, 1);
+    let (old, new) = (group.master.addr(), group.replicas[0].addr());
+    let args = [
+        format!("-codis_dashboard={addr}"),
+        "-codis_product=codis-demo".to_owned(),
+        "-codis_groups=all".to_owned(),
+        "-codis_timeout_ms=200".to_owned(),
+    ];
+    let daemon = guard(&group, &args.each_ref().map(String::as_str));
+    group.master.kill9();
+    assert_eq!(wait_for_failover(&daemon, &old)["outcome"], "done");
+    daemon.wait_for_master(&new, PATIENCE);
+    let why = format!("the dashboard of codis at {addr} did not answer within 200 ms");
+    daemon.wait_for_log(&format!("the hook codis was not told of after_failover: {why}"), PATIENCE);
+    assert_eq!(hook(&daemon)["queued"], 1);
+}
+
+#[test]
+fn what_a_dead_leader_could_not_tell_the_next_one_does() {
+    let mut group = Group::start(ServerKind::Redis, 1);
+    let (old, new) = (group.master.addr(), group.replicas[0].addr());
+    let dashboard = Dashboard::start(1, &[old.clone(), new.clone()]);
+    dashboard.refuse(Some("slots-migration is running = 1"));
+    let flags = dashboard.flags("all");
+    let mut cluster =
+        common::together::guard(&group, &flags.iter().map(String::as_str).collect::<Vec<_>>());
+    let leader = cluster.leader_of_all();
+    group.master.kill9();
+    wait_until("it was tried", PATIENCE, || (!dashboard.promotions().is_empty()).then_some(()));
+    cluster.kill9(leader);
+    dashboard.refuse(None);
+    wait_for_order(&dashboard, &[new, old]);
+}
