@@ -13,6 +13,7 @@ use common::{Agree, Cluster, Daemon, Group, PATIENCE, ServerKind, Store, wait_un
 use redis_failover::config::{Config, GroupSet, XcodisConfig};
 use redis_failover::{Guard, Time};
 use serde_json::{Value, json};
+use zookeeper_client::CreateMode;
 
 /// Ten times what it takes on a quiet machine from the promotion to the last acknowledgement.
 const FOLLOWED_MAX: Duration = Duration::from_secs(1);
@@ -70,6 +71,8 @@ fn proxies_follow_a_failover_and_the_old_master_stays_offline() {
         .map(|id| Proxy::start(&tree, id, "online", Manner::Follows))
         .collect();
     let _offline = Proxy::start(&tree, "proxy_3", "offline", Manner::Deaf);
+    // What is no proxy is no reason to lead none.
+    tree.create("proxy/notes", &json!("who may restart them"), CreateMode::Persistent);
     let daemon = guard(&group, &flags(&tree.flags("all")));
     let old = group.master.addr();
     group.master.kill9();

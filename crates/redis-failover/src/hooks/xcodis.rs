@@ -91,14 +91,14 @@ impl Xcodis {
     /// A sentence that says what is not done yet.
     pub(super) async fn tell(&self, licence: &Licence<'_>) -> Result<(), String> {
         let call = licence.call();
-        let Some(group) = &call.group else { return Ok(()) };
         if let Some(change) = call.master_change() {
             return self.switch(&change, licence).await;
         }
-        match (&call.event, &call.addr) {
-            (HookEvent::MasterReturned, Some(addr)) => self.welcome(group, addr).await,
-            // It chose no other events.
-            (_, _) => Ok(()),
+        match call.group.as_ref().zip(call.addr.as_ref()) {
+            Some((group, addr)) if call.event == HookEvent::MasterReturned => {
+                self.welcome(group, addr).await
+            }
+            Some(_) | None => Ok(()),
         }
     }
 

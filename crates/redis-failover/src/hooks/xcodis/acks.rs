@@ -61,11 +61,14 @@ impl Xcodis {
         }
     }
 
+    /// Whether a proxy takes part. What is not written as a proxy does is none, and holds nobody up.
     pub(super) async fn is_online(&self, client: &Client, id: &str) -> Result<bool, String> {
-        let path = self.paths.proxy(id);
-        let Some((value, _)) = value(client, &path).await? else { return Ok(false) };
-        let proxy: Map<String, Value> = tree::read(&value, &path)?;
-        Ok(proxy.get("state").and_then(Value::as_str) == Some(tree::ONLINE))
+        let Some((value, _)) = value(client, &self.paths.proxy(id)).await? else {
+            return Ok(false);
+        };
+        let proxy: Option<Map<String, Value>> = serde_json::from_slice(&value).ok();
+        let state = proxy.as_ref().and_then(|proxy| proxy.get("state")?.as_str());
+        Ok(state == Some(tree::ONLINE))
     }
 
     /// Tells proxies to exit, and says so.

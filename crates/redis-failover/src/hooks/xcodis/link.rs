@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use zookeeper_client::{Client, SessionState};
 
+/// How long that may take, names of hosts included.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// The pause until a session is tried to be opened again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -60,16 +62,20 @@ async fn keep(servers: String, session_timeout: Duration, tell: watch::Sender<St
         // What follows tries again by itself.
         let connector =
             Client::connector().with_session_timeout(session_timeout).with_fail_eagerly();
-        match connector.connect(&servers).await {
-            Ok(client) => {
+        match timeout(OPEN_LIMIT, connector.connect(&servers)).await {
+            Ok(Ok(client)) => {
                 if std::mem::take(&mut was_away) {
                     tracing::info!("the ZooKeeper of xcodis at {servers} is back");
                 }
                 let why = follow(client, &tell).await;
                 was_away = away(&tell, was_away, format!("{why} ({servers})"));
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 let why = format!("the ZooKeeper of xcodis at {servers} gives no session: {error}");
+                was_away = away(&tell, was_away, why);
+            }
+            Err(_) => {
+                let why = format!("the ZooKeeper of xcodis at {servers} gives no session in time");
                 was_away = away(&tell, was_away, why);
             }
         }
