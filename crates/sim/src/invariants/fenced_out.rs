@@ -17,7 +17,7 @@ const COUNTED: Duration = Duration::from_millis(2_100);
 const LOOKED_AFTER: Duration = Duration::from_millis(1_100);
 /// How long a master may wait in vain for replicas that are all gone: they are seen down, lost for max-lag, a quorum is asked,
 /// it is decided and sent; what fails is tried again ever later.
-const OPENED_WITHIN: Duration = Duration::from_secs(40);
+const OPENED_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub(crate) struct FencedOut {
