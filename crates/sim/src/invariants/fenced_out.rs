@@ -49,8 +49,14 @@ impl FencedOut {
                     .instances
                     .get(&before.master)
                     .and_then(|known| known.fenced.as_ref().filter(|fenced| fenced.set.is_on()));
+                // A copy that is on its way counts as a replica when it has been sent, whether or not it arrives.
+                let copied = |old| {
+                    let is = |other: &Server| other.part() == Part::Replica(old) && other.syncing();
+                    truth.servers.iter().any(is)
+                };
                 if let (Some(old), Some(_)) = (truth.index(&before.master), fenced)
                     && truth.servers[old].settings().min_replicas.is_on()
+                    && !copied(old)
                 {
                     self.replaced[old] = Some((truth.now, truth.servers[old].life()));
                 }
