@@ -45,6 +45,7 @@ impl Group {
         self.tell_hooks(ctx);
         self.tell_commit(ctx.now, &before, history);
         self.answer_wanted(history);
+        self.wanted_overtaken();
         self.began.take_if(|_| self.entry.saga.is_none());
         self.changed = true;
         self.step(ctx);

@@ -249,6 +249,17 @@ impl Group {
         self.reply(wanted.id, Answer::Replaced(Box::new(answer)));
     }
 
+    /// What was decided for a request is not what was committed, and never will be: its revision is over.
+    pub(super) fn wanted_overtaken(&mut self) {
+        let open = self.entry.saga.as_ref().map(|saga| &saga.history.id);
+        let begun = self.wanted.as_ref().and_then(|wanted| wanted.begun.as_ref());
+        if begun.is_some_and(|begun| open != Some(&begun.history_id)) {
+            let why =
+                "another change of the group came first; nothing was done for this: ask again";
+            self.answer_refused((RefusalCode::Busy, why.to_owned()));
+        }
+    }
+
     /// A proposal was not committed: when it was the decision, nothing was done.
     pub(super) fn wanted_not_committed(&mut self, why: &str) {
         if self.entry.saga.is_none() && self.wanted.as_ref().is_some_and(|w| w.begun.is_some()) {
