@@ -222,7 +222,8 @@ impl Desk {
             return CommandResult::Refused(why);
         }
         let mut facts = self.facts(port);
-        if matches!(command, Command::Promote { .. }) && !self.servers[&port].is_vague {
+        let asks = matches!(command, Command::Promote { .. } | Command::Follow { .. });
+        if asks && !self.servers[&port].is_vague {
             facts.second_offset = Some(was);
         }
         CommandResult::Done { facts: Box::new(facts), warnings: Vec::new() }
@@ -505,6 +506,19 @@ fn a_master_that_somebody_made_by_hand_is_adopted_when_the_old_one_follows_it() 
     assert_eq!(desk.master(), 2);
     assert!(desk.told(1).is_empty() && desk.told(2).is_empty());
     assert_eq!(desk.of_kind(Kind::Adoption).len(), 1);
+}
+
+#[test]
+fn what_a_second_master_took_is_counted_in_log_entries() {
+    let mut desk = Desk::new();
+    desk.server(3).follows = None;
+    desk.pass(1000);
+    desk.server(3).offset += 7;
+    desk.pass(15_000);
+    assert_eq!(desk.told(3), ["copy"]);
+    let demotion = desk.of_kind(Kind::Demotion)[0];
+    assert_eq!(demotion.bytes_possibly_lost, Some(7), "{demotion:?}");
+    assert!(demotion.reason.contains("7 log entries were written to it"), "{}", demotion.reason);
 }
 
 #[test]

@@ -195,18 +195,22 @@ impl Talk<'_> {
     }
 
     async fn follow(&mut self, known: &Words, master: &Addr, keep: Keep) -> Done {
-        if let Keep::UpTo(at) = keep {
+        let mut was = None;
+        if keep != Keep::Common && known.restart {
             let asked_at = self.clock.now();
             let replies = self.exchange(&known.standing()).await?;
             let facts = self.facts(known, &replies, asked_at)?;
-            if facts.offset > at {
+            was = Some(facts.offset);
+            if let Keep::UpTo(at) = keep
+                && facts.offset > at
+            {
                 let offset = facts.offset;
                 return Ok(Err(format!(
                     "it is at {offset} and its new master began at {at}: what it holds beyond that has to go, so it was not told \
                      to follow before it takes over a full copy"
                 )));
             }
-            if facts.follows() == Some(master) {
+            if keep != Keep::Nothing && facts.follows() == Some(master) {
                 // Told once more, a replica could vanish from its master's list.
                 return Ok(Ok((facts, Vec::new())));
             }
@@ -222,7 +226,7 @@ impl Talk<'_> {
         if known.multi {
             done = self.follow_at_once(follow, known, &mut warnings).await?;
         }
-        let facts = if let Some(facts) = done {
+        let mut facts = if let Some(facts) = done {
             facts
         } else {
             // The transaction was refused as a whole, or there is none: the roles first, the rest as far as it goes.
@@ -241,6 +245,7 @@ impl Talk<'_> {
             let replies = self.exchange(&known.standing()).await?;
             self.facts(known, &replies, asked_at)?
         };
+        facts.second_offset = was.or(facts.second_offset);
         Ok(Ok((facts, warnings)))
     }
 
