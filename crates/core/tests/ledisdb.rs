@@ -69,6 +69,15 @@ fn fleet(policy: &Policy) -> Fleet {
 impl Desk {
     /// Three in step, of which 1 is the master.
     fn new() -> Self {
+        let mut desk = Self::unguarded();
+        desk.add(Vec::new());
+        desk.pass(3000);
+        assert_eq!(desk.view().diagnosis.name, "Healthy");
+        desk
+    }
+
+    /// The same before anybody wants them guarded.
+    fn unguarded() -> Self {
         let policy = Policy {
             check_interval: Duration::from_millis(100),
             max_down_time: Duration::from_secs(1),
@@ -96,11 +105,12 @@ impl Desk {
             token: 0,
         };
         desk.lead();
-        let spec = GroupSpec { name: None, master: addr(1), replicas: Vec::new() };
-        desk.handle(Event::Request { id: 1, request: Request::Add(vec![spec]) });
-        desk.pass(3000);
-        assert_eq!(desk.view().diagnosis.name, "Healthy");
         desk
+    }
+
+    fn add(&mut self, replicas: Vec<Addr>) {
+        let spec = GroupSpec { name: None, master: addr(1), replicas };
+        self.handle(Event::Request { id: 1, request: Request::Add(vec![spec]) });
     }
 
     fn lead(&mut self) {
@@ -354,6 +364,18 @@ fn who_surely_began_alike_keeps_what_it_has_and_everyone_else_copies() {
     assert_eq!(repairs.len(), 1, "{repairs:?}");
     desk.pass(3_600_000);
     assert!(desk.commands.is_empty(), "{:?}", desk.commands);
+}
+
+#[test]
+fn a_master_that_was_dead_from_the_first_look_on_is_replaced_by_the_same_rules() {
+    let mut desk = Desk::unguarded();
+    desk.kill(1);
+    desk.add(vec![addr(2), addr(3)]);
+    desk.pass(3000);
+    assert_eq!((desk.master(), desk.told(2), desk.told(3)), (2, vec!["promote"], vec!["follow"]));
+    desk.starts(1, None);
+    desk.pass(500);
+    assert_eq!(desk.told(1), ["copy"]);
 }
 
 #[test]
