@@ -221,12 +221,19 @@ impl Talk<'_> {
             }
         }
         let follow = &known.follow(master, keep);
+        if known.scattered {
+            // There is nothing beside it, and each further round trip would be within the deadline.
+            let done = self.change(known, follow).await?;
+            return Ok(
+                done.map(|(facts, warnings)| (Facts { second_offset: was, ..facts }, warnings))
+            );
+        }
         let mut warnings = Vec::new();
         let mut done = None;
         if known.multi {
             done = self.follow_at_once(follow, known, &mut warnings).await?;
         }
-        let mut facts = if let Some(facts) = done {
+        let facts = if let Some(facts) = done {
             facts
         } else {
             // The transaction was refused as a whole, or there is none: the roles first, the rest as far as it goes.
@@ -245,7 +252,6 @@ impl Talk<'_> {
             let replies = self.exchange(&known.standing()).await?;
             self.facts(known, &replies, asked_at)?
         };
-        facts.second_offset = was.or(facts.second_offset);
         Ok(Ok((facts, warnings)))
     }
 
