@@ -207,6 +207,11 @@ impl Watch {
             && matches!(self.how, How::Replied | How::Misconf)
     }
 
+    /// Since when it has been in trouble, or loading after a restart.
+    pub fn lost_since(&self) -> Option<Time> {
+        self.trouble_since().or(self.loading_since())
+    }
+
     /// Since when it has been loading after a restart.
     pub fn loading_since(&self) -> Option<Time> {
         self.loading.filter(|loading| loading.restarted).map(|loading| loading.since)
@@ -456,6 +461,11 @@ impl Watch {
             (Some(before), Some(after)) => before.run_id != after.run_id,
             (_, None) | (None, Some(_)) => false,
         };
+        if how != How::Loading && self.loading.is_some() {
+            // What it holds was not counted while it read a part of it.
+            self.next_probe = now;
+            self.next_fresh = true;
+        }
         self.loading = match (how == How::Loading, self.loading) {
             (true, Some(loading)) => Some(loading),
             (true, None) => Some(Loading { since: now, restarted: restarted || trouble.is_some() }),

@@ -10,6 +10,7 @@
 //! Not here: the rules of one group and what contradicts within them, which are
 //! [`failover_core::policy`].
 
+mod codis;
 mod draft;
 mod error;
 mod file;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use failover_core::addr::Addr;
 use failover_core::policy::{GROUP_NAME_BYTES_MAX, GROUPS_MAX, INSTANCES_PER_GROUP_MAX, Policy};
 
+pub use codis::{CodisConfig, GroupSet, XcodisConfig};
 pub(crate) use draft::{Draft, Given, Password};
 pub use error::{ConfigError, Origin};
 pub(crate) use file::read as read_file;
@@ -85,6 +87,10 @@ pub struct Config {
     pub script_limits: ScriptLimits,
     /// Services that are told by HTTP what happens.
     pub webhooks: Vec<WebhookConfig>,
+    /// xcodis, whose proxies are told of new masters.
+    pub xcodis: XcodisConfig,
+    /// codis, whose dashboard is told of new masters.
+    pub codis: CodisConfig,
     /// How nodes agree.
     pub broker: BrokerKind,
     /// What all nodes know and nobody else; `None`: nodes do not prove to each other who they are.
@@ -207,6 +213,8 @@ impl Default for Config {
             scripts: Scripts::default(),
             script_limits: ScriptLimits::default(),
             webhooks: Vec::new(),
+            xcodis: XcodisConfig::default(),
+            codis: CodisConfig::default(),
             broker: BrokerKind::default(),
             cluster_secret: None,
             cluster_open: false,
@@ -278,6 +286,7 @@ impl Config {
             })?;
         }
         self.check_hooks()?;
+        self.check_codis()?;
         self.check_instances()
     }
 

@@ -204,6 +204,7 @@ impl Builder {
                 clock,
                 broker: broker.clone(),
                 events: events.clone(),
+                groups: Arc::clone(&shown),
                 stop: stop.subscribe(),
             },
         );

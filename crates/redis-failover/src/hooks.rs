@@ -5,31 +5,38 @@
 //! to be told is in the record, so that the next leader tells what the last one could not; what a node only sees is told
 //! by it while it lives.
 //!
-//! `call` is what every kind of hook is told; `line` is one hook's queue; `shown` is what people see of it. `script` runs
-//! scripts, `sights` is what a node tells of what it sees itself, `sentinel` has the words that Sentinel's scripts are used to, and `webhook` posts.
+//! `call` is what every kind of hook is told, and `tell` how; `line` is one hook's queue; `shown` is what people see of it.
+//! `script` runs scripts, `sights` is what a node tells of what it sees itself, `sentinel` has the words that Sentinel's
+//! scripts are used to, `webhook` posts, and `xcodis` and `codis` lead the proxies of those to the new master.
 
 mod ask;
 mod call;
+mod codis;
 mod desk;
 mod line;
 mod script;
 mod sentinel;
 mod shown;
 mod sights;
+mod tell;
 mod webhook;
+mod xcodis;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use failover_core::addr::Addr;
 use failover_core::node::GroupName;
 use failover_core::record::HookEvent;
+use failover_core::view::GroupView;
 
 use crate::config::{Config, Scripts};
 pub use call::HookCall;
+use codis::Codis;
 pub(crate) use desk::{Desk, Surroundings};
 use script::{Script, ScriptKind};
 pub use shown::HookView;
@@ -37,6 +44,7 @@ pub use shown::HookView;
 pub(crate) use shown::Shown;
 pub(crate) use sights::Sights;
 use webhook::Webhook;
+use xcodis::Xcodis;
 
 /// Longest reason of a veto or a failure that is kept, in characters.
 const REASON_CHARS_MAX: usize = 500;
@@ -102,6 +110,10 @@ enum Target {
     Script(Script),
     /// Another service.
     Webhook(Webhook),
+    /// The proxies of xcodis.
+    Xcodis(Box<Xcodis>),
+    /// The proxies of codis.
+    Codis(Box<Codis>),
 }
 
 /// All hooks, in the order in which they were registered.
@@ -152,10 +164,10 @@ impl Hooks {
         self.all.push(Hook { name, events, target });
     }
 
-    /// Adds what is configured, behind the host's handlers.
+    /// Adds what is configured, behind the host's handlers. Inside a runtime, since some begin to connect.
     ///
     /// # Errors
-    /// A sentence, when a group has a name that is none, or a webhook cannot be reached from here.
+    /// A sentence, when a group has a name that is none, or a webhook or dashboard cannot be reached from here.
     pub(crate) fn add_configured(&mut self, config: &Config) -> Result<(), String> {
         let of_kind = |kind: ScriptKind, scripts: &Scripts| match kind {
             ScriptKind::Notification => scripts.notification.clone(),
@@ -196,6 +208,17 @@ impl Hooks {
                 target: Target::Webhook(Webhook::new(webhook)?),
             });
         }
+        let changes = [HookEvent::AfterFailover, HookEvent::Switchover];
+        if !config.xcodis.groups.is_none() {
+            let mut events = BTreeSet::from(changes);
+            events.extend([HookEvent::BeforeFailover, HookEvent::MasterReturned]);
+            let target = Target::Xcodis(Box::new(Xcodis::new(&config.xcodis)));
+            self.all.push(Hook { name: "xcodis".to_owned(), events, target });
+        }
+        if let Some(codis) = Codis::new(&config.codis)? {
+            let target = Target::Codis(Box::new(codis));
+            self.all.push(Hook { name: "codis".to_owned(), events: changes.into(), target });
+        }
         Ok(())
     }
 
@@ -211,6 +234,8 @@ impl Hook {
             Target::Before(_) | Target::Handler(_) => "handler",
             Target::Script(_) => "script",
             Target::Webhook(_) => "webhook",
+            Target::Xcodis(_) => "xcodis",
+            Target::Codis(_) => "codis",
         }
     }
 
@@ -221,12 +246,52 @@ impl Hook {
                 Target::Before(_) | Target::Handler(_) => true,
                 Target::Script(script) => script.path(group).is_some(),
                 Target::Webhook(webhook) => webhook.is_of(group),
+                Target::Xcodis(xcodis) => group.is_some_and(|group| xcodis.groups.contains(group)),
+                Target::Codis(codis) => group.is_some_and(|group| codis.groups.contains(group)),
             }
     }
 
     /// Whether it is run on every node that hears of a new master, as Sentinel's is, and not on the leader alone.
     fn observes(&self) -> bool {
         matches!(&self.target, Target::Script(script) if script.kind == ScriptKind::ClientReconfig)
+    }
+
+    /// Looks ahead for what is wrong with its groups, so that somebody knows by day. `None` when that cannot be said now, as
+    /// when a master changed meanwhile.
+    async fn objections(&self, groups: &crate::shown::Shown) -> Option<Vec<String>> {
+        let look = || -> Vec<Arc<GroupView>> {
+            let all = groups.groups().into_iter();
+            all.filter(|group| self.wants(HookEvent::AfterFailover, Some(&group.name))).collect()
+        };
+        let before = look();
+        let found = match &self.target {
+            Target::Xcodis(xcodis) => xcodis.objections(&before).await?,
+            Target::Codis(codis) => codis.objections(&before).await,
+            Target::Before(_) | Target::Handler(_) | Target::Script(_) | Target::Webhook(_) => {
+                return None;
+            }
+        };
+        let after = look();
+        let masters = before.iter().map(|group| (&group.name, &group.master));
+        let are_same = masters.eq(after.iter().map(|group| (&group.name, &group.master)));
+        are_same.then_some(found)
+    }
+
+    /// Ends what it has to do with others, within this time.
+    async fn close(&self, limit: Duration) {
+        match &self.target {
+            Target::Xcodis(xcodis) => xcodis.close(limit).await,
+            Target::Before(_)
+            | Target::Handler(_)
+            | Target::Script(_)
+            | Target::Webhook(_)
+            | Target::Codis(_) => {}
+        }
+    }
+
+    /// Whether clients go on writing to the old master until it was told.
+    fn leads_proxies(&self) -> bool {
+        matches!(&self.target, Target::Xcodis(_) | Target::Codis(_))
     }
 
     fn is_script(&self) -> bool {

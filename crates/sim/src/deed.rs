@@ -19,5 +19,38 @@ pub enum Deed {
     Writes(u8),
 }
 
+impl Deed {
+    /// What kind of thing was done, where several are one kind.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Fault(fault) => match fault {
+                Fault::Kill(_) => "server killed",
+                Fault::Hang(_) => "server hangs",
+                Fault::Wake(_) => "server goes on",
+                Fault::Return(_) => "server returns",
+                Fault::ReturnEmpty(_) => "server returns with nothing",
+                Fault::KillNode(_) => "node killed",
+                Fault::StopNode(_) => "node stopped",
+                Fault::ResumeNode(_) => "node goes on",
+                Fault::StartNode(_) => "node returns",
+                Fault::StartNodeAt(..) => "node returns with another clock",
+                Fault::SlowNode(..) => "node slow, or not any more",
+                Fault::Ail(..) => "server ails, or is cured",
+                Fault::Cut(..) => "path cut",
+                Fault::Heal(..) => "path healed",
+            },
+            Self::Operation(operation) => match operation {
+                Operation::Switchover { .. } => "switchover asked for",
+                Operation::Failover { .. } => "failover asked for",
+                Operation::Pause { .. } | Operation::Resume => "pause or resume",
+                Operation::PromoteByHand(_) | Operation::FollowByHand { .. } => "changed by hand",
+                Operation::Rule { .. } => "rule",
+                Operation::Replace => "group replaced",
+            },
+            Self::Writes(_) => "writes right before",
+        }
+    }
+}
+
 /// A deed, and how long after the beginning of the run it was done.
 pub type Timed = (Duration, Deed);

@@ -130,7 +130,7 @@ fn one(rng: &mut Rng, scene: &Scene) -> Vec<Planned> {
         // One goes, and the master right after it.
         0..=5 => {
             let other = rng.usize(..servers);
-            let soon = Duration::from_micros(rng.u64(..200_000));
+            let soon = Duration::from_micros(rng.u64(..1_500_000));
             let back = Duration::from_millis(rng.u64(50..20_000));
             let gone = match rng.bool() {
                 true => [(Duration::ZERO, Fault::Kill(other)), (back, Fault::Return(other))],
@@ -152,8 +152,18 @@ fn one(rng: &mut Rng, scene: &Scene) -> Vec<Planned> {
             let hung = hang_time(rng);
             vec![(Duration::ZERO, Fault::Hang(whom)), (hung, Fault::Wake(whom))]
         }
+        // All who follow, for long.
+        90 | 91 => {
+            let mut planned = Vec::new();
+            for other in (0..servers).filter(|other| *other != recorded) {
+                let back = Duration::from_millis(rng.u64(20_000..60_000));
+                planned.push((Duration::from_micros(rng.u64(..10_000)), Fault::Kill(other)));
+                planned.push((back, Fault::Return(other)));
+            }
+            planned
+        }
         // The whole group.
-        90.. => {
+        92.. => {
             let mut planned = Vec::new();
             for index in 0..servers {
                 planned.push((Duration::from_micros(rng.u64(..10_000)), Fault::Kill(index)));
@@ -179,7 +189,17 @@ fn of_a_node(rng: &mut Rng, scene: &Scene) -> Vec<Planned> {
         }
         2 | 3 => {
             let stopped = Duration::from_millis(rng.u64(5..5_000));
-            vec![(Duration::ZERO, Fault::StopNode(node)), (stopped, Fault::ResumeNode(node))]
+            let mut planned = Vec::new();
+            // What it asked has no answer yet when it stops.
+            if rng.u8(..3) == 0 {
+                let ail = |ms| Fault::Ail(scene.recorded, Ailment::Slow { ms });
+                planned.push((Duration::ZERO, ail(rng.u64(50..400))));
+                planned.push((Duration::from_secs(15), ail(0)));
+            }
+            let at = Duration::from_millis(rng.u64(..5_000));
+            planned.push((at, Fault::StopNode(node)));
+            planned.push((at + stopped, Fault::ResumeNode(node)));
+            planned
         }
         4.. => {
             let slow = Duration::from_millis(rng.u64(100..30_000));

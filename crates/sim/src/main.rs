@@ -1,5 +1,6 @@
 //! `failover-sim`: runs seeds, prints what failed. Exit status 0: all held; 2: bad flag or file; 3: something was found.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +47,10 @@ fn main() -> ExitCode {
             verdict(&[outcome], &options, wish.shrink, &mut say)
         }
         What::Many { from, seeds, jobs } => {
-            let outcomes = run_many(*from, *seeds, *jobs, &options);
+            let (outcomes, kinds) = run_many(*from, *seeds, *jobs, &options);
+            for (kind, times) in kinds {
+                say(&format!("{times:>9} {kind}"));
+            }
             verdict(&outcomes, &options, wish.shrink, &mut say)
         }
         What::Scenario(path) => match read(path).and_then(|text| Scenario::parse(&text)) {
@@ -109,11 +113,14 @@ fn replay(scenario: &Scenario, shrink: bool, say: &mut impl FnMut(&str)) -> Exit
     code
 }
 
+/// How often each kind of thing was done.
+type Kinds = BTreeMap<&'static str, u64>;
+
 /// Runs many seeds; stops handing out new ones when one failed.
-fn run_many(from: u64, seeds: u64, jobs: usize, options: &Options) -> Vec<Outcome> {
+fn run_many(from: u64, seeds: u64, jobs: usize, options: &Options) -> (Vec<Outcome>, Kinds) {
     let next = AtomicU64::new(0);
     let end = AtomicU64::new(seeds);
-    let outcomes = Mutex::new(Vec::new());
+    let all = Mutex::new((Vec::new(), Kinds::new()));
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
@@ -123,6 +130,7 @@ fn run_many(from: u64, seeds: u64, jobs: usize, options: &Options) -> Vec<Outcom
                         return;
                     }
                     let mut outcome = run(from.wrapping_add(nth), options);
+                    let deeds: Vec<_> = outcome.deeds.iter().map(|(_, deed)| deed.kind()).collect();
                     if outcome.violation.is_some() {
                         // Smaller ones are still finished, so that the smallest is reported.
                         end.fetch_min(nth, Ordering::Relaxed);
@@ -130,12 +138,16 @@ fn run_many(from: u64, seeds: u64, jobs: usize, options: &Options) -> Vec<Outcom
                         // Of those that held, only sums are wanted.
                         (outcome.deeds, outcome.trace) = (Vec::new(), Vec::new());
                     }
-                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
+                    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                    for kind in deeds {
+                        *all.1.entry(kind).or_default() += 1;
+                    }
+                    all.0.push(outcome);
                 }
             });
         }
     });
-    outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
+    all.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn verdict(

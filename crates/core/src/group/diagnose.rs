@@ -59,7 +59,7 @@ impl<'a> Picture<'a> {
             tried: &[],
             dead_since: self
                 .watch(&self.entry.master)
-                .and_then(Watch::trouble_since)
+                .and_then(Watch::lost_since)
                 .unwrap_or(self.now),
             read_after: None,
             emptied: self.restarted == Some(&Restarted::Emptied),
@@ -154,7 +154,7 @@ pub(crate) fn said(watch: &Watch) -> String {
 
 /// How a master is dead, in words.
 pub(crate) fn death_in_words(master: &Addr, death: Death, watch: &Watch, now: Time) -> String {
-    let since = watch.trouble_since().or(watch.loading_since()).unwrap_or(now);
+    let since = watch.lost_since().unwrap_or(now);
     let since = ago(now, since);
     match death {
         Death::Refusing => {

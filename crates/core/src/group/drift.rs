@@ -120,6 +120,11 @@ impl Group {
             return Some(format!("{what}; every instance is asked what it is now"));
         }
         if let Some(heir) = self.made_by_hand(ctx.now, standing_since) {
+            if let Some((other, keys)) = self.holder_of_more(&heir) {
+                return Some(format!(
+                    "{what}, which holds next to nothing, while {other} holds {keys} keys: decide with a failover"
+                ));
+            }
             let (entry, history) =
                 self.adopt(ctx.now, ctx.me, &heir, Diagnosis::MasterBecameReplica);
             self.propose(
@@ -144,6 +149,11 @@ impl Group {
         }
         if let Some(doubt) = self.restart_in_doubt() {
             return Some(doubt);
+        }
+        if let Some((other, keys)) = self.holder_of_more(&master) {
+            return Some(format!(
+                "{what}, and holds next to nothing, while {other} holds {keys} keys: decide with a failover"
+            ));
         }
         let by_old_file = restarted && self.entry.instance_of(&of).is_some();
         let wrong = match by_old_file {

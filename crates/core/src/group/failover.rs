@@ -291,6 +291,7 @@ impl Group {
         });
         if !fits {
             // The master came back, the group changed, or the candidate did, while the handlers were asked.
+            self.vet_again_later(ctx.now);
             return;
         }
         let Some(saga) = &mut plan.saga else { return };
@@ -298,6 +299,7 @@ impl Group {
             || self.reached_by(ctx.now, &saga.target).is_some();
         if !serves || self.eligible(ctx.now, &saga.target).is_err() {
             // The candidate fell out meanwhile: another election finds the next one.
+            self.vet_again_later(ctx.now);
             return;
         }
         saga.history.steps.push(Step {
@@ -333,6 +335,13 @@ impl Group {
                 self.propose(token, format!("veto in {}", self.name), entry, Some(history));
             }
         }
+    }
+
+    /// Handlers are not asked as fast as they can answer, whatever comes of it.
+    fn vet_again_later(&mut self, now: Time) {
+        let why =
+            "the handlers are asked again: the group changed while they were asked".to_owned();
+        self.again = Some((now + self.policy.corroboration_timeout / 4, why));
     }
 
     /// The shell did not answer in time: handlers that are late have no say.

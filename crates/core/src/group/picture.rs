@@ -174,8 +174,8 @@ impl Group {
         if *addr == self.entry.master {
             return Err("is the recorded master".to_owned());
         }
-        let dead_since =
-            self.watches.get(&self.entry.master).and_then(Watch::trouble_since).unwrap_or(now);
+        let dead_since = self.watches.get(&self.entry.master).and_then(Watch::lost_since);
+        let dead_since = dead_since.unwrap_or(now);
         judge(&Contest { dead_since, ..self.contest_at(now) }, addr).map(|_| ())
     }
 }

@@ -130,7 +130,8 @@ impl Group {
         // Another group's server behind the address has none of this group's data, however much it holds.
         let foreign = self.stranger_of(ctx, facts);
         let since = watch.process_since();
-        let until = since + self.policy.corroboration_timeout;
+        // It may have become the recorded master long after it restarted: until then nobody asked.
+        let until = since.max(self.master_since) + self.policy.corroboration_timeout;
         let asking = now < until;
         let mut ask = Ask::new();
         let keys = if foreign.is_some() { Some(0) } else { watch.keys_since(since) };
@@ -264,6 +265,17 @@ impl Group {
         self.watches
             .iter()
             .any(|(addr, watch)| *addr != self.entry.master && watch.serves() && watch.is_master())
+    }
+
+    /// An instance of the group beside whose keys those of another one, which is to be the master, would not be missed.
+    pub(super) fn holder_of_more(&self, master: &Addr) -> Option<(&Addr, u64)> {
+        let count = |watch: &Watch| watch.keys_since(watch.process_since());
+        let held = self.watches.get(master).and_then(count)?;
+        self.watches.iter().filter(|(addr, _)| *addr != master).find_map(|(addr, watch)| {
+            let attached = self.entry.instances.get(addr).is_some_and(|known| known.attached);
+            let keys = count(watch).filter(|keys| has_nothing_beside(held, *keys))?;
+            (attached && watch.serves()).then_some((addr, keys))
+        })
     }
 
     /// Whether the restarted master went on with the history that an instance is on. As a replica it is on it still.

@@ -174,7 +174,9 @@ impl Config {
                     "the name of a webhook has 1 to {GROUP_NAME_BYTES_MAX} bytes and no spaces, unlike {name:?}"
                 ));
             }
-            let ours = name.starts_with("handler-") || name.ends_with("_script");
+            let ours = name.starts_with("handler-")
+                || name.ends_with("_script")
+                || matches!(name.as_str(), "xcodis" | "codis");
             if ours || !names.insert(name) {
                 return Err(format!(
                     "the webhook \"{name}\" needs another name: each hook has its own"

@@ -150,7 +150,7 @@ impl EtcdConfig {
     }
 }
 
-fn with_port(addr: &str, port: u16) -> String {
+pub(super) fn with_port(addr: &str, port: u16) -> String {
     // An IPv6 address without brackets is colons all over.
     let has_port = addr.rsplit_once(':').is_some_and(|(host, port)| {
         let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
@@ -163,7 +163,7 @@ fn with_port(addr: &str, port: u16) -> String {
     }
 }
 
-fn path(given: Option<&str>, default: &str) -> String {
+pub(super) fn path(given: Option<&str>, default: &str) -> String {
     given.filter(|path| !path.is_empty()).unwrap_or(default).trim_end_matches('/').to_owned()
 }
 
@@ -171,7 +171,7 @@ fn problem<T>(keys: &[&'static str], message: String) -> Result<T, Problem> {
     Err(Problem { group: None, keys: keys.to_vec(), message })
 }
 
-fn check_servers(key: &'static str, servers: &[String]) -> Result<(), Problem> {
+pub(super) fn check_servers(key: &'static str, servers: &[String]) -> Result<(), Problem> {
     let bad = |server: &&String| {
         server.is_empty() || server.contains(|c: char| c.is_whitespace() || "/,@".contains(c))
     };
@@ -183,7 +183,7 @@ fn check_servers(key: &'static str, servers: &[String]) -> Result<(), Problem> {
     }
 }
 
-fn check_path(key: &'static str, path: &str) -> Result<(), Problem> {
+pub(super) fn check_path(key: &'static str, path: &str) -> Result<(), Problem> {
     let bad = |part: &str| {
         part.is_empty() || matches!(part, "." | "..") || part.contains(|c: char| c.is_control())
     };
@@ -196,13 +196,17 @@ fn check_path(key: &'static str, path: &str) -> Result<(), Problem> {
     if parts.split('/').any(bad) {
         return problem(&[key], format!("{key} is \"{path}\", which has an empty or strange part"));
     }
-    if key == "zk_path" && parts.split('/').next() == Some("zookeeper") {
+    if key.ends_with("zk_path") && parts.split('/').next() == Some("zookeeper") {
         return problem(&[key], format!("{key} is \"{path}\", but /zookeeper is ZooKeeper's own"));
     }
     Ok(())
 }
 
-fn check_session(key: &'static str, time: Duration, min: Duration) -> Result<(), Problem> {
+pub(super) fn check_session(
+    key: &'static str,
+    time: Duration,
+    min: Duration,
+) -> Result<(), Problem> {
     if (min..=SESSION_MAX).contains(&time) {
         return Ok(());
     }

@@ -5,7 +5,7 @@ use failover_core::policy::{AcrossLocations, Fencing, OnFailedFailover, Policy};
 
 use super::draft::{Late, Login};
 use super::value::{Fault, Value, parse_address, store};
-use super::{BrokerKind, Config, LogFormat, LogLevel, Scripts};
+use super::{BrokerKind, Config, GroupSet, LogFormat, LogLevel, Scripts};
 
 /// One setting.
 pub(crate) struct Setting {
@@ -144,6 +144,33 @@ pub(crate) static SECTIONS: &[(&str, &[Setting])] = &[
         Setting::new("script_env", "LIST",
             "environment variables that scripts are given, beside PATH and the like",
             Set::Config(|config, value| store(&mut config.script_limits.env, value.texts()))),
+    ]),
+    ("Proxies that are told of a new master", &[
+        Setting::new("xcodis_addr", "LIST", "ZooKeeper servers of xcodis, separated by commas",
+            Set::Config(|config, value| store(&mut config.xcodis.addr, value.texts()))).in_table("xcodis", "addr"),
+        Setting::new("xcodis_product", "NAME", "its product",
+            Set::Config(|config, value| store(&mut config.xcodis.product, value.text().map(str::to_owned)))).in_table("xcodis", "product"),
+        Setting::new("xcodis_groups", "LIST", "groups of which it is told, or all [default: none]",
+            Set::Config(|config, value| store(&mut config.xcodis.groups, GroupSet::of(value)))).in_table("xcodis", "groups"),
+        Setting::new("xcodis_zk_path", "PATH", "where xcodis has its products [default: /zk/codis]",
+            Set::Config(|config, value| store(&mut config.xcodis.zk_path, value.optional()))).in_table("xcodis", "zk_path"),
+        Setting::new("xcodis_session_timeout_ms", "MS",
+            "after so long without a sign of this node its lock may be taken away [default: 4000]",
+            Set::Config(|config, value| store(&mut config.xcodis.session_timeout, value.millis()))).in_table("xcodis", "session_timeout_ms"),
+        Setting::new("xcodis_lock_timeout_ms", "MS",
+            "how long its lock is waited for until that is tried again [default: 30000]",
+            Set::Config(|config, value| store(&mut config.xcodis.lock_timeout, value.millis()))).in_table("xcodis", "lock_timeout_ms"),
+        Setting::new("xcodis_ack_timeout_ms", "MS",
+            "how long a proxy has to follow until it is told to exit [default: 30000]",
+            Set::Config(|config, value| store(&mut config.xcodis.ack_timeout, value.millis()))).in_table("xcodis", "ack_timeout_ms"),
+        Setting::new("codis_dashboard", "ADDR", "the dashboard of codis",
+            Set::Config(|config, value| store(&mut config.codis.dashboard, value.addr().map(Some)))).in_table("codis", "dashboard"),
+        Setting::new("codis_product", "NAME", "its product",
+            Set::Config(|config, value| store(&mut config.codis.product, value.text().map(str::to_owned)))).in_table("codis", "product"),
+        Setting::new("codis_groups", "LIST", "groups of which it is told, or all [default: none]",
+            Set::Config(|config, value| store(&mut config.codis.groups, GroupSet::of(value)))).in_table("codis", "groups"),
+        Setting::new("codis_timeout_ms", "MS", "how long it may take for one answer [default: 10000]",
+            Set::Config(|config, value| store(&mut config.codis.timeout, value.millis()))).in_table("codis", "timeout_ms"),
     ]),
     ("How nodes agree", &[
         Setting::new("broker", "BROKER",

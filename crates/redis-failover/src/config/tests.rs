@@ -130,6 +130,17 @@ fn every_flag_is_read_in_every_form() {
         ("script_timeout", "2.5"),
         ("script_retry_delay", "0.5"),
         ("script_env", "AWS_PROFILE,SSH_AUTH_SOCK"),
+        ("xcodis_addr", "127.0.0.1:2181,zk2"),
+        ("xcodis_product", "shop"),
+        ("xcodis_groups", "sessions,carts"),
+        ("xcodis_zk_path", "/elsewhere"),
+        ("xcodis_session_timeout_ms", "5000"),
+        ("xcodis_lock_timeout_ms", "500"),
+        ("xcodis_ack_timeout_ms", "700.5"),
+        ("codis_dashboard", "127.0.0.1:18080"),
+        ("codis_product", "shop"),
+        ("codis_groups", "sessions"),
+        ("codis_timeout_ms", "250"),
         ("broker", "none"),
         ("node_addr", "127.0.0.1:12000"),
         ("cluster_secret_file", &password),
@@ -158,8 +169,17 @@ fn every_flag_is_read_in_every_form() {
         Setting::all().filter(|setting| setting.is_flag).map(|setting| setting.key).collect();
     assert_eq!(named, all, "every flag is in this test");
 
-    let default = format!("{:?}", Config::default());
+    // What is given by half is refused, so that its other half is here.
+    let xcodis = ["-xcodis_addr=zk", "-xcodis_product=test", "-xcodis_groups=all"];
+    let codis = ["-codis_dashboard=d:1", "-codis_product=test", "-codis_groups=all"];
     for (name, value) in values {
+        let others: &[&str] = match name.split_once('_') {
+            Some(("xcodis", _)) => &xcodis,
+            Some(("codis", _)) => &codis,
+            Some(_) if name == "crash_down_time" => &["-max_down_time=1"],
+            Some(_) | None => &[],
+        };
+        let default = format!("{:?}", flags(others));
         // Broker none keeps the addresses of the others from choosing one of them.
         let forms: [Vec<String>; 4] = [
             vec![format!("-{name}={value}")],
@@ -169,9 +189,7 @@ fn every_flag_is_read_in_every_form() {
         ];
         let read = forms.map(|form| {
             let mut args = vec!["-broker", "none"];
-            if name == "crash_down_time" {
-                args.push("-max_down_time=1");
-            }
+            args.extend(others);
             args.extend(form.iter().map(String::as_str));
             format!("{:?}", flags(&args))
         });
@@ -1054,5 +1072,37 @@ fn webhooks_have_tables_of_their_own_and_hide_what_is_secret() {
     );
     for line in ["url = 'http://u:p4ss@x'", "url = 'http://x'\nsecret = 5"] {
         assert!(!wrong(line).contains("p4ss"), "{line}");
+    }
+}
+
+#[test]
+fn proxies_are_led_for_the_groups_that_are_named() {
+    let config = file_ok(
+        "[xcodis]\naddr = ['zk-1', 'zk-2:2182']\nproduct = 'shop'\ngroups = 'all'\nack_timeout_ms = 500\n\
+         [codis]\ndashboard = '10.0.0.9:18080'\nproduct = 'shop'\ngroups = ['carts', 'sessions']",
+    );
+    let group = |name: &str| failover_core::node::GroupName::new(name).expect("a name");
+    assert_eq!(config.xcodis.servers(), ["zk-1:2181", "zk-2:2182"]);
+    assert_eq!(config.xcodis.base(), "/zk/codis/db_shop");
+    assert_eq!(config.xcodis.ack_timeout, ms(500));
+    assert!(config.xcodis.groups.contains(&group("whichever")));
+    assert!(config.codis.groups.contains(&group("carts")));
+    assert!(!config.codis.groups.contains(&group("others")));
+
+    let wrong = [
+        ("[xcodis]\nproduct = 'shop'", "f.toml:2:11: xcodis_product is given, but xcodis_groups"),
+        ("[xcodis]\ngroups = 'all'", "f.toml:2:10: xcodis_groups is given, but xcodis_addr is"),
+        ("[xcodis]\ngroups = ['all', 'x']", "f.toml:2:10: groups: \"all\" stands alone"),
+        ("[xcodis]\ngroups = ['a/b']", "f.toml:2:10: groups: \"a/b\": the name has a comma"),
+        ("[codis]\ndashboard = 'http://d:1'", "f.toml:2:13: dashboard: "),
+        ("[codis]\ntimeout = 5", "f.toml:2:1: unknown key \"timeout\" in [codis]"),
+        (
+            "[codis]\ndashboard = 'd:1'\nproduct = 'p'\ngroups = 'all'\ntimeout_ms = 0",
+            "f.toml:5:14: codis_timeout_ms is 0, but must be more than 0",
+        ),
+    ];
+    for (lines, words) in wrong {
+        let error = file_error(lines);
+        assert!(error.starts_with(words), "{error}");
     }
 }

@@ -38,7 +38,11 @@ pub(super) async fn ask(
         .enumerate()
         .filter_map(|(index, hook)| match &hook.target {
             Target::Before(handler) => Some((index, Arc::clone(handler))),
-            Target::Handler(_) | Target::Script(_) | Target::Webhook(_) => None,
+            Target::Handler(_)
+            | Target::Script(_)
+            | Target::Webhook(_)
+            | Target::Xcodis(_)
+            | Target::Codis(_) => None,
         })
         .collect();
     lanes.spawn(ask_handlers(handlers, plan.clone(), deadline, note.clone()));
@@ -50,11 +54,16 @@ pub(super) async fn ask(
         let call = HookCall::of_plan(&plan, at);
         lanes.spawn(async move {
             let (veto, error) = match &hook.target {
-                Target::Before(_) | Target::Handler(_) => return None,
+                // Asked above, or told and never asked.
+                Target::Before(_) | Target::Handler(_) | Target::Codis(_) => return None,
                 Target::Script(script) => ask_script(script, &plan, &call.json(), deadline).await,
                 Target::Webhook(webhook) => match webhook.ask(&call, deadline).await {
                     Ok(Said::Yes) => (None, None),
                     Ok(Said::No(reason)) => (Some(reason), None),
+                    Err(why) => (None, Some(why)),
+                },
+                Target::Xcodis(xcodis) => match xcodis.ask(&plan, deadline).await {
+                    Ok(objection) => (objection, None),
                     Err(why) => (None, Some(why)),
                 },
             };

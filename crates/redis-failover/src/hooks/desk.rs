@@ -4,7 +4,6 @@
 //! record. What needs a leadership is begun only while the broker allows it, and dropped when another one leads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,6 @@ use failover_core::event::Event;
 use failover_core::node::{GroupName, NodeId, Token};
 use failover_core::record::Occurrence;
 use failover_core::time::Time;
-use futures_util::FutureExt;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -20,19 +18,22 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::ask::{self, Asked};
 use super::line::{Job, Line, Next, Ran};
-use super::script::{End, Script, ScriptKind};
 use super::shown::Shown;
-use super::{FailoverPlan, Hook, HookCall, Hooks, Target, sentinel};
+use super::{FailoverPlan, Hook, HookCall, Hooks, tell};
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::events::Events;
+use crate::shown;
 
 /// Most messages that wait for the desk, which never waits for hooks. What is lost here is told by the next leader.
 const MESSAGES_MAX: usize = 65_536;
-/// A handler that takes longer is given up on, and tried again.
-const HANDLER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many scripts run at the same time, as with Sentinel.
 const SCRIPTS_RUNNING_MAX: usize = 16;
+/// How soon a leader looks for what would go wrong with the next new master, and how often from then on.
+const LOOK_AHEAD_FIRST: Duration = Duration::from_secs(1);
+const LOOK_AHEAD_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a hook may take to give back what it took of others when the node stops.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// How long the others are waited for until the record says which hooks know already.
 const PARTLY_TOLD_AFTER: Duration = Duration::from_secs(1);
 
@@ -47,11 +48,14 @@ pub(crate) struct Desk {
 }
 
 /// What the desk needs of the program.
+#[derive(Clone)]
 pub(crate) struct Surroundings {
     pub(crate) node: NodeId,
     pub(crate) clock: Clock,
     pub(crate) broker: Broker,
     pub(crate) events: Events,
+    /// The groups as they are by now.
+    pub(crate) groups: Arc<shown::Shown>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -85,6 +89,8 @@ impl Desk {
             outstanding: BTreeMap::new(),
             partly: BTreeMap::new(),
             running: JoinSet::new(),
+            ahead: JoinSet::new(),
+            look_ahead_at: None,
             finishing: None,
             around,
         };
@@ -177,6 +183,9 @@ struct Work {
     /// When the record is to say of an occurrence which hooks know it while others do not, and which.
     partly: BTreeMap<Key, (Instant, BTreeSet<String>)>,
     running: JoinSet<(usize, Job, Ran)>,
+    /// What the hooks find that look ahead, and when they look again.
+    ahead: JoinSet<(usize, u64, Option<Vec<String>>)>,
+    look_ahead_at: Option<Instant>,
     finishing: Option<oneshot::Sender<()>>,
     around: Surroundings,
 }
@@ -186,15 +195,21 @@ impl Work {
         let mut stop = self.around.stop.clone();
         loop {
             self.begin();
+            self.look_ahead();
             self.note_partly().await;
             self.publish();
             let due = self.due();
             tokio::select! {
                 biased;
-                () = stopped(&mut stop) => return,
+                () = stopped(&mut stop) => return self.close().await,
                 Some(ended) = self.running.join_next() => {
                     if let Ok((index, job, ran)) = ended {
                         self.ended(index, job, ran).await;
+                    }
+                }
+                Some(found) = self.ahead.join_next() => {
+                    if let Ok((index, since, Some(objections))) = found {
+                        self.lines[index].foreseen(since, &objections);
                     }
                 }
                 message = inbox.recv() => match message {
@@ -206,11 +221,20 @@ impl Work {
         }
     }
 
+    /// Ends what is on its way, and what it has to do with others.
+    async fn close(&mut self) {
+        self.running.shutdown().await;
+        for line in &self.lines {
+            line.hook.close(CLOSE_LIMIT).await;
+        }
+    }
+
     async fn take(&mut self, message: Message) {
         match message {
             Message::Leads(token) if token == self.leads => {}
             Message::Leads(token) => {
                 self.leads = token;
+                self.look_ahead_at = token.map(|_| Instant::now() + LOOK_AHEAD_FIRST);
                 self.outstanding.clear();
                 self.partly.clear();
                 for line in &mut self.lines {
@@ -327,13 +351,28 @@ impl Work {
         for (index, line) in self.lines.iter_mut().enumerate() {
             while let Some(job) = line.begin(now, scripts < SCRIPTS_RUNNING_MAX) {
                 scripts += usize::from(line.hook.is_script());
-                let (hook, broker) = (Arc::clone(&line.hook), self.around.broker.clone());
+                let (hook, around) = (Arc::clone(&line.hook), self.around.clone());
                 self.running.spawn(async move {
-                    let allowed = job.token.is_none_or(|token| broker.allows(token));
-                    let ran = if allowed { run(&hook, &job).await } else { Ran::NotNow };
+                    let allowed = job.token.is_none_or(|token| around.broker.allows(token));
+                    let ran =
+                        if allowed { tell::run(&hook, &job, &around).await } else { Ran::NotNow };
                     (index, job, ran)
                 });
             }
+        }
+    }
+
+    /// Has the hooks look that can, while this node leads.
+    fn look_ahead(&mut self) {
+        let now = Instant::now();
+        if self.look_ahead_at.is_none_or(|at| now < at) || !self.ahead.is_empty() {
+            return;
+        }
+        self.look_ahead_at = Some(now + LOOK_AHEAD_INTERVAL);
+        for (index, line) in self.lines.iter().enumerate() {
+            let Some(since) = line.quiet().filter(|_| line.hook.leads_proxies()) else { continue };
+            let (hook, groups) = (Arc::clone(&line.hook), Arc::clone(&self.around.groups));
+            self.ahead.spawn(async move { (index, since, hook.objections(&groups).await) });
         }
     }
 
@@ -364,7 +403,8 @@ impl Work {
 
     fn due(&self) -> Option<Instant> {
         let later = self.lines.iter().filter_map(Line::due);
-        later.chain(self.partly.values().map(|(at, _)| *at)).min()
+        let ahead = self.look_ahead_at.filter(|_| self.ahead.is_empty());
+        later.chain(self.partly.values().map(|(at, _)| *at)).chain(ahead).min()
     }
 
     fn publish(&mut self) {
@@ -381,60 +421,6 @@ fn log_failure(hook: &Hook, job: &Job, what: &str) {
     match &job.call.group {
         Some(group) => tracing::warn!(%group, "the hook {name} was not told of {event}: {what}"),
         None => tracing::warn!("the hook {name} was not told of {event}: {what}"),
-    }
-}
-
-/// Tells one hook.
-async fn run(hook: &Hook, job: &Job) -> Ran {
-    match &hook.target {
-        // It is asked, and told nothing.
-        Target::Before(_) => Ran::Done,
-        Target::Handler(handler) => {
-            let call = HookCall::clone(&job.call);
-            // A panic ends here, also one before the first await.
-            let telling = AssertUnwindSafe(async { handler(call).await }).catch_unwind();
-            let why = match timeout(HANDLER_TIMEOUT, telling).await {
-                Ok(Ok(Ok(()))) => return Ran::Done,
-                Ok(Ok(Err(error))) => super::printable(&error.to_string()),
-                Ok(Err(_)) => "it panicked".to_owned(),
-                Err(_) => format!("it took longer than {} s", HANDLER_TIMEOUT.as_secs()),
-            };
-            Ran::Failed { why, again: true }
-        }
-        Target::Script(script) => run_script(script, job).await,
-        Target::Webhook(webhook) => match webhook.tell(&job.call, job.tries + 1).await {
-            Ok(()) => Ran::Done,
-            Err(why) => Ran::Failed { why, again: true },
-        },
-    }
-}
-
-/// With Sentinel's rules: an exit status of 1 and a violent end are worth another try, anything else is not.
-async fn run_script(script: &Script, job: &Job) -> Ran {
-    let Some(path) = script.path(job.call.group.as_ref()) else { return Ran::Done };
-    let args = match script.kind {
-        ScriptKind::Notification => {
-            let (kind, message) = sentinel::notification(&job.call);
-            Some(vec![kind.to_owned(), message])
-        }
-        ScriptKind::ClientReconfig => sentinel::reconfiguration(&job.call, job.observer),
-        // It is asked, and told nothing.
-        ScriptKind::BeforeFailover => None,
-    };
-    let Some(args) = args else { return Ran::Done };
-    let deadline = Instant::now() + script.limits.timeout;
-    match script.run(path, &args, &job.call.json(), deadline).await {
-        End::Exited { code: 0, .. } => Ran::Done,
-        End::Exited { code, stderr } => {
-            let said = if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
-            let why = format!("{} exited with {code}{said}", path.display());
-            Ran::Failed { why, again: code == 1 }
-        }
-        End::Killed { why } => Ran::Failed { why, again: true },
-        End::NotStarted(error) => {
-            let why = format!("{} cannot be started: {error}", path.display());
-            Ran::Failed { why, again: false }
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use failover_core::time::Time;
 use tokio::time::Instant;
 
 use super::shown::HookView;
-use super::{Hook, HookCall, Target};
+use super::{Hook, HookCall, Target, printable};
 
 /// Most that waits for one handler or webhook: room for an event or two of every group that a node can guard.
 const WAITING_MAX: usize = 20_000;
@@ -21,6 +21,8 @@ const RUNNING_MAX: usize = 8;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// The longest.
 const RETRY_LONGEST: Duration = Duration::from_secs(300);
+/// The longest where clients go on writing to the old master until it is told.
+const LEADING_RETRY_LONGEST: Duration = Duration::from_secs(10);
 /// How often a script is run at most, as with Sentinel.
 const SCRIPT_TRIES_MAX: u32 = 10;
 /// What could not be told for this long is given up: nobody acts on yesterday's failover.
@@ -75,10 +77,13 @@ pub(super) struct Line {
     busy: BTreeSet<Option<GroupName>>,
     running: usize,
     pauses: u64,
+    pushes: u64,
     delivered: u64,
     failed: u64,
     last_error: Option<String>,
     last_at: Option<Time>,
+    /// What was last foreseen to go wrong.
+    foreseen: Option<String>,
     pub(super) changed: bool,
 }
 
@@ -91,10 +96,12 @@ impl Line {
             busy: BTreeSet::new(),
             running: 0,
             pauses: 0,
+            pushes: 0,
             delivered: 0,
             failed: 0,
             last_error: None,
             last_at: None,
+            foreseen: None,
             changed: false,
         }
     }
@@ -103,6 +110,7 @@ impl Line {
     #[must_use]
     pub(super) fn push(&mut self, job: Job) -> Option<Job> {
         self.changed = true;
+        self.pushes += 1;
         let max = if self.hook.is_script() { SCRIPTS_WAITING_MAX } else { WAITING_MAX };
         let full = self.ready.len() + self.later.len() >= max;
         let gone = if full {
@@ -123,7 +131,14 @@ impl Line {
         }
         // Scripts are begun in their order and not waited for, as with Sentinel.
         let is_script = self.hook.is_script();
-        let room = if is_script { room_for_script } else { self.running < RUNNING_MAX };
+        let room = match &self.hook.target {
+            Target::Script(_) => room_for_script,
+            // Whatever is done there is done under one lock.
+            Target::Xcodis(_) => self.running == 0,
+            Target::Before(_) | Target::Handler(_) | Target::Webhook(_) | Target::Codis(_) => {
+                self.running < RUNNING_MAX
+            }
+        };
         if !room {
             return None;
         }
@@ -176,6 +191,10 @@ impl Line {
                 let pause = pause.min(RETRY_LONGEST);
                 (now.since(job.call.happened_at) + pause < KEPT_FOR).then_some(pause)
             }
+            // Never given up: it holds until there is another master, which ends it.
+            Target::Xcodis(_) | Target::Codis(_) => {
+                Some((RETRY_FIRST * 2_u32.pow(job.tries.min(16))).min(LEADING_RETRY_LONGEST))
+            }
         }
     }
 
@@ -197,6 +216,38 @@ impl Line {
         }
     }
 
+    /// A mark of this moment, for what is looked for from now on; `None` while it is told something, which may be what puts
+    /// things right.
+    pub(super) fn quiet(&self) -> Option<u64> {
+        (self.queued() == 0).then_some(self.pushes)
+    }
+
+    /// What was found to be wrong with groups that it is told of, since that moment.
+    pub(super) fn foreseen(&mut self, since: u64, objections: &[String]) {
+        if self.quiet() != Some(since) {
+            return;
+        }
+        let found = objections.first().map(|first| match objections.len() {
+            1 => printable(first),
+            count => {
+                format!("{} (and {} more groups are not in order)", printable(first), count - 1)
+            }
+        });
+        if found == self.foreseen {
+            return;
+        }
+        let name = &self.hook.name;
+        match &found {
+            Some(why) => {
+                tracing::warn!("{name}: {why}");
+                self.last_error = Some(why.clone());
+                self.changed = true;
+            }
+            None => tracing::info!("{name}: all its groups are in order"),
+        }
+        self.foreseen = found;
+    }
+
     /// Drops what waits and needs another leadership than this one.
     pub(super) fn keep(&mut self, token: Option<Token>) {
         let fits = |job: &Job| job.token.is_none() || job.token == token;
@@ -215,12 +266,16 @@ impl Line {
         self.running == 0 && self.ready.is_empty()
     }
 
+    fn queued(&self) -> usize {
+        self.ready.len() + self.later.len() + self.running
+    }
+
     pub(super) fn view(&self) -> HookView {
         HookView {
             name: self.hook.name.clone(),
             kind: self.hook.kind(),
             events: self.hook.events.iter().copied().collect(),
-            queued: self.ready.len() + self.later.len() + self.running,
+            queued: self.queued(),
             delivered: self.delivered,
             failed: self.failed,
             last_error: self.last_error.clone(),

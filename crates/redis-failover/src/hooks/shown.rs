@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub struct HookView {
     /// Its name, which is never a secret.
     pub name: String,
-    /// `handler`, `script` or `webhook`.
+    /// `handler`, `script`, `webhook`, `xcodis` or `codis`.
     pub kind: &'static str,
     /// What it is run on.
     pub events: Vec<HookEvent>,

@@ -131,7 +131,8 @@ async fn sixteen_scripts_run_at_once_and_256_wait() {
     let broker = Broker::Solo { node: node.clone() };
     let (events, _lanes) = Events::lanes();
     let (stop, stopped) = watch::channel(false);
-    let around = Surroundings { node, clock, broker, events, stop: stopped };
+    let groups = crate::shown::Shown::new(node.clone(), broker.clone(), clock).into();
+    let around = Surroundings { node, clock, broker, events, groups, stop: stopped };
     let (desk, work) = Desk::open(hooks, around);
     let work = tokio::spawn(work);
     for number in 0..300 {

@@ -37,9 +37,9 @@ const EVENT: &str = "redis-failover-event";
 const ATTEMPT: &str = "redis-failover-attempt";
 
 #[cfg(feature = "https")]
-type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
+pub(super) type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
 #[cfg(not(feature = "https"))]
-type Connector = HttpConnector;
+pub(super) type Connector = HttpConnector;
 
 /// One service that is told.
 pub(super) struct Webhook {
@@ -148,7 +148,7 @@ impl Webhook {
     }
 }
 
-fn connector(tls: bool) -> Result<Connector, String> {
+pub(super) fn connector(tls: bool) -> Result<Connector, String> {
     let mut http = HttpConnector::new();
     #[cfg(not(feature = "https"))]
     {
@@ -210,7 +210,7 @@ fn reason(body: &[u8]) -> String {
 }
 
 /// An error with what caused it: the outermost says little.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let (mut text, mut cause) = (error.to_string(), error.source());
     while let Some(error) = cause {
         text = format!("{text}: {error}");

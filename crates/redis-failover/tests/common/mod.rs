@@ -13,6 +13,7 @@
 //! - [`together`]: the same for a cluster;
 //! - [`script`]: scripts that write down how they were run;
 //! - [`webhook`]: a service that is told, and answers as it is told to;
+//! - [`xcodis`] and [`dashboard`]: what stands in for the proxies of xcodis and for codis;
 //! - [`ports`] and [`child`]: free ports, and children that never outlive the test.
 //!
 //! Everything waits by asking, with a bound; nothing sleeps and hopes. Each child is ended by the
@@ -29,6 +30,7 @@
 pub mod child;
 pub mod cluster;
 pub mod daemon;
+pub mod dashboard;
 pub mod group;
 pub mod http;
 pub mod ledisdb;
@@ -43,6 +45,7 @@ pub mod together;
 pub mod webhook;
 pub mod wire;
 pub mod witness;
+pub mod xcodis;
 
 use std::time::{Duration, Instant};
 

@@ -5,4 +5,5 @@ mod cluster;
 mod common;
 mod edges;
 mod guarded;
+mod proxies;
 mod stand_in;

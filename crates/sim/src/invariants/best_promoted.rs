@@ -49,9 +49,8 @@ impl BestPromoted {
         {
             self.lineage.insert(master.replid());
             // What a master was for a moment between two faults, nobody could read.
-            if master.running() == Running::Up
-                && truth.now.since(master.running_since()) > READ_AFTER
-            {
+            let read = recorded.and_then(|index| truth.sight.by_majority(index, truth.now));
+            if read.is_some_and(|long| long > READ_AFTER) {
                 self.newest = master.replid();
             }
         }
@@ -120,7 +119,10 @@ impl BestPromoted {
         let lost_with = Values::of(&truth.servers[master]);
         let has = Values::of(&truth.servers[chosen]);
         // One that lost its data takes writes until it is replaced, and its copies have them.
-        let news = if emptied { EMPTIED_NEWS } else { NEWS };
+        // So does one that has just finished loading, and was not read since.
+        let unread = truth.sight.by_majority(master, truth.now);
+        let unread = unread.is_some_and(|long| long < EMPTIED_NEWS);
+        let news = if emptied || unread { EMPTIED_NEWS } else { NEWS };
         // Nor can anybody know what a master took that came back with nothing and was read by nobody.
         let unread = truth.servers[master]
             .began_empty()

@@ -15,6 +15,8 @@ const PROBES_PER_SECOND_MAX: u32 = 400;
 const PROBES_OF_A_CANDIDATE_MAX: u32 = 1_200;
 /// Commands to one group in one minute.
 const COMMANDS_PER_MINUTE_MAX: u32 = 120;
+/// How often handlers are asked about one group in one minute.
+const VETS_PER_MINUTE_MAX: u32 = 100;
 /// Proposals for one group in one minute.
 const PROPOSALS_PER_MINUTE_MAX: u32 = 240;
 
@@ -30,6 +32,7 @@ pub(crate) struct BoundedWork {
     switching: Option<Time>,
     commands: u32,
     proposals: u32,
+    vets: u32,
 }
 
 impl BoundedWork {
@@ -44,6 +47,7 @@ impl BoundedWork {
             switching: None,
             commands: 0,
             proposals: 0,
+            vets: 0,
         }
     }
 
@@ -57,6 +61,7 @@ impl BoundedWork {
             self.minute = second / 60;
             self.commands = 0;
             self.proposals = 0;
+            self.vets = 0;
         }
         let saga = truth.entry.and_then(|entry| entry.saga.as_ref());
         if saga.is_some_and(|saga| saga.history.kind == Kind::Switchover) {
@@ -85,11 +90,16 @@ impl BoundedWork {
                     return Err(format!("{} proposals were made within a minute", self.proposals));
                 }
             }
+            Seen::Vetted { .. } => {
+                self.vets += 1;
+                if self.vets > VETS_PER_MINUTE_MAX {
+                    return Err(format!("handlers were asked {} times within a minute", self.vets));
+                }
+            }
             Seen::Sent { .. }
             | Seen::Took { .. }
             | Seen::Testified { .. }
             | Seen::Did { .. }
-            | Seen::Vetted { .. }
             | Seen::Committed { .. }
             | Seen::Promoted { .. } => {}
         }

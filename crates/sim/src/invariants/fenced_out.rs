@@ -12,12 +12,12 @@ use crate::faults::FAST_PERCENT_MAX;
 use crate::model_redis::{Part, Running, Server};
 
 /// Servers look once a second, and count whole seconds.
-const COUNTED: Duration = Duration::from_secs(2);
+const COUNTED: Duration = Duration::from_millis(2_100);
 /// One that goes on after a stop has looked by then.
 const LOOKED_AFTER: Duration = Duration::from_millis(1_100);
 /// How long a master may wait in vain for replicas that are all gone: they are seen down, lost for max-lag, a quorum is asked,
 /// it is decided and sent; what fails is tried again ever later.
-const OPENED_WITHIN: Duration = Duration::from_secs(40);
+const OPENED_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub(crate) struct FencedOut {
@@ -49,8 +49,14 @@ impl FencedOut {
                     .instances
                     .get(&before.master)
                     .and_then(|known| known.fenced.as_ref().filter(|fenced| fenced.set.is_on()));
+                // A copy that is on its way counts as a replica when it has been sent, whether or not it arrives.
+                let copied = |old| {
+                    let is = |other: &Server| other.part() == Part::Replica(old) && other.syncing();
+                    truth.servers.iter().any(is)
+                };
                 if let (Some(old), Some(_)) = (truth.index(&before.master), fenced)
                     && truth.servers[old].settings().min_replicas.is_on()
+                    && !copied(old)
                 {
                     self.replaced[old] = Some((truth.now, truth.servers[old].life()));
                 }

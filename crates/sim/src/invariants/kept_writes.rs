@@ -14,6 +14,8 @@ pub(crate) struct KeptWrites {
     master: Option<(usize, u32)>,
     /// Who was promoted last, and the process that it was.
     promoted: Option<(usize, u32)>,
+    /// Who was promoted since the recorded master was looked at.
+    heirs: Vec<(usize, u32)>,
     /// Something happened since then that may cost writes.
     excused: bool,
 }
@@ -21,7 +23,9 @@ pub(crate) struct KeptWrites {
 impl KeptWrites {
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
         if let Seen::Promoted { server, .. } = seen {
-            self.promoted = Some((*server, truth.servers[*server].life()));
+            let heir = (*server, truth.servers[*server].life());
+            self.promoted = Some(heir);
+            self.heirs.push(heir);
         }
         let Seen::Committed { before } = seen else { return Ok(()) };
         let kind = |entry: Option<&GroupEntry>| {
@@ -58,9 +62,9 @@ impl KeptWrites {
         let old_restarted =
             self.master.is_some_and(|(old, life)| truth.servers[old].life() != life);
         // And whoever was promoted for a while, and died: those that followed it have what it came back with.
-        let heir_restarted = self
-            .promoted
-            .is_some_and(|(heir, life)| heir != index && truth.servers[heir].life() != life);
+        let heir_restarted = std::mem::take(&mut self.heirs)
+            .into_iter()
+            .any(|(heir, life)| heir != index && truth.servers[heir].life() != life);
         let excused = std::mem::take(&mut self.excused);
         let excused = excused || restarted || old_restarted || heir_restarted;
         self.master = now;

@@ -53,7 +53,9 @@ impl Group {
             }
             return;
         }
-        if ctx.now < s.retry_at {
+        // One that loads its data takes no commands; its next answer says whether it still does.
+        let loads = self.watches.get(&old).is_some_and(|watch| watch.loading_since().is_some());
+        if ctx.now < s.retry_at || loads && ctx.now < s.deadline + self.policy.failover_timeout {
             return;
         }
         if ctx.now >= s.deadline + self.policy.failover_timeout {

@@ -329,7 +329,9 @@ async fn hooks_are_shown_with_every_key() {
     let broker = Broker::Solo { node: node.clone() };
     let (events, _lanes) = Events::lanes();
     let (_stop, stop) = watch::channel(false);
-    let (desk, _work) = Desk::open(hooks, Surroundings { node, clock, broker, events, stop });
+    let groups = Shown::new(node.clone(), broker.clone(), clock).into();
+    let around = Surroundings { node, clock, broker, events, groups, stop };
+    let (desk, _work) = Desk::open(hooks, around);
     rig.context = rig.context.with_hooks(desk.shown().clone());
     let hook = |name: &str, event: &str| {
         json!({
