@@ -16,9 +16,11 @@ pub use crate::view::Death;
 use crate::view::{How, State};
 use comeback::Absence;
 pub use comeback::Comeback;
+use keys::Keys;
 use trouble::{Loading, Trouble, down_at};
 
 mod comeback;
+mod keys;
 mod past;
 mod trouble;
 
@@ -47,10 +49,7 @@ pub struct Watch {
     standing_since: Time,
     /// When the process that it is now was first read, or read its data last.
     process_since: Time,
-    /// How many keys it held, and when it was asked.
-    keys: Option<(u64, Time)>,
-    /// How many keys the process before it held when they were counted last.
-    keys_before: Option<u64>,
+    keys: Keys,
     lost_writes: bool,
     /// The latest moment at which it provably had news from its master.
     heard_master: Option<Time>,
@@ -89,8 +88,7 @@ impl Watch {
             absence: Absence::default(),
             standing_since: now,
             process_since: now,
-            keys: None,
-            keys_before: None,
+            keys: Keys::default(),
             lost_writes: false,
             heard_master: None,
             answers_since: now,
@@ -178,16 +176,6 @@ impl Watch {
     /// When the process that it is now was first read, or read its data last: what it holds is counted from there on.
     pub fn process_since(&self) -> Time {
         self.process_since
-    }
-
-    /// How many keys it held when it was asked at `since` or later.
-    pub fn keys_since(&self, since: Time) -> Option<u64> {
-        self.keys.filter(|(_, asked_at)| *asked_at >= since).map(|(keys, _)| keys)
-    }
-
-    /// How many keys the process before it held when they were counted last.
-    pub fn keys_before(&self) -> Option<u64> {
-        self.keys_before
     }
 
     /// The latest moment at which it provably had news from its master.
@@ -316,16 +304,6 @@ impl Watch {
         let asked = self.unanswered.iter().any(|(_, asked_at)| *asked_at >= since);
         if !asked && self.trouble.is_none() {
             self.next_probe = self.next_probe.min(at);
-        }
-    }
-
-    /// Asks it at once, on a new connection, where it also says how many keys it holds; unless it was asked at `since` or
-    /// later.
-    pub fn ask_keys(&mut self, now: Time, since: Time) {
-        let asked = self.unanswered.iter().any(|(_, asked_at)| *asked_at >= since);
-        if !asked && self.trouble.is_none() {
-            self.next_probe = now;
-            self.next_fresh = true;
         }
     }
 
@@ -463,8 +441,7 @@ impl Watch {
         };
         if how != How::Loading && self.loading.is_some() {
             // What it holds was not counted while it read a part of it.
-            self.next_probe = now;
-            self.next_fresh = true;
+            self.ask_fresh(now);
         }
         self.loading = match (how == How::Loading, self.loading) {
             (true, Some(loading)) => Some(loading),
@@ -509,25 +486,11 @@ impl Watch {
         self.lost_writes = facts.is_master() && (lost || self.lost_writes);
         let before = self.facts.as_ref();
         let another = before.is_none_or(|before| before.run_id != facts.run_id) || lost;
-        if another {
-            // A process that ended before it was counted says nothing of what there was.
-            self.keys_before = self.keys.take().map(|(keys, _)| keys).or(self.keys_before);
-        }
         if another || self.how == How::Loading {
             self.process_since = facts.asked_at;
         }
-        // While it reads its data it holds a part of it.
-        if let Some(keys) = facts.keys.filter(|_| self.how != How::Loading) {
-            self.keys = Some((keys, facts.asked_at));
-        }
+        self.count(now, &facts, another);
         let changed = self.facts.as_ref().is_none_or(|before| !before.same_standing(&facts));
-        if self.keys.is_some_and(|(_, asked_at)| asked_at < facts.asked_at)
-            && self.facts.as_ref().is_some_and(|before| facts.is_other_data(before))
-        {
-            // The count is of data that are gone. It is told on a new connection.
-            self.next_probe = now;
-            self.next_fresh = true;
-        }
         if changed {
             self.standing_since = now;
         }

@@ -69,6 +69,10 @@ impl Group {
                 }
                 Wrong::Repair(kind, why) => (kind, why),
             };
+            if let Some(keys) = self.would_be_missed(&addr) {
+                because.push(self.left_with_its_keys(&addr, keys));
+                continue;
+            }
             let left = match kind == Kind::Demotion {
                 true => Mutation::NobodyDemoted,
                 false => Mutation::NobodyRepointed,

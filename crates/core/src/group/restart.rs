@@ -60,6 +60,9 @@ const EMPTY_SHARE: u64 = 2;
 /// With less than this part of them it has nothing that would be missed, also beside data of an unknown history.
 const NOTHING_SHARE: u64 = 100;
 
+/// Fewer keys than this are not held against the recorded master: they may be all that was written in a moment.
+const MISSED_KEYS_MIN: u64 = 100;
+
 /// How old the number of a master's keys may be when the master is replaced for having too few.
 const COUNT_AGE_MAX: Duration = Duration::from_secs(1);
 
@@ -276,6 +279,26 @@ impl Group {
             let keys = count(watch).filter(|keys| has_nothing_beside(held, *keys))?;
             (attached && watch.serves()).then_some((addr, keys))
         })
+    }
+
+    /// How many keys an instance holds, when next to nothing of them would be left if it followed the recorded master. One whose
+    /// process once held as many was emptied by its users, and what others have of that is old.
+    pub(super) fn would_be_missed(&self, addr: &Addr) -> Option<u64> {
+        let master = self.watches.get(&self.entry.master)?;
+        let other = self.watches.get(addr)?;
+        let held = master.keys_since(master.process_since())?;
+        let keys = other.keys_since(other.process_since())?;
+        let missed = has_nothing_beside(held.max(master.keys_most()), keys);
+        (missed && keys >= MISSED_KEYS_MIN).then_some(keys)
+    }
+
+    /// Why such an instance is left alone, a sentence.
+    pub(super) fn left_with_its_keys(&self, addr: &Addr, keys: u64) -> String {
+        let master = &self.entry.master;
+        format!(
+            "{addr} holds {keys} keys, and {master}, which is the recorded master, never held more than {}: it is not told to              follow, which would wipe it; a failover with force makes it the master, and forgetting it gives its data up",
+            self.watches.get(master).map(Watch::keys_most).unwrap_or_default()
+        )
     }
 
     /// Whether the restarted master went on with the history that an instance is on. As a replica it is on it still.

@@ -9,8 +9,8 @@ use failover_core::time::Time;
 use super::{Seen, Truth};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Probes of one server in one second: the dense ones after a fault, and no more.
-const PROBES_PER_SECOND_MAX: u32 = 400;
+/// Probes of one server in one second: the dense ones after two faults, and no more.
+const PROBES_PER_SECOND_MAX: u32 = 600;
 /// The same while clients wait for a switchover: its candidate is asked every millisecond.
 const PROBES_OF_A_CANDIDATE_MAX: u32 = 1_200;
 /// Commands to one group in one minute.

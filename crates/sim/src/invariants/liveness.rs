@@ -53,7 +53,11 @@ pub(crate) fn settled(
             (Part::Replica(_), false) => {}
         }
     }
-    let open = |server: &&Server| fenced && !server.settings().min_replicas.is_on();
+    // One that forgets its setting with every restart is set again ever less often.
+    let open = |server: &&Server| {
+        let settings = server.settings();
+        fenced && settings.rewrites && !settings.min_replicas.is_on()
+    };
     if let Some(open) = servers.iter().find(open) {
         return Err(format!("{} is not fenced", open.addr()));
     }

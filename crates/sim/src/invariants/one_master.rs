@@ -12,6 +12,8 @@ use crate::model_redis::Part;
 
 /// A probe, a look at the recorded master, a decision, a command, and a broker that is slow at times.
 const DEMOTED_WITHIN: Duration = Duration::from_secs(8);
+/// A master with less than this part of what another one holds has nothing that would be missed.
+const NOTHING_SHARE: usize = 100;
 /// How long a role that was changed by hand stands: `drift_wait`.
 const DRIFT_WAIT: Duration = Duration::from_secs(10);
 /// How long it waits for those who may have the data of an emptied master: `empty_wait`.
@@ -70,9 +72,13 @@ impl OneMaster {
         let acted_on = serves(recorded) && !doubted && entry.status == Status::Active;
         for (index, since) in self.beside.iter_mut().enumerate() {
             let reached = |server| truth.sight.by_all(server, truth.now).is_some();
+            // For whoever has so much more, a person decides.
+            let held = |server: usize| truth.servers[server].data().len();
+            let is_missed = held(recorded) < held(index) / NOTHING_SHARE;
             if !acted_on
                 || index == recorded
                 || !serves(index)
+                || is_missed
                 || !reached(index)
                 || !reached(recorded)
             {

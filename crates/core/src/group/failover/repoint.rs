@@ -123,6 +123,7 @@ impl Group {
                 .filter(|(addr, _)| {
                     self.entry.instances.get(*addr).is_some_and(|known| known.attached)
                         && !self.is_stranger(ctx, addr)
+                        && self.would_be_missed(addr).is_none()
                 })
                 .map(|(addr, _)| addr.clone())
                 .rev()
@@ -256,7 +257,9 @@ impl Group {
                     known.attached && (left_behind || known.abandoned.is_some())
                 })
             })
-            .filter(|(addr, _)| !self.is_stranger(ctx, addr))
+            .filter(|(addr, _)| {
+                !self.is_stranger(ctx, addr) && self.would_be_missed(addr).is_none()
+            })
             .map(|(addr, _)| addr.clone())
             .collect();
         let Work::Repointing(work) = &mut self.work else { return };

@@ -1,0 +1,71 @@
+//! How many keys an instance holds, and held.
+
+use super::Watch;
+use crate::instance::Facts;
+use crate::time::Time;
+use crate::view::How;
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Keys {
+    /// How many it held, and when it was asked.
+    last: Option<(u64, Time)>,
+    /// The most that this process held of the data that it has.
+    most: u64,
+    /// How many the process before it held when they were counted last.
+    before: Option<u64>,
+}
+
+impl Watch {
+    /// How many keys it held when it was asked at `since` or later.
+    pub fn keys_since(&self, since: Time) -> Option<u64> {
+        self.keys.last.filter(|(_, asked_at)| *asked_at >= since).map(|(keys, _)| keys)
+    }
+
+    /// How many keys the process before it held when they were counted last.
+    pub fn keys_before(&self) -> Option<u64> {
+        self.keys.before
+    }
+
+    /// The most keys that this process was seen to hold of the data that it has.
+    pub fn keys_most(&self) -> u64 {
+        self.keys.most
+    }
+
+    /// Asks it at once, on a new connection, where it also says how many keys it holds; unless it was asked at `since` or
+    /// later.
+    pub fn ask_keys(&mut self, now: Time, since: Time) {
+        let asked = self.unanswered.iter().any(|(_, asked_at)| *asked_at >= since);
+        if !asked && self.trouble.is_none() {
+            self.ask_fresh(now);
+        }
+    }
+
+    /// The next probe is due, and on a new connection.
+    pub(super) fn ask_fresh(&mut self, now: Time) {
+        self.next_probe = now;
+        self.next_fresh = true;
+    }
+
+    /// Counts, when facts are read; of another process, or of the one that there was.
+    pub(super) fn count(&mut self, now: Time, facts: &Facts, another: bool) {
+        if another {
+            // A process that ended before it was counted says nothing of what there was.
+            let before = self.keys.last.map(|(keys, _)| keys).or(self.keys.before);
+            self.keys = Keys { before, ..Keys::default() };
+        }
+        let other_data = self.facts.as_ref().is_some_and(|before| facts.is_other_data(before));
+        if other_data {
+            self.keys.most = 0;
+        }
+        // While it reads its data it holds a part of it.
+        if let Some(keys) = facts.keys.filter(|_| self.how != How::Loading) {
+            self.keys.last = Some((keys, facts.asked_at));
+            self.keys.most = self.keys.most.max(keys);
+        }
+        if other_data && self.keys.last.is_some_and(|(_, asked_at)| asked_at < facts.asked_at) {
+            // The count is of data that are gone. It is told on a new connection.
+            self.ask_fresh(now);
+        }
+    }
+}
