@@ -26,6 +26,8 @@ pub struct Manners {
     pub tells_last_io: bool,
     /// A pause of writes ends by itself. Without that it is a fence, which stands until the server is told otherwise.
     pub pause_ends: bool,
+    /// A master counts what it takes also while nobody follows it.
+    pub counts_alone: bool,
     /// Clients can be cut off when their server becomes a replica.
     pub cuts_clients: bool,
     /// The largest port under which it can be followed, and announces itself.
@@ -39,6 +41,7 @@ const REDIS: Manners = Manners {
     keeps_role: true,
     tells_last_io: true,
     pause_ends: true,
+    counts_alone: false,
     cuts_clients: true,
     port_max: u16::MAX,
     unit: "bytes",
@@ -49,6 +52,7 @@ const LEDISDB: Manners = Manners {
     keeps_role: false,
     tells_last_io: false,
     pause_ends: false,
+    counts_alone: true,
     cuts_clients: false,
     // It reads the port of its master as a signed number of 16 bits.
     port_max: 32_767,

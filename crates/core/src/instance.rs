@@ -30,7 +30,8 @@ pub struct Facts {
     pub replication_id: Option<ReplicationId>,
     /// The history it was on before its last promotion.
     pub second_replication_id: Option<ReplicationId>,
-    /// How far it was in that one when it left it; `None` where it does not say.
+    /// How far it was when it left the history before; `None` where it does not say. Where there are no names for histories:
+    /// when it was last told to be something else, as far as it was asked right before.
     #[serde(default)]
     pub second_offset: Option<u64>,
     /// How far it is in that history, in bytes (LedisDB: log entries).

@@ -69,6 +69,15 @@ fn fleet(policy: &Policy) -> Fleet {
 impl Desk {
     /// Three in step, of which 1 is the master.
     fn new() -> Self {
+        let mut desk = Self::unguarded();
+        desk.add(Vec::new());
+        desk.pass(3000);
+        assert_eq!(desk.view().diagnosis.name, "Healthy");
+        desk
+    }
+
+    /// The same before anybody wants them guarded.
+    fn unguarded() -> Self {
         let policy = Policy {
             check_interval: Duration::from_millis(100),
             max_down_time: Duration::from_secs(1),
@@ -96,11 +105,12 @@ impl Desk {
             token: 0,
         };
         desk.lead();
-        let spec = GroupSpec { name: None, master: addr(1), replicas: Vec::new() };
-        desk.handle(Event::Request { id: 1, request: Request::Add(vec![spec]) });
-        desk.pass(3000);
-        assert_eq!(desk.view().diagnosis.name, "Healthy");
         desk
+    }
+
+    fn add(&mut self, replicas: Vec<Addr>) {
+        let spec = GroupSpec { name: None, master: addr(1), replicas };
+        self.handle(Event::Request { id: 1, request: Request::Add(vec![spec]) });
     }
 
     fn lead(&mut self) {
@@ -222,7 +232,8 @@ impl Desk {
             return CommandResult::Refused(why);
         }
         let mut facts = self.facts(port);
-        if matches!(command, Command::Promote { .. }) && !self.servers[&port].is_vague {
+        let asks = matches!(command, Command::Promote { .. } | Command::Follow { .. });
+        if asks && !self.servers[&port].is_vague {
             facts.second_offset = Some(was);
         }
         CommandResult::Done { facts: Box::new(facts), warnings: Vec::new() }
@@ -353,6 +364,18 @@ fn who_surely_began_alike_keeps_what_it_has_and_everyone_else_copies() {
     assert_eq!(repairs.len(), 1, "{repairs:?}");
     desk.pass(3_600_000);
     assert!(desk.commands.is_empty(), "{:?}", desk.commands);
+}
+
+#[test]
+fn a_master_that_was_dead_from_the_first_look_on_is_replaced_by_the_same_rules() {
+    let mut desk = Desk::unguarded();
+    desk.kill(1);
+    desk.add(vec![addr(2), addr(3)]);
+    desk.pass(3000);
+    assert_eq!((desk.master(), desk.told(2), desk.told(3)), (2, vec!["promote"], vec!["follow"]));
+    desk.starts(1, None);
+    desk.pass(500);
+    assert_eq!(desk.told(1), ["copy"]);
 }
 
 #[test]
@@ -505,6 +528,19 @@ fn a_master_that_somebody_made_by_hand_is_adopted_when_the_old_one_follows_it() 
     assert_eq!(desk.master(), 2);
     assert!(desk.told(1).is_empty() && desk.told(2).is_empty());
     assert_eq!(desk.of_kind(Kind::Adoption).len(), 1);
+}
+
+#[test]
+fn what_a_second_master_took_is_counted_in_log_entries() {
+    let mut desk = Desk::new();
+    desk.server(3).follows = None;
+    desk.pass(1000);
+    desk.server(3).offset += 7;
+    desk.pass(15_000);
+    assert_eq!(desk.told(3), ["copy"]);
+    let demotion = desk.of_kind(Kind::Demotion)[0];
+    assert_eq!(demotion.bytes_possibly_lost, Some(7), "{demotion:?}");
+    assert!(demotion.reason.contains("7 log entries were written to it"), "{}", demotion.reason);
 }
 
 #[test]

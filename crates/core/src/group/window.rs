@@ -4,6 +4,7 @@
 use super::Group;
 use crate::addr::Addr;
 use crate::event::CommandResult;
+use crate::flavor::Manners;
 use crate::instance::{Facts, ReplicationId};
 use crate::time::{Time, millis};
 use crate::watch::Watch;
@@ -19,8 +20,7 @@ pub(super) struct Window {
     earliest: Option<Time>,
     /// Its offset from which what it takes is counted.
     offset: u64,
-    /// What offsets count here.
-    unit: &'static str,
+    manners: Manners,
     begin: Begin,
 }
 
@@ -56,7 +56,7 @@ impl Window {
             seen_at,
             earliest,
             offset: offset.unwrap_or(facts.offset).min(facts.offset),
-            unit: facts.flavor.manners().unit,
+            manners: facts.flavor.manners(),
             begin,
         }
     }
@@ -88,7 +88,9 @@ impl Window {
     fn bytes(&self, offset: u64) -> Option<u64> {
         let taken = offset.checked_sub(self.offset)?;
         match self.begin {
-            Begin::Started | Begin::Standing if taken == 0 => None,
+            // What it took before it was looked at is in the offset that it began with here.
+            Begin::Started if taken == 0 => None,
+            Begin::Standing if taken == 0 && !self.manners.counts_alone => None,
             Begin::Started | Begin::Standing | Begin::Silent => Some(taken),
         }
     }
@@ -112,7 +114,10 @@ impl Window {
         match bytes {
             Some(0) => format!("{span}; nothing was written to it"),
             Some(bytes) => {
-                format!("{span}; {bytes} {} were written to it, and are lost", self.unit)
+                format!("{span}; {bytes} {} were written to it, and are lost", self.manners.unit)
+            }
+            None if self.manners.counts_alone => {
+                format!("{span}; how much was written to it and is lost is not known")
             }
             None => format!(
                 "{span}; how much was written to it and is lost is not known, since a master without a replica does not count"
@@ -154,7 +159,12 @@ impl Group {
         let same = |facts: &&Facts| {
             facts.run_id == window.run_id && facts.replication_id == window.history
         };
-        let bytes = after.filter(same).and_then(|facts| window.bytes(facts.offset));
+        let left_at = |facts: &Facts| match window.manners.finds_common {
+            true => Some(facts.offset),
+            // By now it has dropped everything.
+            false => facts.second_offset,
+        };
+        let bytes = after.filter(same).and_then(left_at).and_then(|at| window.bytes(at));
         Some((window.end(now, bytes), bytes))
     }
 }

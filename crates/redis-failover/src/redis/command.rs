@@ -195,18 +195,22 @@ impl Talk<'_> {
     }
 
     async fn follow(&mut self, known: &Words, master: &Addr, keep: Keep) -> Done {
-        if let Keep::UpTo(at) = keep {
+        let mut was = None;
+        if keep != Keep::Common && known.restart {
             let asked_at = self.clock.now();
             let replies = self.exchange(&known.standing()).await?;
             let facts = self.facts(known, &replies, asked_at)?;
-            if facts.offset > at {
+            was = Some(facts.offset);
+            if let Keep::UpTo(at) = keep
+                && facts.offset > at
+            {
                 let offset = facts.offset;
                 return Ok(Err(format!(
                     "it is at {offset} and its new master began at {at}: what it holds beyond that has to go, so it was not told \
                      to follow before it takes over a full copy"
                 )));
             }
-            if facts.follows() == Some(master) {
+            if keep != Keep::Nothing && facts.follows() == Some(master) {
                 // Told once more, a replica could vanish from its master's list.
                 return Ok(Ok((facts, Vec::new())));
             }
@@ -217,6 +221,13 @@ impl Talk<'_> {
             }
         }
         let follow = &known.follow(master, keep);
+        if known.scattered {
+            // There is nothing beside it, and each further round trip would be within the deadline.
+            let done = self.change(known, follow).await?;
+            return Ok(
+                done.map(|(facts, warnings)| (Facts { second_offset: was, ..facts }, warnings))
+            );
+        }
         let mut warnings = Vec::new();
         let mut done = None;
         if known.multi {

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use crate::common::scenario::{CRASH_GAP_MAX, step_names};
-use crate::common::together::{guard_with_faulty_leader, wait_until_settled};
-use crate::common::{Cluster, Group, PATIENCE, Server, ServerKind, Writer, now, wait_until};
+use crate::common::ledisdb::full_copies;
+use crate::common::scenario::{CRASH_GAP_MAX, holds_for, step_names};
+use crate::common::together::{guard_with_faulty_leader, start_guard, wait_until_settled};
+use crate::common::{
+    Cluster, Group, Network, Options, PATIENCE, Server, ServerKind, Writer, now, wait_until,
+};
 
 #[test]
 fn groups_of_every_kind_are_guarded_side_by_side() {
@@ -94,7 +97,7 @@ fn a_leader_that_dies_while_a_copy_is_on_its_way_leaves_nothing_undone() {
     let mut group = Group::start(ServerKind::Ledisdb, 2);
     let name = group.master.addr();
     let cluster = Cluster::plan(3).set("-check_interval=100");
-    let mut cluster = crate::common::together::start_guard(cluster, &group, &[]);
+    let mut cluster = start_guard(cluster, &group, &[]);
     group.master.kill9();
     let entry = cluster.wait_for_failover(&name);
     let new = entry["new_master"].as_str().expect("there is one").to_owned();
@@ -114,4 +117,50 @@ fn a_leader_that_dies_while_a_copy_is_on_its_way_leaves_nothing_undone() {
         done.then_some(())
     });
     wait_until_settled(&cluster, &name, &servers, &new);
+}
+
+/// A node, a master and two slaves, each on a host of its own. `None` where there are no networks.
+fn apart() -> Option<(Cluster, Group, Network)> {
+    let network = Network::start(4)?;
+    let servers: Vec<Options> =
+        network.hosts()[1..].iter().map(|host| Options::new().on(host)).collect();
+    let group = Group::start_each(ServerKind::Ledisdb, &servers[0], &servers[1..]);
+    let cluster = Cluster::plan_on(&network.hosts()[..1]).set("-check_interval=100");
+    let cluster = start_guard(cluster, &group, &["-max_down_time=1"]);
+    Some((cluster, group, network))
+}
+
+/// Its slaves never notice: their links stay up.
+#[test]
+fn a_master_that_is_cut_off_is_replaced_and_copies_when_it_is_back() {
+    let Some((cluster, group, network)) = apart() else { return };
+    let name = group.master.addr();
+    let hosts: Vec<_> = [0, 2, 3].map(|number| network.host(number)).into();
+    network.split(&[network.host(1)], &hosts);
+    let entry = cluster.wait_for_failover(&name);
+    assert_eq!((&entry["outcome"], &entry["cause"]), (&"done".into(), &"MasterUnreachable".into()));
+    let new = entry["new_master"].as_str().expect("there is one").to_owned();
+    network.join(&[network.host(1)], &hosts);
+    let servers: Vec<&Server> = group.servers().collect();
+    wait_until_settled(&cluster, &name, &servers, &new);
+    wait_until("it has its copy", PATIENCE, || {
+        let view = cluster.node(0).group(&name)?;
+        (view["diagnosis"]["name"] == "Healthy").then_some(())
+    });
+    assert_eq!(full_copies(group.server(&new)), 1, "the old master, and nobody else");
+}
+
+#[test]
+fn a_master_that_only_the_node_cannot_reach_is_left_while_its_slaves_hear_of_it() {
+    let Some((cluster, group, network)) = apart() else { return };
+    let name = group.master.addr();
+    let _writer = Writer::start(&group);
+    network.cut(network.host(0), network.host(1));
+    let node = cluster.node(0);
+    node.wait_for(&name, PATIENCE, |view| view["diagnosis"]["name"] == "MasterUnreachableFromHere");
+    holds_for(Duration::from_secs(3), "it is left", || {
+        node.group(&name).is_some_and(|view| view["epoch"] == 0)
+    });
+    network.heal(network.host(0), network.host(1));
+    node.wait_for(&name, PATIENCE, |view| view["diagnosis"]["name"] == "Healthy");
 }

@@ -296,6 +296,8 @@ impl Group {
         saga.promoted_at = facts.second_offset;
         let mut entry = GroupEntry { saga: Some(saga), ..self.entry.clone() };
         entry.succeed(target);
+        // A master that was dead from the first look on never said what it was.
+        entry.flavor = Some(facts.flavor);
         self.note_owed_copies(&mut entry, facts);
         for id in [&facts.second_replication_id, &facts.replication_id].into_iter().flatten() {
             entry.begin_history(id);
