@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use failover_core::action::Command;
 use failover_core::policy::Policy;
 use failover_core::record::Status;
 use failover_core::time::Time;
@@ -59,6 +60,12 @@ impl FencedOut {
                     && !copied(old)
                 {
                     self.replaced[old] = Some((truth.now, truth.servers[old].life()));
+                }
+            }
+            // Whoever is told to be a master is opened by that, also one that is a master still.
+            Seen::Sent { addr, command: Command::Promote { .. }, .. } => {
+                if let Some(server) = truth.index(addr) {
+                    self.replaced[server] = None;
                 }
             }
             Seen::Promoted { server, .. } => self.replaced[*server] = None,
