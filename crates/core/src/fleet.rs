@@ -11,7 +11,6 @@ use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{Event, Probed, ProposalId, Testimony};
 use crate::group::{Context, Group};
-use crate::mutation::Mutation;
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::{Notice, What};
 use crate::policy::Policy;
@@ -237,8 +236,7 @@ impl Fleet {
         let awake = std::mem::replace(&mut self.awake, now);
         let Some(expected) = self.poll_timeout() else { return };
         let stalled = now.since(expected.max(awake));
-        let policy = &self.policies.default;
-        if stalled <= policy.stall_limit || policy.has(Mutation::StallCounts) {
+        if stalled <= self.policies.default.stall_limit {
             return;
         }
         for group in self.groups.values_mut() {

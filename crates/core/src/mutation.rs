@@ -54,13 +54,11 @@ pub enum Mutation {
     FenceForgotten,
     /// A master whose last replica is lost goes on waiting for it.
     FenceKept,
-    /// The silence of a time in which the node stood still counts.
-    StallCounts,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 25] = [
         Self::QuorumTooLow,
         Self::StaleVotes,
         Self::VotesForAnother,
@@ -86,7 +84,6 @@ impl Mutation {
         Self::SwitchoverUnfenced,
         Self::FenceForgotten,
         Self::FenceKept,
-        Self::StallCounts,
     ];
 
     /// The name as it is written on a command line.
@@ -117,7 +114,6 @@ impl Mutation {
             Self::SwitchoverUnfenced => "switchover-unfenced",
             Self::FenceForgotten => "fence-forgotten",
             Self::FenceKept => "fence-kept",
-            Self::StallCounts => "stall-counts",
         }
     }
 }

@@ -288,7 +288,8 @@ impl Group {
         let other = self.watches.get(addr)?;
         let held = master.keys_since(master.process_since())?;
         let keys = other.keys_since(other.process_since())?;
-        let missed = has_nothing_beside(held.max(master.keys_most()), keys);
+        let missed = has_nothing_beside(held.max(master.keys_most()), keys)
+            && !self.policy.has(Mutation::EmptyIsFollowed);
         (missed && keys >= MISSED_KEYS_MIN).then_some(keys)
     }
 
