@@ -264,6 +264,12 @@ impl Shell {
         }
         let Some(order) = self.lines[server].orders.pop_front() else { return };
         let line = &mut self.lines[server];
+        if now >= order.deadline {
+            line.busy = Some(Busy { order, written: None });
+            let why = "its deadline passed while others were sent; the command was not sent";
+            self.end(now, server, CommandResult::Refused(why.to_owned()), wishes);
+            return;
+        }
         let warm = line.main.as_ref().and_then(|main| main.last_reply);
         line.busy = Some(Busy { order, written: None });
         if warm.is_some_and(|at| now.since(at) <= WARM) {

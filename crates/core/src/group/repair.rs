@@ -69,6 +69,10 @@ impl Group {
                 }
                 Wrong::Repair(kind, why) => (kind, why),
             };
+            if self.awaits_count(ctx.now, &addr) {
+                because.push(format!("{why}; {addr} is asked how much it holds"));
+                continue;
+            }
             if let Some(keys) = self.would_be_missed(&addr) {
                 because.push(self.left_with_its_keys(&addr, keys));
                 continue;

@@ -281,6 +281,26 @@ impl Group {
         })
     }
 
+    /// Whether an instance that came back has not said yet how much it holds, which it does on a new connection. It is asked,
+    /// and waited for a moment.
+    pub(super) fn awaits_count(&mut self, now: Time, addr: &Addr) -> bool {
+        let tells = |watch: &Watch| watch.keys_since(watch.process_since()).is_some();
+        if !self.watches.get(&self.entry.master).is_some_and(tells) {
+            return false;
+        }
+        let Some(watch) = self.watches.get_mut(addr).filter(|watch| !tells(watch)) else {
+            return false;
+        };
+        let since = watch.standing_since().max(watch.process_since());
+        let until = since + self.policy.corroboration_timeout;
+        if now >= until {
+            return false;
+        }
+        watch.ask_keys(now, since);
+        self.wake_at(until);
+        true
+    }
+
     /// How many keys an instance holds, when next to nothing of them would be left if it followed the recorded master. One whose
     /// process once held as many was emptied by its users, and what others have of that is old.
     pub(super) fn would_be_missed(&self, addr: &Addr) -> Option<u64> {

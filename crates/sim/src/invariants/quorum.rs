@@ -17,11 +17,14 @@ use crate::faults::FAST_PERCENT_MAX;
 /// `vote_age_max`.
 const FRESH: Duration = Duration::from_millis(200);
 
+/// What a node takes back, the leader hears so much later.
+const ON_THE_WAY: Duration = Duration::from_millis(5);
+
 #[derive(Debug)]
 pub(crate) struct Quorum {
     nodes: usize,
-    /// What each node said last: when, of which master.
-    said_dead: BTreeMap<usize, (Time, Addr)>,
+    /// What each node said last: when, of which master, and when it took that back.
+    said_dead: BTreeMap<usize, (Time, Addr, Option<Time>)>,
     /// The last decision of which a promotion was sent, and under which token.
     sent: Option<(u64, u64)>,
 }
@@ -34,11 +37,13 @@ impl Quorum {
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
         match seen {
             Seen::Testified { node, dead: Some(master) } => {
-                self.said_dead.insert(*node, (truth.now, (*master).clone()));
+                self.said_dead.insert(*node, (truth.now, (*master).clone(), None));
                 Ok(())
             }
             Seen::Testified { node, dead: None } => {
-                self.said_dead.remove(node);
+                if let Some((.., taken_back)) = self.said_dead.get_mut(node) {
+                    taken_back.get_or_insert(truth.now);
+                }
                 Ok(())
             }
             Seen::Commanded { node, addr, command: Command::Promote { .. }, token } => {
@@ -75,8 +80,10 @@ impl Quorum {
         let votes = self
             .said_dead
             .iter()
-            .filter(|(node, (at, of))| {
-                **node != leader && *of == entry.master && truth.now.since(*at) <= fresh
+            .filter(|(node, (at, of, taken_back))| {
+                let stands = taken_back.is_none_or(|at| truth.now.since(at) <= ON_THE_WAY);
+                let says = **node != leader && *of == entry.master;
+                says && stands && truth.now.since(*at) <= fresh
             })
             .count();
         let needed = self.nodes / 2 + 1;
