@@ -294,8 +294,7 @@ fn judge_rescuer(contest: &Contest<'_>, addr: &Addr, facts: &Facts) -> Result<()
 
 /// How many keys the process behind an address holds, as far as it said.
 fn keys_of(contest: &Contest<'_>, addr: &Addr) -> Option<u64> {
-    let watch = contest.watches.get(addr)?;
-    watch.keys_since(watch.process_since())
+    contest.watches.get(addr).and_then(Watch::keys_now)
 }
 
 /// Whether it is a replica of the master that came back with nothing, restarted too, and has what it read from its own disk:

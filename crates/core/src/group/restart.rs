@@ -238,7 +238,8 @@ impl Group {
                 Ok(_) => return Restarted::Emptied,
                 Err(why) => {
                     held.get_or_insert(format!(
-                        "{} has less data than it had and than {addr} holds, which is not promoted because it {why}; a failover                          with force promotes it all the same, and forgetting it lets {} go on",
+                        "{} has less data than it had and than {addr} holds, which is not promoted because it {why}; a failover \
+                         with force promotes it all the same, and forgetting it lets {} go on",
                         self.entry.master, self.entry.master
                     ));
                 }
@@ -272,11 +273,10 @@ impl Group {
 
     /// An instance of the group beside whose keys those of another one, which is to be the master, would not be missed.
     pub(super) fn holder_of_more(&self, master: &Addr) -> Option<(&Addr, u64)> {
-        let count = |watch: &Watch| watch.keys_since(watch.process_since());
-        let held = self.watches.get(master).and_then(count)?;
+        let held = self.watches.get(master).and_then(Watch::keys_now)?;
         self.watches.iter().filter(|(addr, _)| *addr != master).find_map(|(addr, watch)| {
             let attached = self.entry.instances.get(addr).is_some_and(|known| known.attached);
-            let keys = count(watch).filter(|keys| has_nothing_beside(held, *keys))?;
+            let keys = watch.keys_now().filter(|keys| has_nothing_beside(held, *keys))?;
             (attached && watch.serves()).then_some((addr, keys))
         })
     }
@@ -284,7 +284,7 @@ impl Group {
     /// Whether an instance that came back has not said yet how much it holds, which it does on a new connection. It is asked,
     /// and waited for a moment.
     pub(super) fn awaits_count(&mut self, now: Time, addr: &Addr) -> bool {
-        let tells = |watch: &Watch| watch.keys_since(watch.process_since()).is_some();
+        let tells = |watch: &Watch| watch.keys_now().is_some();
         if !self.watches.get(&self.entry.master).is_some_and(tells) {
             return false;
         }
@@ -306,8 +306,7 @@ impl Group {
     pub(super) fn would_be_missed(&self, addr: &Addr) -> Option<u64> {
         let master = self.watches.get(&self.entry.master)?;
         let other = self.watches.get(addr)?;
-        let held = master.keys_since(master.process_since())?;
-        let keys = other.keys_since(other.process_since())?;
+        let (held, keys) = (master.keys_now()?, other.keys_now()?);
         let missed = has_nothing_beside(held.max(master.keys_most()), keys)
             && !self.policy.has(Mutation::EmptyIsFollowed);
         (missed && keys >= MISSED_KEYS_MIN).then_some(keys)
@@ -317,7 +316,8 @@ impl Group {
     pub(super) fn left_with_its_keys(&self, addr: &Addr, keys: u64) -> String {
         let master = &self.entry.master;
         format!(
-            "{addr} holds {keys} keys, and {master}, which is the recorded master, never held more than {}: it is not told to              follow, which would wipe it; a failover with force makes it the master, and forgetting it gives its data up",
+            "{addr} holds {keys} keys, and {master}, which is the recorded master, never held more than {}: it is not told to \
+             follow, which would wipe it; a failover with force makes it the master, and forgetting it gives its data up",
             self.watches.get(master).map(Watch::keys_most).unwrap_or_default()
         )
     }
@@ -412,7 +412,7 @@ fn is_less(keys: u64, other: u64, share: u64) -> bool {
 
 /// How many keys an instance holds as far as it said, for sentences.
 pub(super) fn keys_in_words(watch: &Watch) -> String {
-    match watch.keys_since(watch.process_since()) {
+    match watch.keys_now() {
         Some(0) => "no keys".to_owned(),
         Some(keys) => format!("{keys} keys"),
         None => "an unknown number of keys".to_owned(),

@@ -22,6 +22,11 @@ impl Watch {
         self.keys.last.filter(|(_, asked_at)| *asked_at >= since).map(|(keys, _)| keys)
     }
 
+    /// How many keys its process holds, as far as it said since it has its data.
+    pub fn keys_now(&self) -> Option<u64> {
+        self.keys_since(self.process_since)
+    }
+
     /// How many keys the process before it held when they were counted last.
     pub fn keys_before(&self) -> Option<u64> {
         self.keys.before

@@ -216,19 +216,9 @@ impl Group {
     }
 
     fn is_next_the_old_master(&self) -> bool {
-        match &self.work {
-            Work::Repointing(work) => {
-                let next = work.waiting.last();
-                next.is_some() && next == self.switched_from()
-            }
-            Work::Idle
-            | Work::Hearing { .. }
-            | Work::Vetting { .. }
-            | Work::Proposing { .. }
-            | Work::Resuming { .. }
-            | Work::Promoting { .. }
-            | Work::Repairing { .. } => false,
-        }
+        let Work::Repointing(work) = &self.work else { return false };
+        let next = work.waiting.last();
+        next.is_some() && next == self.switched_from()
     }
 
     /// An instance that comes back as a master while others are repointed waits for nobody: a full sync of one of them
@@ -346,16 +336,10 @@ impl Group {
 
     /// The promotion holds; what is left over is repaired later.
     fn finish_failover(&mut self, ctx: &Context<'_>, token: Token, note: Option<&str>) {
-        let told = match &mut self.work {
-            Work::Repointing(work) => std::mem::take(&mut work.told),
-            Work::Idle
-            | Work::Hearing { .. }
-            | Work::Vetting { .. }
-            | Work::Proposing { .. }
-            | Work::Resuming { .. }
-            | Work::Promoting { .. }
-            | Work::Repairing { .. } => Vec::new(),
-        };
+        let mut told = Vec::new();
+        if let Work::Repointing(work) = &mut self.work {
+            told = std::mem::take(&mut work.told);
+        }
         let Some((mut entry, mut history)) = self.close_saga(ctx.now, Outcome::Done) else {
             return;
         };
