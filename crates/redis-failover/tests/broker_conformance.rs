@@ -365,6 +365,31 @@ fn a_leader_that_is_cut_off_from_the_store_stops_before_another_one_leads() {
     });
 }
 
+/// A store in another town answers each question after 60 ms. Everything takes its time then, and nothing is left out: the
+/// nodes hear of each other and of the group, and the leader's decisions are agreed.
+#[test]
+fn a_store_that_is_far_away_is_heard_all_the_same() {
+    on_each_outer(|agree| {
+        let store = Store::shared(agree);
+        let mut group = Group::start(ServerKind::Redis, 1);
+        let name = group.master.addr();
+        let wire = Wire::taking(Duration::from_millis(30), &store.addrs());
+        let mut cluster = Cluster::plan_by(agree, 3);
+        cluster.set_for_all(&format!("-{}_addr={}", agree.name(), wire.addr()));
+        let cluster = start_guard(cluster, &group, &[]);
+        cluster.leader_of_all();
+        group.master.kill9();
+        let entry = cluster.wait_for_failover(&name);
+        let new = group.replicas[0].addr();
+        assert_eq!(
+            (&entry["outcome"], &entry["new_master"]),
+            (&"done".into(), &new.as_str().into())
+        );
+        cluster.wait_masters(&[&new], PATIENCE);
+        assert_promoted_once(&[&group.replicas[0]], &new);
+    });
+}
+
 /// Whoever is left of three leads in the store, because somebody has to, and is no majority all the same: the members
 /// stay until they are taken out.
 #[test]

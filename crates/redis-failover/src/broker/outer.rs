@@ -7,6 +7,7 @@
 //! where.
 
 mod etcd;
+mod feed;
 mod groups;
 mod layout;
 mod members;

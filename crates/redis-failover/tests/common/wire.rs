@@ -32,6 +32,14 @@ impl State {
 /// What a server calls itself on the other end, in place of another name of the same length.
 type Disguise = Option<[&'static str; 2]>;
 
+/// What happens to the bytes on their way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Passage {
+    disguise: Disguise,
+    /// How long they take in each direction.
+    takes: Duration,
+}
+
 /// A place to connect to that leads to a server.
 #[derive(Debug)]
 pub struct Wire {
@@ -48,15 +56,21 @@ impl Wire {
     /// One on whose way a word of what the server says becomes another of the same length.
     pub fn disguising(server: &str, words: [&'static str; 2]) -> Self {
         assert_eq!(words[0].len(), words[1].len());
-        Self::between("127.0.0.1", server, Some(words))
+        let passage = Passage { disguise: Some(words), ..Passage::default() };
+        Self::between("127.0.0.1", server, passage)
+    }
+
+    /// A long one.
+    pub fn taking(takes: Duration, server: &str) -> Self {
+        Self::between("127.0.0.1", server, Passage { takes, ..Passage::default() })
     }
 
     /// From another address of this host: of a network, whose hosts reach the server by it.
     pub fn from(ip: &str, server: &str) -> Self {
-        Self::between(ip, server, None)
+        Self::between(ip, server, Passage::default())
     }
 
-    fn between(ip: &str, server: &str, disguise: Disguise) -> Self {
+    fn between(ip: &str, server: &str, passage: Passage) -> Self {
         let port = Port::take();
         let listener =
             TcpListener::bind((ip, port.number())).expect("the port is ours to listen on");
@@ -69,7 +83,7 @@ impl Wire {
                 }
                 let Ok(inner) = inner else { continue };
                 let (server, state) = (server.clone(), of_threads.clone());
-                std::thread::spawn(move || carry(inner, &server, &state, disguise));
+                std::thread::spawn(move || carry(inner, &server, &state, passage));
             }
         });
         Self { ip: ip.to_owned(), port, state }
@@ -103,27 +117,30 @@ impl Drop for Wire {
     }
 }
 
-fn carry(inner: TcpStream, server: &str, state: &State, disguise: Disguise) {
+fn carry(inner: TcpStream, server: &str, state: &State, passage: Passage) {
     if !state.is_whole() {
         return;
     }
     let Ok(outer) = TcpStream::connect(server) else { return };
-    let ways = [(&inner, &outer, None), (&outer, &inner, disguise)];
+    let there = Passage { disguise: None, ..passage };
+    let ways = [(&inner, &outer, there), (&outer, &inner, passage)];
     std::thread::scope(|scope| {
-        for (from, to, disguise) in ways {
-            scope.spawn(move || one_way(from, to, state, disguise));
+        for (from, to, passage) in ways {
+            scope.spawn(move || one_way(from, to, state, passage));
         }
     });
 }
 
-fn one_way(mut from: &TcpStream, mut to: &TcpStream, state: &State, disguise: Disguise) {
+fn one_way(mut from: &TcpStream, mut to: &TcpStream, state: &State, passage: Passage) {
     let _ = from.set_read_timeout(Some(Duration::from_millis(200)));
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         match from.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
-                if let Some([word, other]) = disguise {
+                // What comes meanwhile goes on its way together.
+                std::thread::sleep(passage.takes);
+                if let Some([word, other]) = passage.disguise {
                     replace(&mut buffer[..count], word.as_bytes(), other.as_bytes());
                 }
                 if !state.is_whole() || to.write_all(&buffer[..count]).is_err() {

@@ -128,6 +128,7 @@ impl KeyValue {
             value: decode(&self.value),
             created: self.create_revision,
             version: self.mod_revision,
+            changed: self.mod_revision,
         }
     }
 }

@@ -13,7 +13,7 @@ use failover_core::record::{Change, GroupEntry, GroupRecord, HistoryEntry, Recor
 use serde::Serialize;
 
 use super::layout::{self, Place, StoredGroup, StoredHistory, StoredMarker};
-use super::store::{Expect, Op, Session};
+use super::store::{Expect, Op};
 
 /// Changes of one group that are told one by one after some were missed; more are told as a whole.
 const MISSED_MAX: u64 = 64;
@@ -68,23 +68,34 @@ pub(super) struct Groups {
     is_marked: bool,
     told: Option<Record>,
     touched: BTreeSet<GroupName>,
+    /// Which changes of the store are this node's own, by group and for the mark, as long as what is heard may be from
+    /// before them.
+    own: BTreeMap<GroupName, u64>,
+    own_mark: u64,
 }
 
 /// A value that is not understood: a sentence.
 pub(super) type Strange = String;
 
 impl Groups {
-    /// Takes note of what is stored at a place. What is no group's is nothing here.
+    /// Takes note of what is stored at a place, as of a change of the store. What is no group's is nothing here, and
+    /// neither is what this node itself has written anew since.
     ///
     /// # Errors
     /// When it is not understood: a newer release may have written it.
-    pub(super) fn take(&mut self, path: &str, value: Option<(&[u8], u64)>) -> Result<(), Strange> {
+    pub(super) fn take(
+        &mut self,
+        path: &str,
+        value: Option<(&[u8], u64)>,
+        as_of: u64,
+    ) -> Result<(), Strange> {
         let strange = |error: serde_json::Error| {
             format!(
                 "what is stored under {path} cannot be read ({error}): it is damaged, or a newer release wrote it"
             )
         };
         match Place::of(path) {
+            Place::Marker if as_of < self.own_mark => {}
             Place::Marker => {
                 // Empty until the first change.
                 if let Some((value, _)) = value.filter(|(value, _)| !value.is_empty()) {
@@ -94,6 +105,7 @@ impl Groups {
                     self.is_marked = true;
                 }
             }
+            Place::Group(name) if self.own.get(&name).is_some_and(|own| as_of < *own) => {}
             Place::Group(name) => {
                 let entry = match value {
                     Some((value, version)) => {
@@ -136,6 +148,13 @@ impl Groups {
         self.seen.clear();
         self.seen_removed = 0;
         self.is_marked = false;
+        self.own.clear();
+        self.own_mark = 0;
+    }
+
+    /// Everything that the store had changed up to then was heard.
+    pub(super) fn is_complete_up_to(&mut self, index: u64) {
+        self.own.retain(|_, own| *own > index);
     }
 
     /// How many groups are known here, when the store knows of no group and never did: what it had is gone.
@@ -249,23 +268,25 @@ impl Groups {
         Ok(())
     }
 
-    /// Takes over what was written. It was told by the one who wrote it.
+    /// Takes over what was written, and which versions it has. It was told by the one who wrote it.
     pub(super) fn written(
         &mut self,
         plan: Plan,
         index: u64,
-        session: &Session,
+        version_after: impl Fn(Expect) -> u64,
         changes: &[Change],
     ) {
+        self.own_mark = index;
         for (name, mut after) in plan.groups {
             let before = self.seen.get(&name).and_then(|seen| seen.entry.as_ref());
             let expect = before.map_or(Expect::Nothing, |seen| Expect::Version(seen.version));
             if let Some(entry) = &mut after.entry {
-                entry.version = session.version_after(expect, index);
-                self.seen.insert(name, after);
+                entry.version = version_after(expect);
+                self.seen.insert(name.clone(), after);
             } else {
                 self.seen.remove(&name);
             }
+            self.own.insert(name, index);
         }
         self.seen_removed = plan.removed.unwrap_or(self.seen_removed);
         self.is_marked = true;

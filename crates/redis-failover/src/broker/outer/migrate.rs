@@ -51,7 +51,7 @@ impl Copy {
         };
         let (mut groups, mut nodes) = (Groups::default(), Vec::new());
         for (path, item) in items {
-            groups.take(&path, Some((&item.value, item.version)))?;
+            groups.take(&path, Some((&item.value, item.version)), item.changed)?;
             match Place::of(&path) {
                 Place::Node(id) => nodes.push(id),
                 Place::Masters
@@ -166,7 +166,7 @@ mod tests {
         let mut groups = Groups::default();
         for op in writes.iter().flatten() {
             let Op::Put { path, value, .. } = op else { panic!("{op:?}") };
-            groups.take(path, Some((value, 1))).expect("it is understood");
+            groups.take(path, Some((value, 1)), 1).expect("it is understood");
         }
         assert_eq!(groups.record(), record);
     }

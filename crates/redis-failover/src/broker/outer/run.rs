@@ -220,7 +220,8 @@ impl OuterBroker {
         let mut masters = None;
         for (path, item) in &updates {
             let value = item.as_ref().map(|item| (item.value.as_slice(), item.version));
-            heard.groups.take(path, value)?;
+            let as_of = item.as_ref().map_or(index, |item| item.changed);
+            heard.groups.take(path, value, as_of)?;
             self.standing().take(path, item.as_ref());
             match Place::of(path) {
                 Place::Secret => self.learn_secret(item.as_ref()),
@@ -241,6 +242,7 @@ impl OuterBroker {
                  begin anew"
             ));
         }
+        heard.groups.is_complete_up_to(index);
         let events = heard.groups.news();
         self.tell(events).await;
         if is_whole {

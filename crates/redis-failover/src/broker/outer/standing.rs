@@ -242,7 +242,7 @@ mod tests {
 
     fn candidate(created: u64, node: &str) -> (String, Item) {
         let value = format!(r#"{{"addr":"x","node":"{node}"}}"#).into_bytes();
-        (format!("candidates/{created}"), Item { value, created, version: 0 })
+        (format!("candidates/{created}"), Item { value, created, version: 0, changed: created })
     }
 
     fn fence(created: u64) -> Fence {
@@ -304,6 +304,7 @@ mod tests {
             value: format!(r#"{{"addr":"a:1","http":null,"pid":1,"run":{run}}}"#).into_bytes(),
             created: 5,
             version: 0,
+            changed: 5,
         };
         let mut of_run = item(3);
         of_run.value = br#"{"addr":"x","node":"n5","run":3}"#.to_vec();
@@ -334,7 +335,7 @@ mod tests {
     #[test]
     fn members_stay_when_their_node_goes() {
         let mut standing = standing(&[]);
-        let item = |value: &str| Item { value: value.into(), created: 1, version: 1 };
+        let item = |value: &str| Item { value: value.into(), created: 1, version: 1, changed: 1 };
         let node = item(r#"{"addr":"127.0.0.1:2","http":"127.0.0.1:1","pid":9}"#);
         standing.take("members/127.0.0.1:1", Some(&item(r#"{"addr":"127.0.0.1:2"}"#)));
         standing.take("nodes/127.0.0.1:1", Some(&node));

@@ -20,6 +20,8 @@ pub(super) struct Item {
     pub(super) created: u64,
     /// Changes with every write of it.
     pub(super) version: u64,
+    /// Which change of the whole store wrote it.
+    pub(super) changed: u64,
 }
 
 /// A path and what is behind it now; `None`: it is gone.

@@ -188,7 +188,8 @@ impl Writer {
             Ok(index) => {
                 let all: Vec<Change> =
                     parts.iter().flat_map(|part| part.changes.iter().cloned()).collect();
-                groups.written(plan, index, &session, &all);
+                let version_after = |expect| session.version_after(expect, index);
+                groups.written(plan, index, version_after, &all);
                 (parts.into_iter().map(|part| self.commit(part)).collect(), Some(index))
             }
             Err(NotWritten::Conflict) if parts.len() > 1 => {

@@ -7,15 +7,13 @@ use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 use tokio::time::{interval, sleep};
 
+use super::super::feed::Feed;
 use super::super::store::{News, Update};
 use super::http::Http;
 use super::{KeyValue, Keys, Range, decode, encode};
 
-/// Most changes that wait to be taken; etcd waits when there is no room.
-const NEWS_MAX: usize = 256;
 /// Longest message: etcd sends what was missed in few of them.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 /// The pause until a watch that ended begins again, the first and the longest.
@@ -30,7 +28,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 pub(in super::super) struct EtcdWatch {
     http: Arc<Http>,
     keys: Keys,
-    running: Option<(mpsc::Receiver<News>, AbortHandle)>,
+    feed: Feed,
 }
 
 #[derive(Deserialize)]
@@ -68,37 +66,19 @@ enum End {
 
 impl EtcdWatch {
     pub(super) fn new(http: Arc<Http>, keys: Keys) -> Self {
-        Self { http, keys, running: None }
+        Self { http, keys, feed: Feed::default() }
     }
 
     pub(in super::super) async fn load(&mut self) -> Result<News, String> {
-        self.stop();
+        self.feed.stop().await;
         let (news, index) = load(&self.http, &self.keys).await?;
-        let (told, receiver) = mpsc::channel(NEWS_MAX);
-        let run = run(Arc::clone(&self.http), self.keys.clone(), index + 1, told);
-        let task = tokio::spawn(run).abort_handle();
-        self.running = Some((receiver, task));
+        let (http, keys) = (Arc::clone(&self.http), self.keys.clone());
+        self.feed.begin(|told| run(http, keys, index + 1, told));
         Ok(news)
     }
 
     pub(in super::super) async fn next(&mut self) -> News {
-        let Some((news, _)) = &mut self.running else { return std::future::pending().await };
-        match news.recv().await {
-            Some(news) => news,
-            None => News::Lost("the watch in etcd broke".to_owned()),
-        }
-    }
-
-    fn stop(&mut self) {
-        if let Some((_, task)) = self.running.take() {
-            task.abort();
-        }
-    }
-}
-
-impl Drop for EtcdWatch {
-    fn drop(&mut self) {
-        self.stop();
+        self.feed.next().await
     }
 }
 

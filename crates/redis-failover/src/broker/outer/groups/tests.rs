@@ -87,7 +87,8 @@ type Written = Vec<(String, Option<(Vec<u8>, u64)>)>;
 fn hear(groups: &mut Groups, updates: &Written) -> Vec<Event> {
     for (path, value) in updates {
         let value = value.as_ref().map(|(value, version)| (value.as_slice(), *version));
-        groups.take(path, value).expect("it is understood");
+        let as_of = value.map_or(u64::MAX, |(_, version)| version);
+        groups.take(path, value, as_of).expect("it is understood");
     }
     groups.news()
 }
@@ -200,6 +201,32 @@ fn what_cannot_be_told_by_changes_is_told_as_a_whole() {
     assert_eq!(record, third.record());
 }
 
+/// What a node writes it knows at once, and hears of afterwards, perhaps when it has written more.
+#[test]
+fn what_a_leader_hears_from_before_its_own_writes_changes_nothing() {
+    let (mut leader, mut shelf) = (Groups::default(), Shelf::default());
+    load(&mut leader, &shelf);
+    let mut heard = Vec::new();
+    let gone = Change { entry: None, ..change("a", 2, 0, None) };
+    for change in [change("a", 0, 0, None), change("a", 1, 1, None), gone] {
+        let mut plan = leader.plan(std::slice::from_ref(&change), &Plan::default()).expect("new");
+        leader.complete(&mut plan).expect("small");
+        heard.push(shelf.write(&plan.ops));
+        leader.written(plan, shelf.index, |_| shelf.index, &[change]);
+    }
+    let truth = leader.record();
+    for (index, updates) in (1..).zip(&heard) {
+        for (path, value) in updates {
+            let value = value.as_ref().map(|(value, version)| (value.as_slice(), *version));
+            leader.take(path, value, index).expect("it is understood");
+        }
+        leader.is_complete_up_to(index);
+        assert_eq!(leader.news(), [], "{index}");
+        assert_eq!(leader.record(), truth);
+    }
+    write(&mut leader, &mut shelf, &[change("a", 0, 0, None)]).expect("it is free again");
+}
+
 #[test]
 fn a_store_that_lost_everything_is_told_from_one_whose_groups_were_removed() {
     let (mut groups, mut shelf) = (Groups::default(), Shelf::default());
@@ -240,6 +267,6 @@ fn the_history_is_a_ring_in_the_store_too() {
 #[test]
 fn what_a_newer_release_wrote_is_not_guessed() {
     let mut groups = Groups::default();
-    let why = groups.take("groups/a", Some((br#"{"version":"9"}"#, 1))).expect_err("unknown");
+    let why = groups.take("groups/a", Some((br#"{"version":"9"}"#, 1)), 1).expect_err("unknown");
     assert!(why.contains("newer release"), "{why}");
 }

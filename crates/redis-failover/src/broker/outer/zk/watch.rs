@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use tokio::sync::mpsc;
 use zookeeper_client::{
     AddWatchMode, Client, Error, EventType, PersistentWatcher, SessionState, WatchedEvent,
 };
 
+use super::super::feed::Feed;
 use super::super::layout::{self, Place};
 use super::super::store::{Item, News, Update};
 use super::number;
@@ -25,13 +27,37 @@ const RETRY: Duration = Duration::from_millis(20);
 pub(in super::super) struct ZkWatch {
     client: Client,
     base: String,
+    feed: Feed,
+}
+
+impl ZkWatch {
+    pub(super) fn new(client: Client, base: String) -> Self {
+        Self { client, base, feed: Feed::default() }
+    }
+
+    pub(in super::super) async fn load(&mut self) -> Result<News, String> {
+        // Its watch goes before there is another one.
+        self.feed.stop().await;
+        let mut reader = Reader::new(self.client.clone(), self.base.clone());
+        let news = reader.load().await?;
+        self.feed.begin(|told| reader.run(told));
+        Ok(news)
+    }
+
+    pub(in super::super) async fn next(&mut self) -> News {
+        self.feed.next().await
+    }
+}
+
+/// Reads everything, and then what changes.
+struct Reader {
+    client: Client,
+    base: String,
     watcher: Option<PersistentWatcher>,
     /// Paths that changed and were not read since.
     dirty: BTreeSet<String>,
     /// The connection was lost, and what happened meanwhile is not told.
     is_cut_off: bool,
-    /// Why nothing comes any more.
-    over: Option<String>,
     index: u64,
 }
 
@@ -42,20 +68,23 @@ enum Noted {
     Over(String),
 }
 
-impl ZkWatch {
-    pub(super) fn new(client: Client, base: String) -> Self {
-        Self {
-            client,
-            base,
-            watcher: None,
-            dirty: BTreeSet::new(),
-            is_cut_off: false,
-            over: None,
-            index: 0,
+impl Reader {
+    fn new(client: Client, base: String) -> Self {
+        Self { client, base, watcher: None, dirty: BTreeSet::new(), is_cut_off: false, index: 0 }
+    }
+
+    /// Tells what changes, until everything is to be read anew.
+    async fn run(mut self, told: mpsc::Sender<News>) {
+        loop {
+            let news = self.next().await;
+            let goes_on = matches!(news, News::Changed { .. });
+            if told.send(news).await.is_err() || !goes_on {
+                return;
+            }
         }
     }
 
-    pub(in super::super) async fn load(&mut self) -> Result<News, String> {
+    async fn load(&mut self) -> Result<News, String> {
         let mut state = self.client.state_watcher();
         loop {
             match self.load_once().await {
@@ -94,7 +123,7 @@ impl ZkWatch {
         }
         // Whatever happened until then is in what is read after it.
         let marker = self.get(layout::MARKER).await?;
-        self.index = marker.as_ref().map_or(0, |(_, index)| *index);
+        self.index = marker.as_ref().map_or(0, |item| item.changed);
         let mut paths = vec![layout::MASTERS.to_owned(), layout::SECRET.to_owned()];
         for dir in [layout::MEMBERS, layout::NODES, layout::CANDIDATES] {
             paths.extend(self.children(dir).await?);
@@ -113,18 +142,14 @@ impl ZkWatch {
         let updates = self.read(paths).await?;
         let mut items: Vec<(String, Item)> =
             updates.into_iter().filter_map(|(path, item)| Some((path, item?))).collect();
-        if let Some((item, _)) = marker {
+        if let Some(item) = marker {
             items.push((layout::MARKER.to_owned(), item));
         }
         Ok(News::Whole { items, index: self.index })
     }
 
-    /// May be dropped while it waits: what has changed is kept until it was read.
-    pub(in super::super) async fn next(&mut self) -> News {
+    async fn next(&mut self) -> News {
         loop {
-            if let Some(why) = &self.over {
-                return News::Lost(why.clone());
-            }
             if self.dirty.is_empty() || self.is_cut_off {
                 let Some(watcher) = &mut self.watcher else { return std::future::pending().await };
                 let event = watcher.changed().await;
@@ -160,8 +185,8 @@ impl ZkWatch {
             if let Some(news) = self.drain() {
                 return Ok(Some(news));
             }
-            if let Some((item, index)) = marker {
-                self.index = index;
+            if let Some(item) = marker {
+                self.index = item.changed;
                 updates.push((layout::MARKER.to_owned(), Some(item)));
             }
         }
@@ -188,10 +213,7 @@ impl ZkWatch {
         match self.noted(event) {
             Noted::Nothing => None,
             Noted::Back => Some(News::Reconnected),
-            Noted::Over(why) => {
-                self.over = Some(why.clone());
-                Some(News::Lost(why))
-            }
+            Noted::Over(why) => Some(News::Lost(why)),
         }
     }
 
@@ -225,7 +247,7 @@ impl ZkWatch {
     async fn read(&self, paths: impl IntoIterator<Item = String>) -> Result<Vec<Update>, Error> {
         let reads: Vec<Result<Update, Error>> = stream::iter(paths)
             .map(|path| async move {
-                let item = self.get(&path).await?.map(|(item, _)| item);
+                let item = self.get(&path).await?;
                 Ok((path, item))
             })
             .buffer_unordered(READS_MAX)
@@ -234,13 +256,12 @@ impl ZkWatch {
         reads.into_iter().collect()
     }
 
-    /// A value, and which change of the store it is of.
-    async fn get(&self, path: &str) -> Result<Option<(Item, u64)>, Error> {
+    async fn get(&self, path: &str) -> Result<Option<Item>, Error> {
         match self.client.get_data(&format!("{}/{path}", self.base)).await {
             Ok((value, stat)) => {
                 let version = u64::try_from(stat.version).unwrap_or_default();
-                let item = Item { value, created: number(stat.czxid), version };
-                Ok(Some((item, number(stat.mzxid))))
+                let (created, changed) = (number(stat.czxid), number(stat.mzxid));
+                Ok(Some(Item { value, created, version, changed }))
             }
             Err(Error::NoNode) => Ok(None),
             Err(error) => Err(error),
