@@ -1,7 +1,7 @@
 //! `make bench`: what the program promises, measured on real servers.
 //!
 //! Prints one table and writes `target/bench.json` of the workspace. Names on the command line
-//! (`kill9 hang flicker switchover return emptied idle`, and with three nodes `cluster leader commit hundred
+//! (`kill9 hang flicker switchover return emptied idle large`, and with three nodes `cluster leader commit hundred
 //! stores takeover`) run these alone. From the environment:
 //!
 //! - `BENCH_QUICK=1`: few runs, to try the benchmark itself;
@@ -13,12 +13,15 @@
 
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
+mod bare;
 mod cluster;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod emptied;
 mod fake;
 mod fencing;
+mod idle;
+mod large;
 mod returning;
 mod scenario;
 mod stores;
@@ -34,7 +37,7 @@ use table::Row;
 /// A name on the command line and what it runs.
 type Scenario = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const SCENARIOS: [Scenario; 14] = [
+const SCENARIOS: [Scenario; 15] = [
     ("kill9", scenario::kill9),
     ("hang", scenario::hang),
     ("flicker", scenario::flicker),
@@ -42,7 +45,8 @@ const SCENARIOS: [Scenario; 14] = [
     ("return", returning::returning),
     ("emptied", emptied::emptied),
     ("fencing", fencing::fencing),
-    ("idle", scenario::idle),
+    ("idle", idle::idle),
+    ("large", large::large),
     ("cluster", cluster::kill9),
     ("leader", cluster::leader),
     ("commit", cluster::commit),
@@ -53,6 +57,8 @@ const SCENARIOS: [Scenario; 14] = [
 
 fn main() {
     common::ledisdb::serve_if_told();
+    fake::serve_if_told();
+    bare::probe_if_told();
     // Cargo adds a flag of its own.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     for name in &wanted {
