@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use crate::action::Action;
 use crate::addr::Addr;
-use crate::event::{Event, Probed, ProposalId, Testimony};
+use crate::event::{Event, ProposalId, Testimony};
 use crate::group::{Context, Group};
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::{Notice, What};
@@ -18,6 +19,7 @@ use crate::record::{Change, GroupEntry, HookEvent, Record, Revision};
 use crate::time::Time;
 use crate::view::GroupView;
 
+mod merge;
 mod owners;
 mod requests;
 mod told;
@@ -48,6 +50,8 @@ impl Policies {
 pub struct Fleet {
     me: NodeId,
     policies: Policies,
+    /// The rules for groups without rules of their own, which all of them share.
+    common: Arc<Policy>,
     leadership: Leadership,
     /// Whether a leader is known, or was a moment ago: an election is no reason to alarm anybody.
     led: bool,
@@ -55,10 +59,10 @@ pub struct Fleet {
     led_until: Option<Time>,
     voters: Vec<NodeId>,
     record: Record,
-    groups: BTreeMap<GroupName, Group>,
+    /// Boxed, because a tree of large values is half empty space.
+    groups: BTreeMap<GroupName, Box<Group>>,
     owners: Owners,
     timers: BTreeSet<(Time, GroupName)>,
-    armed: BTreeMap<GroupName, Time>,
     pending: BTreeMap<u64, Pending>,
     merging: BTreeSet<GroupName>,
     next_proposal: u64,
@@ -73,6 +77,7 @@ impl Fleet {
     pub fn new(me: NodeId, policies: Policies) -> Self {
         Self {
             me,
+            common: Arc::new(policies.default.clone()),
             policies,
             leadership: Leadership::None,
             led: true,
@@ -82,7 +87,6 @@ impl Fleet {
             groups: BTreeMap::new(),
             owners: Owners::default(),
             timers: BTreeSet::new(),
-            armed: BTreeMap::new(),
             pending: BTreeMap::new(),
             merging: BTreeSet::new(),
             next_proposal: 0,
@@ -169,13 +173,15 @@ impl Fleet {
             self.for_all(now, Group::standing_changed);
         }
         // Each group once: one that wants to be woken again at once is, after the actions were taken.
-        let due: Vec<(Time, GroupName)> =
-            self.timers.iter().take_while(|(at, _)| *at <= now).cloned().collect();
-        for (at, name) in due {
-            if self.timers.remove(&(at, name.clone())) {
-                self.armed.remove(&name);
-                self.with_group(now, &name, Group::handle_timeout);
-            }
+        let mut due = Vec::new();
+        while self.timers.first().is_some_and(|(at, _)| *at <= now) {
+            due.extend(self.timers.pop_first());
+        }
+        for (_, name) in due {
+            self.with_group(now, &name, |group, ctx| {
+                group.armed = None;
+                group.handle_timeout(ctx);
+            });
         }
     }
 
@@ -210,7 +216,7 @@ impl Fleet {
 
     /// A group, unless it leaves.
     fn guarded(&self, name: &GroupName) -> Option<&Group> {
-        self.groups.get(name).filter(|group| group.entry().leaving.is_none())
+        self.groups.get(name).map(Box::as_ref).filter(|group| group.entry().leaving.is_none())
     }
 
     /// The names of the groups behind this one, or of all.
@@ -257,7 +263,7 @@ impl Fleet {
         name: &GroupName,
         act: impl FnOnce(&mut Group, &Context<'_>),
     ) {
-        let Self { groups, owners, leadership, voters, me, led, .. } = self;
+        let Self { groups, timers, owners, leadership, voters, me, led, .. } = self;
         let led = *led;
         let Some(group) = groups.get_mut(name) else { return };
         act(group, &Context { now, me, leadership, led, voters, owners });
@@ -268,23 +274,18 @@ impl Fleet {
             self.changed.insert(name.clone());
         }
         let at = group.poll_timeout().map(|(at, _)| at);
-        self.arm(name, at);
-        self.check_merge(now, name);
-    }
-
-    fn arm(&mut self, name: &GroupName, at: Option<Time>) {
-        let before = match at {
-            Some(at) => self.armed.insert(name.clone(), at),
-            None => self.armed.remove(name),
-        };
-        if before == at {
-            return;
+        let before = std::mem::replace(&mut group.armed, at);
+        let is_confirmed = group.entry().confirmed;
+        if before != at {
+            if let Some(before) = before {
+                timers.remove(&(before, name.clone()));
+            }
+            if let Some(at) = at {
+                timers.insert((at, name.clone()));
+            }
         }
-        if let Some(before) = before {
-            self.timers.remove(&(before, name.clone()));
-        }
-        if let Some(at) = at {
-            self.timers.insert((at, name.clone()));
+        if !is_confirmed {
+            self.check_merge(now, name);
         }
     }
 
@@ -332,10 +333,11 @@ impl Fleet {
     }
 
     fn begin_group(&mut self, now: Time, name: &GroupName, entry: GroupEntry, revision: Revision) {
-        let policy = self.policies.of(name).clone();
+        let own = self.policies.by_group.get(name).cloned().map(Arc::new);
+        let policy = own.unwrap_or_else(|| Arc::clone(&self.common));
         let mut group = Group::new(now, name.clone(), policy, entry.clone(), revision);
         group.recall(now, &self.me, &entry, self.record.history(name));
-        self.groups.insert(name.clone(), group);
+        self.groups.insert(name.clone(), Box::new(group));
         self.with_group(now, name, Group::handle_timeout);
     }
 
@@ -349,7 +351,9 @@ impl Fleet {
             self.actions.push_back(Action::Forget { addr: addr.clone() });
         }
         self.changed.insert(name.clone());
-        self.arm(name, None);
+        if let Some(at) = gone.as_ref().and_then(|group| group.armed) {
+            self.timers.remove(&(at, name.clone()));
+        }
         self.merging.remove(name);
         gone.is_some()
     }
@@ -433,57 +437,6 @@ impl Fleet {
     fn publish(&mut self, at: Time, group: &GroupName, what: What, sentence: &str) {
         let notice = Notice { at, group: group.clone(), what, sentence: sentence.to_owned() };
         self.actions.push_back(Action::Publish(notice));
-    }
-
-    /// A registered name may resolve to an address that another group knows: it is that group's instance.
-    fn socket_seen(&mut self, now: Time, addr: &Addr, outcome: &Probed) {
-        let Probed::Replied { socket: Some(socket), .. } = outcome else { return };
-        let (Some(name), Some(owner)) = (self.owners.of(addr), self.owners.of(socket)) else {
-            return;
-        };
-        if name != owner {
-            let (name, owner) = (name.clone(), owner.clone());
-            self.merge(now, &name, &owner);
-        }
-    }
-
-    /// A group that was only registered and turns out to be part of another one goes.
-    fn check_merge(&mut self, now: Time, name: &GroupName) {
-        let Some(group) = self.groups.get(name).filter(|group| !group.entry().confirmed) else {
-            return;
-        };
-        // Its master may have become another group's in the meantime, or it leads to one that is.
-        let master = Some(&group.entry().master);
-        let owner = [master, group.leads_to()]
-            .into_iter()
-            .flatten()
-            .find_map(|addr| self.owners.of(addr).filter(|owner| *owner != name));
-        if let Some(owner) = owner.cloned() {
-            self.merge(now, name, &owner);
-        }
-    }
-
-    fn merge(&mut self, _now: Time, name: &GroupName, owner: &GroupName) {
-        let unconfirmed =
-            self.record.entry(name).is_some_and(|entry| !entry.confirmed && entry.saga.is_none());
-        let Some(token) = self.leadership.token().filter(|_| unconfirmed) else { return };
-        if !self.merging.insert(name.clone()) {
-            return;
-        }
-        let change = Change {
-            group: name.clone(),
-            expect: self.record.revision(name),
-            what: format!("{name} belongs to the group {owner}, which is guarded already"),
-            entry: None,
-            history: None,
-        };
-        let id = self.take_proposal();
-        self.pending.insert(id, Pending::Merge(name.clone()));
-        self.actions.push_back(Action::Propose {
-            id: ProposalId::Fleet(id),
-            token,
-            changes: vec![change],
-        });
     }
 
     fn take_proposal(&mut self) -> u64 {

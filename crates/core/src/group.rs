@@ -5,6 +5,7 @@
 //! done again by the next leader, is in `Work`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::Action;
@@ -43,6 +44,7 @@ mod switchover;
 mod tell;
 mod told;
 mod wanted;
+mod watches;
 mod window;
 
 pub use diagnosis::Diagnosis;
@@ -54,6 +56,7 @@ use restart::Restarted;
 use switchover::Switching;
 use wanted::Wanted;
 pub(crate) use wanted::Wish;
+pub(crate) use watches::Watches;
 use window::Window;
 
 /// What the fleet knows and a group needs when something happens.
@@ -77,10 +80,10 @@ pub struct Context<'a> {
 #[derive(Debug)]
 pub struct Group {
     name: GroupName,
-    policy: Policy,
+    policy: Arc<Policy>,
     revision: Revision,
     entry: GroupEntry,
-    watches: BTreeMap<Addr, Watch>,
+    watches: Watches,
     work: Work,
     diagnosis: Diagnosis,
     /// Why, when it was concluded.
@@ -146,6 +149,8 @@ pub struct Group {
     next_id: u64,
     actions: VecDeque<Action>,
     changed: bool,
+    /// When the fleet lets time pass for it next.
+    pub(crate) armed: Option<Time>,
 }
 
 /// What the leader has on its way for one group.
@@ -188,7 +193,7 @@ impl Group {
     pub fn new(
         now: Time,
         name: GroupName,
-        policy: Policy,
+        policy: Arc<Policy>,
         entry: GroupEntry,
         revision: Revision,
     ) -> Self {
@@ -238,6 +243,7 @@ impl Group {
             next_id: 0,
             actions: VecDeque::new(),
             changed: true,
+            armed: None,
         }
     }
 
