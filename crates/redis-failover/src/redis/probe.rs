@@ -195,9 +195,16 @@ impl Task {
         }
     }
 
-    async fn main_yields(&mut self, received: Result<super::resp::Frame, Broken>) {
-        let Some(main) = &mut self.main else { return };
-        let taken = received.and_then(|frame| main.take(frame, self.clock.now()));
+    async fn main_yields(&mut self, mut received: Result<super::resp::Frame, Broken>) {
+        let taken = loop {
+            let Some(main) = &mut self.main else { return };
+            let taken = received.and_then(|frame| main.take(frame, self.clock.now()));
+            if !matches!(taken, Ok(Taken::Nothing)) {
+                break taken;
+            }
+            let Some(next) = main.received() else { return };
+            received = next;
+        };
         match taken {
             Ok(Taken::Probe(seq, outcome)) => {
                 self.fresh = None;
