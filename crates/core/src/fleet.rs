@@ -14,17 +14,19 @@ use crate::event::{Event, ProposalId, Testimony};
 use crate::group::{Context, Group};
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::{Notice, What};
-use crate::policy::Policy;
+use crate::policy::{Policy, Room};
 use crate::record::{Change, GroupEntry, HookEvent, Record, Revision};
 use crate::time::Time;
 use crate::view::GroupView;
 
 mod merge;
 mod owners;
+mod pace;
 mod requests;
 mod told;
 
 pub(crate) use owners::Owners;
+use pace::Pace;
 use requests::Pending;
 
 /// The rules for all groups: those that have their own by name, the default for the others.
@@ -36,6 +38,8 @@ pub struct Policies {
     pub by_group: BTreeMap<GroupName, Policy>,
     /// What the hooks of this node are to be told of, once it happened, while this node leads.
     pub told: BTreeSet<HookEvent>,
+    /// What this node can hold; `None`: no bound is known.
+    pub room: Option<Room>,
 }
 
 impl Policies {
@@ -63,6 +67,7 @@ pub struct Fleet {
     groups: BTreeMap<GroupName, Box<Group>>,
     owners: Owners,
     timers: BTreeSet<(Time, GroupName)>,
+    pace: Pace,
     pending: BTreeMap<u64, Pending>,
     merging: BTreeSet<GroupName>,
     next_proposal: u64,
@@ -87,6 +92,7 @@ impl Fleet {
             groups: BTreeMap::new(),
             owners: Owners::default(),
             timers: BTreeSet::new(),
+            pace: Pace::default(),
             pending: BTreeMap::new(),
             merging: BTreeSet::new(),
             next_proposal: 0,
@@ -163,6 +169,7 @@ impl Fleet {
             Event::Hinted { group } => self.with_group(now, &group, Group::hinted),
             Event::Request { id, request } => self.request(now, id, request),
         }
+        self.look_at_next(now);
     }
 
     /// Lets time pass. `poll` must be called until it returns `None` afterwards.
@@ -183,6 +190,7 @@ impl Fleet {
                 group.handle_timeout(ctx);
             });
         }
+        self.look_at_next(now);
     }
 
     /// The next thing to be done outside; to be called until there is none, after every `handle` and `handle_timeout`.
@@ -200,7 +208,8 @@ impl Fleet {
     /// When `handle_timeout` is to be called; to be asked again after every drain.
     #[must_use = "without it nothing is ever probed"]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.led_until).min()
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.led_until, self.pace.timeout()].into_iter().flatten().min()
     }
 
     /// The groups of which more than ages changed since the last call, the removed ones included.
@@ -284,6 +293,9 @@ impl Fleet {
                 timers.insert((at, name.clone()));
             }
         }
+        if self.pace.is_looking(name) && group.looked_at() {
+            self.pace.forget(name);
+        }
         if !is_confirmed {
             self.check_merge(now, name);
         }
@@ -338,7 +350,7 @@ impl Fleet {
         let mut group = Group::new(now, name.clone(), policy, entry.clone(), revision);
         group.recall(now, &self.me, &entry, self.record.history(name));
         self.groups.insert(name.clone(), Box::new(group));
-        self.with_group(now, name, Group::handle_timeout);
+        self.look_in_turn(now, name);
     }
 
     fn drop_group(&mut self, name: &GroupName) -> bool {
@@ -355,6 +367,7 @@ impl Fleet {
             self.timers.remove(&(at, name.clone()));
         }
         self.merging.remove(name);
+        self.pace.forget(name);
         gone.is_some()
     }
 
@@ -362,7 +375,11 @@ impl Fleet {
     /// afterwards.
     pub fn testify(&mut self, now: Time, name: &GroupName) -> Option<Testimony> {
         self.guard_stall(now);
-        self.with_group(now, name, Group::handle_timeout);
+        self.with_group(now, name, |group, ctx| {
+            // Whoever asks is in doubt about it now.
+            group.begin_to_look();
+            group.handle_timeout(ctx);
+        });
         let mut testimony = None;
         self.with_group(now, name, |group, ctx| testimony = Some(group.testify(ctx)));
         testimony

@@ -33,6 +33,7 @@ mod fencing;
 mod flapping;
 mod identity;
 mod learn;
+mod looks;
 mod pause;
 mod picture;
 mod quorum;
@@ -84,6 +85,8 @@ pub struct Group {
     revision: Revision,
     entry: GroupEntry,
     watches: Watches,
+    /// Whether they are asked yet: in a fleet that begins with many groups, each waits for its turn.
+    looks: bool,
     work: Work,
     diagnosis: Diagnosis,
     /// Why, when it was concluded.
@@ -208,6 +211,7 @@ impl Group {
             revision,
             entry,
             watches,
+            looks: false,
             work: Work::Idle,
             diagnosis: Diagnosis::NotYetSeen,
             reason: "nothing was heard yet".to_owned(),
@@ -352,9 +356,9 @@ impl Group {
 
     /// When `handle_timeout` wants to be called next, and what for.
     pub fn poll_timeout(&self) -> Option<(Time, &'static str)> {
-        let probe = self.watches.values().map(|watch| (watch.timeout(&self.policy), "probe"));
+        let probe = self.look_timeout().map(|at| (at, "probe"));
         let work = self.work_timeout().map(|at| (at, "work"));
-        probe.chain(work).min_by_key(|(at, _)| *at)
+        probe.into_iter().chain(work).min_by_key(|(at, _)| *at)
     }
 
     /// The next thing to be done outside; to be called until there is none, after every other call.
@@ -568,19 +572,6 @@ impl Group {
         self.reason = reason;
     }
 
-    fn send_due_probes(&mut self, now: Time) {
-        for (addr, watch) in &mut self.watches {
-            if let Some((seq, fresh)) = watch.due(now, &self.policy) {
-                self.actions.push_back(Action::Probe {
-                    group: self.name.clone(),
-                    addr: addr.clone(),
-                    seq,
-                    fresh,
-                });
-            }
-        }
-    }
-
     /// Has what is decided now decided anew at a moment.
     fn wake_at(&mut self, at: Time) {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
@@ -588,13 +579,5 @@ impl Group {
 
     fn hold(&mut self, until: Time, why: String) {
         self.hold = Some(Hold { until, why, tried: Vec::new() });
-    }
-
-    /// Whether every replica's link is up. Where one is not, what is concluded changes with time alone.
-    fn links_up(&self) -> bool {
-        self.watches
-            .values()
-            .filter_map(Watch::facts)
-            .all(|facts| facts.is_master() || facts.link_up())
     }
 }

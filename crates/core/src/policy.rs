@@ -203,10 +203,26 @@ impl Default for Policy {
     }
 }
 
+/// What one node can hold, as whoever runs it found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Most instances that it can be connected to at a time.
+    pub instances_max: usize,
+    /// What sets that bound and what can be done about it, in a sentence.
+    pub why: String,
+}
+
 /// Most groups that one node guards.
 pub const GROUPS_MAX: usize = 20_000;
+/// Most groups that are looked at for the first time at once.
+pub const FIRST_LOOKS_MAX: usize = 256;
+/// How long one of them that does not answer holds up the next.
+pub const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// Most instances of one group.
 pub const INSTANCES_PER_GROUP_MAX: usize = 256;
+/// The fewest instances that a group counts for when room is needed for it: the replicas of a new one are not known yet, and
+/// without one it could not be helped.
+pub const INSTANCES_PER_GROUP_MIN: usize = 2;
 /// Longest name of a group, in bytes.
 pub const GROUP_NAME_BYTES_MAX: usize = 128;
 /// Entries of history kept per group, beside events of replicas.

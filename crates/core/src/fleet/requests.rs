@@ -8,7 +8,7 @@ use crate::addr::Addr;
 use crate::event::{Answer, GroupSpec, ProposalId, RefusalCode, Request, RequestId};
 use crate::group::{Group, Wish};
 use crate::node::GroupName;
-use crate::policy::GROUPS_MAX;
+use crate::policy::{GROUPS_MAX, INSTANCES_PER_GROUP_MIN};
 use crate::record::{Change, GivenRule, GroupEntry, Known, Status};
 use crate::time::Time;
 
@@ -184,7 +184,34 @@ impl Fleet {
                 format!("one node guards at most {GROUPS_MAX} groups; nothing was added"),
             ));
         }
+        self.has_room(&changes, going)?;
         Ok(changes)
+    }
+
+    /// Whether this node can be connected to the instances of these groups as well.
+    fn has_room(&self, changes: &[Change], going: &BTreeSet<GroupName>) -> Result<(), Refusal> {
+        let Some(room) = &self.policies.room else { return Ok(()) };
+        let is_new = |name: &GroupName| going.contains(name) || self.record.entry(name).is_none();
+        let needs = |entry: &GroupEntry| entry.instances.len().max(INSTANCES_PER_GROUP_MIN);
+        let new = changes.iter().filter(|change| is_new(&change.group));
+        let new: Vec<usize> = new.filter_map(|change| change.entry.as_ref()).map(needs).collect();
+        let wanted: usize = new.iter().sum();
+        let kept = self.record.entries().filter(|(name, _)| !going.contains(*name));
+        let kept: usize = kept.map(|(_, entry)| needs(entry)).sum();
+        if wanted == 0 || kept + wanted <= room.instances_max {
+            return Ok(());
+        }
+        let groups = if new.len() == 1 { "group" } else { "groups" };
+        Err((
+            RefusalCode::Refused,
+            format!(
+                "{} new {groups} would need connections to {wanted} instances (a master and at least one replica each), \
+                 beside the {kept} that this node has to hold already, and it can hold {}: {}; nothing was added",
+                new.len(),
+                room.instances_max,
+                room.why
+            ),
+        ))
     }
 
     fn replace(&self, now: Time, specs: &[GroupSpec]) -> Result<Vec<Change>, Refusal> {

@@ -162,7 +162,8 @@ impl Task {
                 self.ask(seq, fresh).await;
             }
             if let Some(order) = order {
-                self.obey(order).await;
+                // Commands are rare, and without the box each of thousands of tasks would keep room for one.
+                Box::pin(self.obey(order)).await;
                 continue;
             }
             tokio::select! {
