@@ -61,13 +61,13 @@ pub(crate) fn wait_until_all_are_healthy(daemon: &Daemon, groups: usize) {
 }
 
 /// Processor time of a process in some windows: percent of a core, and microseconds for each probe.
-struct Cost {
-    percent: Vec<f64>,
-    per_probe_us: Vec<f64>,
-    memory_mb: Vec<f64>,
+pub(crate) struct Cost {
+    pub(crate) percent: Vec<f64>,
+    pub(crate) per_probe_us: Vec<f64>,
+    pub(crate) memory_mb: Vec<f64>,
 }
 
-fn measure(bench: &Bench, what: &str, pid: u32, fleet: &Fleet) -> Cost {
+pub(crate) fn measure(bench: &Bench, what: &str, pid: u32, fleet: &Fleet) -> Cost {
     std::thread::sleep(WARM_UP);
     let mut cost = Cost { percent: Vec::new(), per_probe_us: Vec::new(), memory_mb: Vec::new() };
     for run in 0..if bench.quick { 1 } else { 5 } {

@@ -1,7 +1,7 @@
 //! `make bench`: what the program promises, measured on real servers.
 //!
 //! Prints one table and writes `target/bench.json` of the workspace. Names on the command line
-//! (`kill9 hang flicker switchover return emptied idle large`, and with three nodes `cluster leader commit hundred
+//! (`kill9 hang flicker switchover return emptied idle large fleets idle_sentinel`, and with three nodes `cluster leader commit hundred
 //! stores takeover`) run these alone. From the environment:
 //!
 //! - `BENCH_QUICK=1`: few runs, to try the benchmark itself;
@@ -20,10 +20,13 @@ mod common;
 mod emptied;
 mod fake;
 mod fencing;
+mod fleets;
 mod idle;
+mod idle_sentinel;
 mod large;
 mod returning;
 mod scenario;
+
 mod stores;
 mod switchover;
 mod table;
@@ -37,7 +40,7 @@ use table::Row;
 /// A name on the command line and what it runs.
 type Scenario = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const SCENARIOS: [Scenario; 15] = [
+const SCENARIOS: [Scenario; 17] = [
     ("kill9", scenario::kill9),
     ("hang", scenario::hang),
     ("flicker", scenario::flicker),
@@ -47,6 +50,8 @@ const SCENARIOS: [Scenario; 15] = [
     ("fencing", fencing::fencing),
     ("idle", idle::idle),
     ("large", large::large),
+    ("fleets", fleets::fleets),
+    ("idle_sentinel", idle_sentinel::sentinel),
     ("cluster", cluster::kill9),
     ("leader", cluster::leader),
     ("commit", cluster::commit),
