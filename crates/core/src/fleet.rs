@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
+use serde::{Deserialize, Serialize};
+
 use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{Event, Probed, ProposalId, Testimony};
@@ -26,7 +28,8 @@ pub(crate) use owners::Owners;
 use requests::Pending;
 
 /// The rules for all groups: those that have their own by name, the default for the others.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Policies {
     /// For groups without rules of their own.
     pub default: Policy,

@@ -9,7 +9,6 @@ use std::time::Duration;
 use failover_core::action::Action;
 use failover_core::addr::Addr;
 use failover_core::event::{Answer, CommandResult, Event, ProposalId, RequestId};
-use failover_core::fleet::Fleet;
 use failover_core::node::{GroupName, Leadership, NodeId, Token};
 use failover_core::notice::{Notice, Weight};
 use failover_core::record::{Change, Kind, Phase};
@@ -22,6 +21,7 @@ use crate::clock::Clock;
 use crate::events::{Events, Lanes};
 use crate::fault;
 use crate::hooks::{Desk, FailoverPlan, Sights};
+use crate::journal::Recorded;
 use crate::redis::{Instance, Login, Order, OrderedBy};
 use crate::requests::Waiting;
 use crate::resolve::Resolver;
@@ -39,7 +39,7 @@ const REFRESH_GROUPS_MAX: usize = 50;
 
 /// Everything the loop owns.
 pub(crate) struct Driver {
-    pub(crate) fleet: Fleet,
+    pub(crate) fleet: Recorded,
     pub(crate) clock: Clock,
     pub(crate) broker: Broker,
     pub(crate) logins: Logins,
