@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::child::kill9_together;
 use crate::common::now;
-use crate::monitor::{Stage, both};
+use crate::common::witness::{Outcome, Write};
+use crate::monitor::{Monitor, Stage, both};
 use crate::scenario::{Bench, RECOVERY_LIMIT, count, ms};
 use crate::table::{Row, Target};
 
@@ -21,8 +22,11 @@ struct Cost {
     told_after_write: f64,
     /// The same of the last node.
     told_by_all_after_write: f64,
+    /// When a client of the old master first got no answer from it.
+    end_seen: f64,
     lost: f64,
     promotions: f64,
+    steps: Vec<(String, f64)>,
 }
 
 impl Cost {
@@ -35,6 +39,11 @@ impl Cost {
         let lost = stage.writer.lost(&old, stage.group().server(&gap.addr));
         std::thread::sleep(QUIET);
         stage.writer.stop();
+        let writes = stage.writer.writes(&old);
+        let failed = |write: &&Write| {
+            write.answered_at >= fault_at && write.outcome != Outcome::Acknowledged
+        };
+        let end_seen = writes.iter().find(failed).map_or(fault_at, |write| write.answered_at);
         let after = |told: Instant| ms(told - fault_at) - ms(gap.length);
         Self {
             gap: ms(gap.length),
@@ -42,7 +51,9 @@ impl Cost {
             told: ms(first - fault_at),
             told_after_write: after(first),
             told_by_all_after_write: after(last),
+            end_seen: ms(end_seen.saturating_duration_since(fault_at)),
             lost: count(lost),
+            steps: steps_of(stage),
             promotions: count(stage.promotions()),
         }
     }
@@ -78,8 +89,9 @@ fn row(
 
 pub(crate) fn kill9(bench: &Bench) -> Vec<Row> {
     let costs = costs(bench, "kill -9", (50, 10), |stage| stage.master().kill9());
+    let spans = spans(bench, &costs.0);
     let row = |name, unit, figure, target| row(bench, name, unit, &costs, figure, target);
-    vec![
+    let mut rows = vec![
         row("kill -9, write gap", "ms", |c| c.gap, Target::MedianAndMax(8.0, 40.0)),
         row("kill -9, the first node tells", "ms", |c| c.told, Target::None),
         row(
@@ -96,7 +108,47 @@ pub(crate) fn kill9(bench: &Bench) -> Vec<Row> {
         ),
         row("kill -9, acknowledged writes lost", "writes", |c| c.lost, Target::None),
         row("kill -9, promotions", "count", |c| c.promotions, Target::Always(1.0)),
-    ]
+    ];
+    rows.extend(spans);
+    rows
+}
+
+/// Where the time went, by the steps that our program writes down. Before the first of them only a client of the dead
+/// master knows: when the connection ended for it.
+fn spans(bench: &Bench, costs: &[Cost]) -> Vec<Row> {
+    let parts = [
+        ("from the kill until a client sees the end of its connection", ""),
+        ("from the first sign until the port is known to refuse", "down"),
+        ("until a quorum and the replicas agree", "dead_agreed"),
+        ("until the hooks were asked", "vetted"),
+        ("until the decision is committed", "committed"),
+        ("until the promotion is sent", "promote_sent"),
+        ("until the new master has answered", "promoted"),
+        ("until that is recorded", "recorded"),
+        ("until it is told", "told"),
+    ];
+    let row = |(what, step): (&str, &str)| {
+        let spans = costs.iter().filter_map(|cost| match step {
+            "" => Some(cost.end_seen * 1000.0),
+            step => cost.steps.iter().find(|(name, _)| name == step).map(|(_, span)| span * 1000.0),
+        });
+        bench.row(&format!("kill -9, {what}"), "us", spans.collect(), Target::None, "")
+    };
+    parts.map(row).into()
+}
+
+/// What each step of the failover took, in milliseconds.
+fn steps_of(stage: &Stage) -> Vec<(String, f64)> {
+    let Monitor::Ours(cluster) = &stage.monitor else { return Vec::new() };
+    let entry = cluster.wait_for_failover(&stage.group().master.addr());
+    let mut before = 0.0;
+    let mut steps = Vec::new();
+    for step in entry["steps"].as_array().expect("the steps are a list") {
+        let at = step["at_ms"].as_f64().expect("a step has a time");
+        steps.push((step["name"].as_str().expect("a step has a name").to_owned(), at - before));
+        before = at;
+    }
+    steps
 }
 
 /// `max_down_time` 1 s, half of `check_interval` 100 ms until the next probe, and what the failover itself takes.
