@@ -1,15 +1,15 @@
 //! `make bench`: what the program promises, measured on real servers.
 //!
 //! Prints one table and writes `target/bench.json` of the workspace. Names on the command line
-//! (`kill9 hang flicker switchover return emptied idle`, and with three nodes `cluster leader commit hundred
-//! stores takeover`) run these alone. From the environment:
+//! (`kill9 hang shutdown leader switchover return hundred`, each beside Sentinel; `single flicker emptied fencing idle
+//! commit stores takeover`) run these alone. From the environment:
 //!
 //! - `BENCH_QUICK=1`: few runs, to try the benchmark itself;
 //! - `BENCH_KIND=valkey`: Valkey instead of Redis; `ledisdb`: the stand-in for it;
 //! - `BENCH_BINARY=path`: another build of the program.
 //!
-//! What the peers do was measured the same way and on the same machine; it stands beside each row.
-//! The machine is shared and noisy: read medians and ratios.
+//! What Sentinel does stands beside: three processes of it before the same faults, in the same run, under the same
+//! witnesses, which write to every server and ask every node each millisecond. The machine is shared and noisy: read medians and ratios.
 
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
@@ -18,9 +18,13 @@ mod cluster;
 mod common;
 mod emptied;
 mod fake;
+mod faults;
 mod fencing;
+mod hundred;
+mod monitor;
 mod returning;
 mod scenario;
+mod sentinel;
 mod stores;
 mod switchover;
 mod table;
@@ -34,19 +38,20 @@ use table::Row;
 /// A name on the command line and what it runs.
 type Scenario = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const SCENARIOS: [Scenario; 14] = [
-    ("kill9", scenario::kill9),
-    ("hang", scenario::hang),
-    ("flicker", scenario::flicker),
+const SCENARIOS: [Scenario; 15] = [
+    ("kill9", faults::kill9),
+    ("hang", faults::hang),
+    ("shutdown", faults::shutdown),
+    ("leader", faults::leader),
     ("switchover", switchover::switchover),
     ("return", returning::returning),
+    ("hundred", hundred::hundred),
+    ("single", scenario::single),
+    ("flicker", scenario::flicker),
     ("emptied", emptied::emptied),
     ("fencing", fencing::fencing),
     ("idle", scenario::idle),
-    ("cluster", cluster::kill9),
-    ("leader", cluster::leader),
     ("commit", cluster::commit),
-    ("hundred", cluster::hundred),
     ("stores", stores::kill9),
     ("takeover", stores::takeover),
 ];
