@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SEEDS ?= 3000
 
-.PHONY: build check fix test demo bench sim doc deny clean deps
+.PHONY: build check fix test demo bench sim replay doc deny clean deps
 
 build:
 	$(CARGO) build --release
@@ -35,6 +35,10 @@ bench: deps
 sim:
 	$(CARGO) run --release -p failover-sim -- --seeds $(SEEDS) --shrink
 	$(CARGO) test --release -p failover-sim --test mutations
+
+# Goes through the journal_file of a real node again, and says where the decisions are others now.
+replay:
+	$(CARGO) run --release -p failover-sim -- --journal "$(JOURNAL)"
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{Event, ProposalId, Testimony};
@@ -30,7 +32,8 @@ use pace::Pace;
 use requests::Pending;
 
 /// The rules for all groups: those that have their own by name, the default for the others.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Policies {
     /// For groups without rules of their own.
     pub default: Policy,

@@ -56,6 +56,7 @@ pub mod flavor;
 pub mod fleet;
 pub mod group;
 pub mod instance;
+pub mod journal;
 pub mod mutation;
 pub mod node;
 pub mod notice;

@@ -56,7 +56,8 @@ impl Fencing {
 }
 
 /// What the configuration says of one instance.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct InstancePolicy {
     /// Counts instead of the priority that the server reports.
     pub priority: Option<u32>,
@@ -67,7 +68,8 @@ pub struct InstancePolicy {
 }
 
 /// The rules for one group. The first part is set by people, the rest are limits that need no setting.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Policy {
     /// How often an instance is asked.
     pub check_interval: Duration,
@@ -153,6 +155,7 @@ pub struct Policy {
     pub flapping_window: Duration,
     /// A mistake that is made on purpose.
     #[cfg(feature = "mutations")]
+    #[serde(skip)]
     pub mutation: Option<Mutation>,
 }
 
@@ -204,7 +207,7 @@ impl Default for Policy {
 }
 
 /// What one node can hold, as whoever runs it found out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Room {
     /// Most instances that it can be connected to at a time.
     pub instances_max: usize,

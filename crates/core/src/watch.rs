@@ -53,6 +53,8 @@ pub struct Watch {
     lost_writes: bool,
     /// The latest moment at which it provably had news from its master.
     heard_master: Option<Time>,
+    /// The copy that it was seen to end.
+    copied: Option<past::Copied>,
     /// Since when it answers without trouble.
     answers_since: Time,
     unanswered: VecDeque<(ProbeSeq, Time)>,
@@ -91,6 +93,7 @@ impl Watch {
             keys: Keys::default(),
             lost_writes: false,
             heard_master: None,
+            copied: None,
             answers_since: now,
             unanswered: VecDeque::new(),
             stale: 0,
@@ -482,6 +485,7 @@ impl Watch {
             self.returned = false;
         }
         self.hear_master(&facts);
+        self.see_copied(&facts);
         let lost = self.facts.as_ref().is_some_and(|before| facts.lacks_writes_of(before));
         self.lost_writes = facts.is_master() && (lost || self.lost_writes);
         let before = self.facts.as_ref();

@@ -15,6 +15,7 @@ mod draft;
 mod error;
 mod file;
 mod hooks;
+mod journal;
 mod listen;
 mod outer;
 mod raft;
@@ -36,6 +37,7 @@ pub(crate) use draft::{Draft, Given, Password};
 pub use error::{ConfigError, Origin};
 pub(crate) use file::read as read_file;
 pub use hooks::{ScriptLimits, Scripts, WEBHOOKS_MAX, WebhookConfig};
+pub use journal::JournalConfig;
 pub use listen::ListenAddr;
 pub use outer::{EtcdConfig, ZkConfig};
 pub use raft::RaftConfig;
@@ -105,6 +107,8 @@ pub struct Config {
     pub etcd: EtcdConfig,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// Whether everything is written down, to be gone through again.
+    pub journal: JournalConfig,
 }
 
 /// One group that was given more than its master's address.
@@ -222,6 +226,7 @@ impl Default for Config {
             zk: ZkConfig::default(),
             etcd: EtcdConfig::default(),
             log: LogConfig::default(),
+            journal: JournalConfig::default(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use failover_core::addr::Addr;
 use failover_core::event::{Answer, Event, GroupSpec, Request};
-use failover_core::fleet::{Fleet, Policies};
+use failover_core::fleet::Policies;
 use failover_core::node::{GroupName, NodeId};
 use failover_core::notice::Notice;
 use failover_core::record::HookEvent;
@@ -26,6 +26,7 @@ use crate::hooks::{
 };
 #[cfg(feature = "http")]
 use crate::http;
+use crate::journal::Recorded;
 use crate::member::{self, Member, Surroundings};
 use crate::redis::Login;
 use crate::requests::Requests;
@@ -227,7 +228,7 @@ impl Builder {
             Some(wanted) => first.push(Event::Request { id: FIRST_REQUEST, request: wanted }),
         }
         let driver = Driver {
-            fleet: Fleet::new(node, policies),
+            fleet: Recorded::new(node, policies, &config.journal).map_err(StartError::Store)?,
             clock,
             broker,
             logins,

@@ -72,6 +72,7 @@ mod guard;
 mod hooks;
 #[cfg(feature = "http")]
 mod http;
+mod journal;
 mod member;
 mod peers;
 mod redis;

@@ -15,6 +15,7 @@
 //! - [`invariants`]: what must be so, one file each
 //! - [`faults`], [`clients`]: what goes wrong, and who notices
 //! - [`stage`]: servers alone, to compare them with real ones
+//! - [`recording`]: the journal of a real node, gone through again
 
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ mod model_broker;
 pub mod model_redis;
 mod network;
 pub mod operations;
+pub mod recording;
 pub mod scenario;
 mod shell;
 pub mod stage;

@@ -1,7 +1,8 @@
 //! `failover-sim`: runs seeds, prints what failed. Exit status 0: all held; 2: bad flag or file; 3: something was found.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{BufReader, Write as _};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use failover_core::mutation::Mutation;
 use failover_sim::invariants::ALL;
+use failover_sim::recording;
 use failover_sim::scenario::{SCENARIO_BYTES_MAX, Scenario};
 use failover_sim::{Options, Outcome, Wrong, run};
 
@@ -56,6 +58,10 @@ fn main() -> ExitCode {
         What::Scenario(path) => match read(path).and_then(|text| Scenario::parse(&text)) {
             Err(why) => refuse(&format!("{path}: {why}")),
             Ok(scenario) => replay(&scenario, wish.shrink, &mut say),
+        },
+        What::Journal(path) => match File::open(path) {
+            Err(why) => refuse(&format!("{path}: {why}")),
+            Ok(file) => go_through(file, &mut say),
         },
     }
 }
@@ -111,6 +117,22 @@ fn replay(scenario: &Scenario, shrink: bool, say: &mut impl FnMut(&str)) -> Exit
         return ExitCode::from(3);
     }
     code
+}
+
+/// Goes through the journal of a real node.
+fn go_through(file: File, say: &mut impl FnMut(&str)) -> ExitCode {
+    match recording::replay(BufReader::new(file), &mut *say) {
+        Ok(replayed) => {
+            let recording::Replayed { runs, events, actions, is_torn } = replayed;
+            let torn = if is_torn { ", the last line was written in part only" } else { "" };
+            say(&format!("ok: {runs} runs, {events} events, the same {actions} actions{torn}"));
+            ExitCode::SUCCESS
+        }
+        Err(stopped) => {
+            say(&format!("FAILED {stopped}"));
+            ExitCode::from(3)
+        }
+    }
 }
 
 /// How often each kind of thing was done.

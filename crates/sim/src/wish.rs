@@ -7,12 +7,14 @@ pub(crate) const USAGE: &str = "\
 usage: failover-sim --seed N [--minutes M] [--mutation NAME] [--shrink]
        failover-sim --seeds N [--from N] [--minutes M] [--jobs N] [--mutation NAME] [--shrink]
        failover-sim --scenario FILE [--shrink]
+       failover-sim --journal FILE
        failover-sim --list
 
   --seed N         run one seed and print its journal
   --seeds N        run N seeds, print the smallest one that fails
   --from N         the first of them (default 0)
   --scenario FILE  do what the file says
+  --journal FILE   go through what a real node wrote down (its journal_file) again
   --minutes M      virtual minutes with faults, per seed (default 10)
   --jobs N         seeds at the same time (default: all cores)
   --mutation NAME  make this mistake on purpose
@@ -35,6 +37,7 @@ pub(crate) enum What {
     One { seed: u64 },
     Many { from: u64, seeds: u64, jobs: usize },
     Scenario(String),
+    Journal(String),
 }
 
 /// A mistake that is made on purpose.
@@ -47,7 +50,7 @@ pub(crate) enum Mistake {
 /// Reads the flags, as `--flag value` or `--flag=value`.
 pub(crate) fn read(mut args: impl Iterator<Item = String>) -> Result<Wish, String> {
     let (mut seed, mut seeds, mut from, mut minutes, mut jobs) = (None, None, None, None, None);
-    let (mut scenario, mut mistake) = (None, None);
+    let (mut scenario, mut journal, mut mistake) = (None, None, None);
     let (mut list, mut help, mut shrink) = (false, false, false);
     while let Some(arg) = args.next() {
         let (flag, value) = match arg.split_once('=') {
@@ -67,13 +70,13 @@ pub(crate) fn read(mut args: impl Iterator<Item = String>) -> Result<Wish, Strin
                 shrink = true;
                 continue;
             }
-            "--scenario" | "--mutation" => {
+            "--scenario" | "--journal" | "--mutation" => {
                 let value =
                     value.or_else(|| args.next()).ok_or_else(|| format!("{flag} wants a value"))?;
-                if flag == "--scenario" {
-                    scenario = Some(value);
-                } else {
-                    mistake = Some(mistake_of(&value)?);
+                match flag.as_str() {
+                    "--scenario" => scenario = Some(value),
+                    "--journal" => journal = Some(value),
+                    _ => mistake = Some(mistake_of(&value)?),
                 }
                 continue;
             }
@@ -94,22 +97,27 @@ pub(crate) fn read(mut args: impl Iterator<Item = String>) -> Result<Wish, Strin
     if minutes == 0 || minutes > 1_000_000 {
         return Err("--minutes must be between 1 and 1000000".to_owned());
     }
-    let what = match (list, seed, seeds, scenario) {
-        _ if help => What::Help,
-        (true, None, None, None) => What::List,
-        (false, Some(seed), None, None) => What::One { seed },
-        (false, None, Some(0), None) => return Err("--seeds must be at least 1".to_owned()),
-        (false, None, Some(seeds), None) => {
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            let jobs = jobs.map_or(cores, |jobs| usize::try_from(jobs).unwrap_or(usize::MAX));
-            if jobs == 0 || jobs > 1024 {
-                return Err("--jobs must be between 1 and 1024".to_owned());
+    let what =
+        match (list, seed, seeds, scenario.map(What::Scenario).or(journal.map(What::Journal))) {
+            _ if help => What::Help,
+            (true, None, None, None) => What::List,
+            (false, Some(seed), None, None) => What::One { seed },
+            (false, None, Some(0), None) => return Err("--seeds must be at least 1".to_owned()),
+            (false, None, Some(seeds), None) => {
+                let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+                let jobs = jobs.map_or(cores, |jobs| usize::try_from(jobs).unwrap_or(usize::MAX));
+                if jobs == 0 || jobs > 1024 {
+                    return Err("--jobs must be between 1 and 1024".to_owned());
+                }
+                What::Many { from: from.unwrap_or(0), seeds, jobs }
             }
-            What::Many { from: from.unwrap_or(0), seeds, jobs }
-        }
-        (false, None, None, Some(path)) => What::Scenario(path),
-        _ => return Err("one of --seed, --seeds, --scenario and --list is wanted".to_owned()),
-    };
+            (false, None, None, Some(what)) => what,
+            _ => {
+                return Err(
+                    "one of --seed, --seeds, --scenario, --journal and --list is wanted".to_owned()
+                );
+            }
+        };
     Ok(Wish { what, minutes, mistake, shrink })
 }
 

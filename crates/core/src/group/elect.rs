@@ -15,7 +15,7 @@ use crate::mutation::Mutation;
 use crate::policy::Policy;
 use crate::record::{Attempt, GroupEntry, RankedCandidate};
 use crate::time::{Time, millis};
-use crate::view::{How, State};
+use crate::view::{Death, How, State};
 use crate::watch::Watch;
 
 /// What an election is held over.
@@ -375,8 +375,29 @@ fn lineage<'a>(contest: &Contest<'a>) -> Vec<&'a ReplicationId> {
     match is_unsettled(contest) {
         // It may have lost everything, and whoever followed it with it.
         true => recorded.chain(own).collect(),
-        false => own.into_iter().chain(recorded).collect(),
+        false => copied(contest).into_iter().chain(own).chain(recorded).collect(),
     }
+}
+
+/// The history that the recorded master began for its first replica, where it died before it was read again: whoever was
+/// seen to end a copy of it has its name. It must have been seen to go, since another process of it, which nobody read, might
+/// have had nothing.
+fn copied<'a>(contest: &Contest<'a>) -> Option<&'a ReplicationId> {
+    let master = &contest.entry.master;
+    let watch = contest.watches.get(master)?;
+    let read_at = watch.facts().map(|facts| facts.asked_at)?;
+    let seen_to_go = watch.death() == Some(Death::Refusing);
+    if contest.emptied || !seen_to_go {
+        return None;
+    }
+    let newest = contest
+        .watches
+        .values()
+        .filter_map(Watch::copied)
+        .filter(|copied| contest.entry.instance_of(&copied.of) == Some(master))
+        .filter(|copied| read_at < copied.at)
+        .max_by_key(|copied| copied.at)?;
+    (!contest.entry.lineage.contains(&newest.id)).then_some(&newest.id)
 }
 
 /// Whether the recorded master was another process when it was read last, and it is not known yet what that one had.

@@ -161,9 +161,10 @@ impl Group {
         }
         let master = self.watches.get(&entry.master);
         let master_says = master.is_some_and(Watch::serves);
-        // What followed a process that was never judged may be a copy of nothing.
+        // What followed a process that was never judged may be a copy of nothing, and one that came back as a replica
+        // passes another one's history on.
         let judged = master.and_then(Watch::facts).is_none_or(|facts| {
-            !facts.is_master() || facts.run_id == entry.master_run_id || facts.run_id == self.kept
+            facts.is_master() && (facts.run_id == entry.master_run_id || facts.run_id == self.kept)
         }) && self.restart_in_doubt().is_none();
         for (addr, surely, history) in settled {
             // A master that restarted begins another history when its first replica comes, and may die before it is

@@ -25,7 +25,16 @@ pub(crate) struct Peers {
     /// Questions without an answer.
     asked: BTreeMap<NodeId, Time>,
     /// The master's trouble of which everyone was told: by the leader, so that they look; by a follower, as a hint.
-    told: Option<Time>,
+    told: Option<Suspicion>,
+}
+
+/// What was told of a master in trouble.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    /// When the trouble began.
+    since: Time,
+    /// Whether the master was down already.
+    down: bool,
 }
 
 /// The last answer of one node.
@@ -239,23 +248,26 @@ impl Group {
         self.step(ctx);
     }
 
-    /// Tells the others of a master in trouble, once per trouble: a follower hints the leader; the leader asks everyone,
-    /// so that their silence is counted from about the same moment as its own.
+    /// Tells the others of a master in trouble. The leader asks everyone once per trouble, so that their silence is counted
+    /// from about the same moment as its own. A follower hints the leader, once when it begins to suspect and once when it
+    /// sees the master down: the leader, whose own silence may have ended earlier, then asks for its vote at once and not at
+    /// the next turn.
     pub(super) fn tell_suspicion(&mut self, ctx: &Context<'_>) {
         let watch = self.watches.get(&self.entry.master).filter(|watch| watch.away());
-        let Some(since) = watch.and_then(Watch::trouble_since) else { return };
-        if self.peers.told == Some(since) {
-            return;
-        }
-        self.peers.told = Some(since);
+        let Some(watch) = watch else { return };
+        let Some(since) = watch.trouble_since() else { return };
+        let down = watch.state() == State::Down;
+        let told = self.peers.told.filter(|told| told.since == since);
         match ctx.leadership {
-            Leadership::Leader(token) => self.ask_peers(ctx, *token, since),
-            Leadership::Follower { leader } => {
+            Leadership::Leader(token) if told.is_none() => self.ask_peers(ctx, *token, since),
+            Leadership::Follower { leader } if told.is_none_or(|told| down && !told.down) => {
                 let (leader, group) = (leader.clone(), self.name.clone());
                 self.actions.push_back(Action::Hint { leader, group });
             }
-            Leadership::None => {}
+            Leadership::Leader(_) | Leadership::Follower { .. } | Leadership::None => {}
         }
+        let down = down || told.is_some_and(|told| told.down);
+        self.peers.told = Some(Suspicion { since, down });
     }
 
     /// Counts the voters that see the master down since `sign`, and asks those that do not, or not any more.

@@ -70,7 +70,7 @@ impl Group {
                 Wrong::Repair(kind, why) => (kind, why),
             };
             if self.awaits_count(ctx.now, &addr) {
-                because.push(format!("{why}; {addr} is asked how much it holds"));
+                because.push(format!("{why}; it and the master are asked how much they hold"));
                 continue;
             }
             if let Some(keys) = self.would_be_missed(&addr) {
@@ -106,8 +106,10 @@ impl Group {
                 self.entry.master
             ));
         }
-        // The master must have answered as one after the instance was seen; an older word may be from before a switch.
+        // The master must have answered as one after the instance was seen; an older word may be from before a switch. And
+        // it must have been asked a moment ago: an answer that was long on its way says nothing of now.
         let seen_at = self.watches.get(&addr).map(Watch::standing_since)?;
+        let seen_at = seen_at.max(ctx.now - self.policy.testimony_age_max);
         let seen_at = if drift { seen_at.max(self.ripe_since(&addr)) } else { seen_at };
         if master_read_at < seen_at {
             if let Some(master) = self.watches.get_mut(&self.entry.master) {

@@ -281,23 +281,32 @@ impl Group {
         })
     }
 
-    /// Whether an instance that came back has not said yet how much it holds, which it does on a new connection. It is asked,
-    /// and waited for a moment.
+    /// Whether an instance that came back, or the master that it would follow, has not said yet how much it holds, which
+    /// they do on a new connection. Whoever has not is asked, and waited for a moment.
     pub(super) fn awaits_count(&mut self, now: Time, addr: &Addr) -> bool {
-        let tells = |watch: &Watch| watch.keys_now().is_some();
-        if !self.watches.get(&self.entry.master).is_some_and(tells) {
-            return false;
-        }
-        let Some(watch) = self.watches.get_mut(addr).filter(|watch| !tells(watch)) else {
-            return false;
+        let tells =
+            |addr: &Addr| self.watches.get(addr).is_some_and(|watch| watch.keys_now().is_some());
+        let silent = match (tells(&self.entry.master), tells(addr)) {
+            (true, false) => addr,
+            (false, true) => &self.entry.master,
+            // Where neither does, they may be servers that never do.
+            (true, true) | (false, false) => return false,
         };
-        let since = watch.standing_since().max(watch.process_since());
-        let until = since + self.policy.corroboration_timeout;
+        let Some(watch) = self.watches.get_mut(silent) else { return false };
+        let until = watch.keys_asked().unwrap_or(now) + self.policy.corroboration_timeout;
         if now >= until {
             return false;
         }
-        watch.ask_keys(now, since);
-        self.wake_at(until);
+        let since = watch.standing_since().max(watch.process_since());
+        // One that is asked and does not say is not asked as fast as it answers.
+        let asked_at = watch.facts().map_or(Time::ZERO, |facts| facts.asked_at);
+        let again_at = asked_at + self.policy.corroboration_timeout / 10;
+        if now < again_at && asked_at >= since {
+            self.wake_at(until.min(again_at));
+        } else {
+            watch.ask_keys(now, since);
+            self.wake_at(until);
+        }
         true
     }
 

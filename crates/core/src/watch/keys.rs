@@ -14,6 +14,8 @@ pub(super) struct Keys {
     most: u64,
     /// How many the process before it held when they were counted last.
     before: Option<u64>,
+    /// Since when it is asked and does not tell.
+    asked: Option<Time>,
 }
 
 impl Watch {
@@ -40,10 +42,16 @@ impl Watch {
     /// Asks it at once, on a new connection, where it also says how many keys it holds; unless it was asked at `since` or
     /// later.
     pub fn ask_keys(&mut self, now: Time, since: Time) {
+        self.keys.asked.get_or_insert(now);
         let asked = self.unanswered.iter().any(|(_, asked_at)| *asked_at >= since);
         if !asked && self.trouble.is_none() {
             self.ask_fresh(now);
         }
+    }
+
+    /// Since when it is asked how many keys it holds, and does not tell.
+    pub fn keys_asked(&self) -> Option<Time> {
+        self.keys.asked
     }
 
     /// The next probe is due, and on a new connection.
@@ -63,9 +71,11 @@ impl Watch {
         if other_data {
             self.keys.most = 0;
         }
-        // While it reads its data it holds a part of it.
+        // While it reads its data it holds a part of it, and that it does not tell the rest says nothing.
+        self.keys.asked.take_if(|_| self.how == How::Loading);
         if let Some(keys) = facts.keys.filter(|_| self.how != How::Loading) {
             self.keys.last = Some((keys, facts.asked_at));
+            self.keys.asked = None;
             self.keys.most = self.keys.most.max(keys);
         }
         if other_data && self.keys.last.is_some_and(|(_, asked_at)| asked_at < facts.asked_at) {

@@ -3,7 +3,20 @@
 use std::time::Duration;
 
 use super::Watch;
-use crate::instance::Facts;
+use crate::addr::Addr;
+use crate::instance::{Facts, Link, ReplicationId, Role};
+use crate::time::Time;
+
+/// A full copy that an instance was seen to take and to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Copied {
+    /// From whom, by the name that it has for it.
+    pub(crate) of: Addr,
+    /// The history that it got with it, which is the one that its master was on.
+    pub(crate) id: ReplicationId,
+    /// When it was asked that showed it first.
+    pub(crate) at: Time,
+}
 
 impl Watch {
     /// Whether it came back from wherever it was in the role that it has now.
@@ -15,6 +28,33 @@ impl Watch {
     /// Whether it is a master that has less than the same address had before, and no run id to tell why.
     pub fn lost_writes(&self) -> bool {
         self.lost_writes
+    }
+
+    /// The copy that it has by now, where it was seen taking it. Its master may have begun that history for it, and have died
+    /// before it was read again.
+    pub(crate) fn copied(&self) -> Option<&Copied> {
+        self.copied.as_ref()
+    }
+
+    /// Notes the end of a copy: another history, from the master that it was taking a copy from.
+    pub(super) fn see_copied(&mut self, facts: &Facts) {
+        let Some(before) = &self.facts else { return };
+        let Role::Replica { master: of, link } = &facts.role else {
+            self.copied = None;
+            return;
+        };
+        let has = facts.replication_id.as_ref();
+        self.copied.take_if(|copied| copied.of != *of || Some(&copied.id) != has);
+        let took = match &before.role {
+            Role::Replica { master, link: Link::Syncing } => {
+                master == of && before.run_id == facts.run_id
+            }
+            Role::Replica { .. } | Role::Master { .. } => false,
+        };
+        let ended = *link != Link::Syncing && facts.is_other_data(before);
+        if let Some(id) = has.filter(|_| took && ended) {
+            self.copied = Some(Copied { of: of.clone(), id: id.clone(), at: facts.asked_at });
+        }
     }
 
     /// News of a master: the offset grew between two readings, or it was heard in whole seconds before the second.

@@ -249,6 +249,13 @@ impl Desk {
         self.fleet.view(self.now, &group()).expect("the group is guarded")
     }
 
+    /// How this node, which follows, sees the master dead.
+    pub(crate) fn down_by_silence(&mut self) -> Option<Death> {
+        let testimony = self.fleet.testify(self.now, &group()).expect("it guards the group");
+        self.drain();
+        testimony.dead
+    }
+
     pub(crate) fn diagnosis(&self) -> &'static str {
         self.view().diagnosis.name
     }

@@ -71,6 +71,39 @@ fn a_follower_hints_once_per_trouble_and_never_acts() {
 }
 
 #[test]
+fn a_follower_of_a_silent_master_hints_again_when_it_is_down() {
+    let mut desk = Desk::new();
+    desk.handle(Event::Leadership(Leadership::Follower { leader: node("b") }));
+    desk.servers.insert(MASTER, Server::Silent);
+    while desk.hinted.is_empty() {
+        desk.pass(1);
+    }
+    assert!(desk.down_by_silence().is_none(), "it is only suspected");
+    while desk.hinted.len() < 2 {
+        assert!(desk.down_by_silence().is_none(), "the leader hears of it in the same moment");
+        desk.pass(1);
+    }
+    assert_eq!(desk.down_by_silence(), Some(Death::Unreachable));
+    desk.pass(5_000);
+    assert_eq!(desk.hinted.len(), 2, "once each");
+}
+
+#[test]
+fn a_hint_has_whoever_saw_the_master_up_asked_at_once() {
+    let mut desk = Desk::new();
+    desk.servers.insert(MASTER, Server::Silent);
+    while desk.diagnosis() == "Healthy" {
+        desk.pass(1);
+    }
+    for voter in ["b", "c"] {
+        desk.testify(voter, 1, desk.now, None);
+    }
+    desk.asked.clear();
+    desk.handle(Event::Hinted { group: group() });
+    assert_eq!(desk.asked, [node("b"), node("c")], "and not when their turn comes");
+}
+
+#[test]
 fn a_follower_that_stood_still_does_not_testify_with_what_it_saw_before() {
     let mut desk = Desk::new();
     desk.handle(Event::Leadership(Leadership::Follower { leader: node("b") }));

@@ -54,6 +54,7 @@ pub(crate) fn fleets(bench: &Bench) -> Vec<Row> {
         values,
         target: Target::None,
         peer: "",
+        sentinel: Vec::new(),
     };
     vec![
         row("one probe and its answer", "µs", per_probe_us),

@@ -7,6 +7,7 @@ use crate::bare;
 use crate::common::child::{Owned, cpu_time, memory_kb};
 use crate::common::{Daemon, now, temporary_dir, wait_until};
 use crate::fake::{Fleet, raise_file_limit};
+use crate::idle_sentinel;
 use crate::scenario::{Bench, progress};
 use crate::table::{Row, Target};
 
@@ -61,6 +62,7 @@ pub(crate) fn wait_until_all_are_healthy(daemon: &Daemon, groups: usize) {
 }
 
 /// Processor time of a process in some windows: percent of a core, and microseconds for each probe.
+#[derive(Default)]
 pub(crate) struct Cost {
     pub(crate) percent: Vec<f64>,
     pub(crate) per_probe_us: Vec<f64>,
@@ -108,6 +110,7 @@ fn bare_loop(bench: &Bench, fleet: &Fleet) -> Cost {
 fn watch(bench: &Bench, fleet: &Fleet) -> Vec<Row> {
     let groups = fleet.groups();
     let bare = bare_loop(bench, fleet);
+    let sentinel = idle_sentinel::watching(bench, fleet);
     let watching = Watching::start(bench, fleet);
     let daemon = &watching.daemon;
     let cost = measure(bench, "this program", daemon.pid(), fleet);
@@ -123,7 +126,10 @@ fn watch(bench: &Bench, fleet: &Fleet) -> Vec<Row> {
         values,
         target,
         peer,
+        sentinel: Vec::new(),
     };
+    let (peer_cost, peer_ready_s) = sentinel.unzip();
+    let peer_cost = peer_cost.unwrap_or_default();
     let thousand = groups == 1000;
     let limit = |limit: f64| if thousand { Target::MaxAtMost(limit) } else { Target::None };
     let (memory, start) = match groups {
@@ -133,30 +139,21 @@ fn watch(bench: &Bench, fleet: &Fleet) -> Vec<Row> {
     };
     let peer = |text: &'static str| if thousand { text } else { "" };
     vec![
-        row(
-            "CPU",
-            "% of a core",
-            cost.percent,
-            limit(4.0),
-            peer("Sentinel 10.3; Go original 3.1 (masters only)"),
-        ),
+        row("CPU", "% of a core", cost.percent, limit(4.0), peer("Go original 3.1 (masters only)"))
+            .beside(peer_cost.percent),
         row("CPU for each probe", "µs", cost.per_probe_us, Target::None, ""),
         row("bare epoll loop, CPU for each probe", "µs", bare.per_probe_us, Target::None, ""),
         row("times the bare loop", "ratio", ratio, Target::MedianBelow(2.0), ""),
-        row(
-            "memory",
-            "MB",
-            cost.memory_mb,
-            memory,
-            peer("Sentinel 51; Go original 33 (masters only)"),
-        ),
+        row("memory", "MB", cost.memory_mb, memory, peer("Go original 33 (masters only)"))
+            .beside(peer_cost.memory_mb),
         row(
             "start until all are watched",
             "s",
             vec![watching.ready_s],
             start,
-            peer("Sentinel over 120 (3 nodes)"),
-        ),
+            peer("three Sentinels over 120"),
+        )
+        .beside(peer_ready_s.into_iter().collect()),
     ]
 }
 

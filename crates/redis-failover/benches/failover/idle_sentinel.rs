@@ -1,6 +1,4 @@
 //! Redis Sentinel, one of it, with the same servers: what it costs to watch them, and one failover among them.
-//!
-//! Up to a thousand groups: beyond that it does not come to know all of them in minutes.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,42 +8,34 @@ use redis::Connection;
 use crate::common::child::{Owned, command};
 use crate::common::ports::Port;
 use crate::common::{Group, ServerKind, Writer, now, temporary_dir, wait_until};
-use crate::fake::{Fleet, raise_file_limit};
-use crate::idle::measure;
+use crate::fake::Fleet;
+use crate::idle::{Cost, measure};
 use crate::scenario::{Bench, RECOVERY_LIMIT, ms, progress};
-use crate::table::{Row, Target};
 
-const SIZES: [usize; 2] = [100, 1000];
+/// As many as it comes to know in minutes.
+const GROUPS_MAX: usize = 1000;
 const START_LIMIT: Duration = Duration::from_secs(300);
 const DOWN_AFTER_MS: u32 = 1000;
 
-pub(crate) fn sentinel(bench: &Bench) -> Vec<Row> {
-    assert_eq!(bench.kind, ServerKind::Redis, "Sentinel is measured with Redis");
-    raise_file_limit();
-    SIZES.iter().flat_map(|groups| watch(bench, *groups)).collect()
+/// What watching these servers costs it, and how many seconds it took until it knew all; nothing of what is too much for
+/// it.
+pub(crate) fn watching(bench: &Bench, fleet: &Fleet) -> Option<(Cost, f64)> {
+    let sentinel = Sentinel::start(bench, fleet, None)?;
+    let ready_s = sentinel.wait_until_all_are_known(fleet.groups());
+    Some((measure(bench, "Sentinel", sentinel.process.pid(), fleet), ready_s))
 }
 
-fn watch(bench: &Bench, groups: usize) -> Vec<Row> {
-    let fleet = Fleet::start(groups);
-    let real = Group::start(bench.kind, 2);
-    let sentinel = Sentinel::start(&fleet, &real);
-    let ready_s = sentinel.wait_until_all_are_known(groups);
-    let cost = measure(bench, "Sentinel", sentinel.process.pid(), &fleet);
-    let gap = failover(real);
-    progress(&format!("Sentinel, kill -9 among {groups} groups"), 0, gap);
-    let row = |name: &str, unit, values| Row {
-        name: format!("one Sentinel, {groups} idle groups: {name}"),
-        unit,
-        values,
-        target: Target::None,
-        peer: "",
-    };
-    vec![
-        row("CPU", "% of a core", cost.percent),
-        row("memory", "MB", cost.memory_mb),
-        row("start until all are known", "s", vec![ready_s]),
-        row("kill -9 among them, down-after 1 s, write gap", "ms", vec![gap]),
-    ]
+/// How long nobody could write when the master of one real group died among them.
+pub(crate) fn failovers(bench: &Bench, fleet: &Fleet) -> Vec<f64> {
+    let mut gaps = Vec::new();
+    for run in 0..if bench.quick { 1 } else { 3 } {
+        let real = Group::start(bench.kind, 2);
+        let Some(sentinel) = Sentinel::start(bench, fleet, Some(&real)) else { break };
+        sentinel.wait_until_all_are_known(fleet.groups());
+        gaps.push(failover(real));
+        progress(&format!("Sentinel, kill -9 among {} groups", fleet.groups()), run, gaps[run]);
+    }
+    gaps
 }
 
 fn failover(mut real: Group) -> f64 {
@@ -67,7 +57,10 @@ struct Sentinel {
 }
 
 impl Sentinel {
-    fn start(fleet: &Fleet, real: &Group) -> Self {
+    fn start(bench: &Bench, fleet: &Fleet, real: Option<&Group>) -> Option<Self> {
+        if bench.kind != ServerKind::Redis || fleet.groups() > GROUPS_MAX {
+            return None;
+        }
         let (port, dir) = (Port::take(), temporary_dir());
         let mut text =
             format!("port {}\nbind 127.0.0.1\ndir {}\n", port.number(), dir.path().display());
@@ -78,7 +71,9 @@ impl Sentinel {
             )
             .expect("a text can be written to");
         };
-        monitor("real", real.master.ip(), real.master.port());
+        if let Some(real) = real {
+            monitor("real", real.master.ip(), real.master.port());
+        }
         for (number, addr) in fleet.masters().enumerate() {
             monitor(&format!("group-{number}"), addr.ip().to_string(), addr.port());
         }
@@ -87,7 +82,7 @@ impl Sentinel {
         let mut command = command("redis-server");
         command.arg(&path).arg("--sentinel").stdout(std::process::Stdio::null());
         let process = Owned::start(command).expect("redis-server can be started");
-        Self { process, port, started_at: now(), _dir: dir }
+        Some(Self { process, port, started_at: now(), _dir: dir })
     }
 
     /// Every group with its replica; gives how many seconds that took.

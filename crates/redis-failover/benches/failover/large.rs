@@ -3,6 +3,7 @@
 use crate::common::{Daemon, Group, Writer, wait_until};
 use crate::fake::{Fleet, raise_file_limit};
 use crate::idle::{Watching, sizes, wait_until_all_are_healthy};
+use crate::idle_sentinel;
 use crate::scenario::{Bench, RECOVERY_LIMIT, SETTLE, ms, progress};
 use crate::table::{Row, Target};
 
@@ -15,9 +16,11 @@ pub(crate) fn large(bench: &Bench) -> Vec<Row> {
     let mut rows = vec![bench.row(&name(0), "ms", gaps, Target::None, "")];
     for groups in sizes(bench) {
         let fleet = Fleet::start(*groups);
+        let peer = idle_sentinel::failovers(bench, &fleet);
         let watching = Watching::start(bench, &fleet);
         let gaps = failovers(bench, &watching.daemon, *groups);
-        rows.push(bench.row(&name(*groups), "ms", gaps, Target::MedianBelow(twice), ""));
+        let row = bench.row(&name(*groups), "ms", gaps, Target::MedianBelow(twice), "");
+        rows.push(row.beside(peer));
     }
     rows
 }

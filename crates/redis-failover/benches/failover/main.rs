@@ -1,15 +1,15 @@
 //! `make bench`: what the program promises, measured on real servers.
 //!
 //! Prints one table and writes `target/bench.json` of the workspace. Names on the command line
-//! (`kill9 hang flicker switchover return emptied idle large fleets idle_sentinel`, and with three nodes `cluster leader commit hundred
-//! stores takeover`) run these alone. From the environment:
+//! (`kill9 hang shutdown leader switchover return hundred idle large`, each beside Sentinel; `single flicker emptied
+//! fencing fleets commit stores takeover`) run these alone. From the environment:
 //!
 //! - `BENCH_QUICK=1`: few runs, to try the benchmark itself;
 //! - `BENCH_KIND=valkey`: Valkey instead of Redis; `ledisdb`: the stand-in for it;
 //! - `BENCH_BINARY=path`: another build of the program.
 //!
-//! What the peers do was measured the same way and on the same machine; it stands beside each row.
-//! The machine is shared and noisy: read medians and ratios.
+//! What Sentinel does stands beside: three processes of it before the same faults, in the same run, under the same
+//! witnesses, which write to every server and ask every node each millisecond. The machine is shared and noisy: read medians and ratios.
 
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
@@ -19,14 +19,17 @@ mod cluster;
 mod common;
 mod emptied;
 mod fake;
+mod faults;
 mod fencing;
 mod fleets;
+mod hundred;
 mod idle;
 mod idle_sentinel;
 mod large;
+mod monitor;
 mod returning;
 mod scenario;
-
+mod sentinel;
 mod stores;
 mod switchover;
 mod table;
@@ -41,21 +44,21 @@ use table::Row;
 type Scenario = (&'static str, fn(&Bench) -> Vec<Row>);
 
 const SCENARIOS: [Scenario; 17] = [
-    ("kill9", scenario::kill9),
-    ("hang", scenario::hang),
-    ("flicker", scenario::flicker),
+    ("kill9", faults::kill9),
+    ("hang", faults::hang),
+    ("shutdown", faults::shutdown),
+    ("leader", faults::leader),
     ("switchover", switchover::switchover),
     ("return", returning::returning),
+    ("hundred", hundred::hundred),
+    ("single", scenario::single),
+    ("flicker", scenario::flicker),
     ("emptied", emptied::emptied),
     ("fencing", fencing::fencing),
     ("idle", idle::idle),
     ("large", large::large),
     ("fleets", fleets::fleets),
-    ("idle_sentinel", idle_sentinel::sentinel),
-    ("cluster", cluster::kill9),
-    ("leader", cluster::leader),
     ("commit", cluster::commit),
-    ("hundred", cluster::hundred),
     ("stores", stores::kill9),
     ("takeover", stores::takeover),
 ];

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use crate::cluster::{NODES, Stage, kill9_gaps};
+use crate::cluster::kill9_gaps;
 use crate::common::{Agree, Cluster, Store, now, wait_until};
+use crate::monitor::NODES;
 use crate::scenario::{Bench, RECOVERY_LIMIT, ms, progress};
 use crate::table::{Row, Target};
 
@@ -14,8 +15,7 @@ pub(crate) fn kill9(bench: &Bench) -> Vec<Row> {
     for agree in Agree::outer() {
         let store = Store::installed(agree);
         let name = format!("3 nodes through {}, kill -9", agree.name());
-        let (gaps, told_after) =
-            kill9_gaps(bench, &name, |run| Stage::through(bench, plan(bench, &store), run));
+        let (gaps, told_after) = kill9_gaps(bench, &name, || plan(bench, &store));
         rows.push(bench.row(
             &format!("{name}, write gap"),
             "ms",

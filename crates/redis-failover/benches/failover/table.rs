@@ -10,8 +10,10 @@ pub(crate) struct Row {
     pub(crate) unit: &'static str,
     pub(crate) values: Vec<f64>,
     pub(crate) target: Target,
-    /// The same figure of others.
+    /// The same figure of others, as it was measured elsewhere.
     pub(crate) peer: &'static str,
+    /// The same figure of Sentinel in this run, on this machine; none where it does nothing of the kind.
+    pub(crate) sentinel: Vec<f64>,
 }
 
 /// What the figures have to be.
@@ -20,18 +22,26 @@ pub(crate) enum Target {
     /// Shown for its own sake.
     None,
     MedianBelow(f64),
+    MedianAtMost(f64),
+    /// Both at most.
+    MedianAndMax(f64, f64),
     /// Every run.
     MaxBelow(f64),
     MaxAtMost(f64),
+    /// Every run, and not less either.
+    Always(f64),
 }
 
 impl Target {
-    fn is_met(self, row: &Row) -> Option<bool> {
+    fn is_met(self, ours: Figures) -> Option<bool> {
         match self {
             Self::None => None,
-            Self::MedianBelow(limit) => Some(row.median() < limit),
-            Self::MaxBelow(limit) => Some(row.max() < limit),
-            Self::MaxAtMost(limit) => Some(row.max() <= limit),
+            Self::MedianBelow(limit) => Some(ours.median < limit),
+            Self::MedianAtMost(limit) => Some(ours.median <= limit),
+            Self::MedianAndMax(median, max) => Some(ours.median <= median && ours.max <= max),
+            Self::MaxBelow(limit) => Some(ours.max < limit),
+            Self::MaxAtMost(limit) => Some(ours.max <= limit),
+            Self::Always(value) => Some(ours.min >= value && ours.max <= value),
         }
     }
 
@@ -39,66 +49,94 @@ impl Target {
         match self {
             Self::None => String::new(),
             Self::MedianBelow(limit) => format!("median < {limit}"),
+            Self::MedianAtMost(limit) => format!("median <= {limit}"),
+            Self::MedianAndMax(median, max) => format!("median <= {median}, max <= {max}"),
             Self::MaxBelow(limit) => format!("max < {limit}"),
             Self::MaxAtMost(limit) => format!("max <= {limit}"),
+            Self::Always(value) => format!("always {value}"),
         }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Figures {
+    runs: usize,
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+impl Figures {
+    /// None of no runs.
+    fn of(values: &[f64]) -> Option<Self> {
+        let mut values = values.to_vec();
+        values.sort_by(f64::total_cmp);
+        let (runs, middle) = (values.len(), values.len() / 2);
+        let median = match runs {
+            0 => return None,
+            _ if runs % 2 == 1 => values[middle],
+            _ => f64::midpoint(values[middle - 1], values[middle]),
+        };
+        Some(Self { runs, min: values[0], median, max: values[runs - 1] })
     }
 }
 
 impl Row {
-    fn sorted(&self) -> Vec<f64> {
-        assert!(!self.values.is_empty(), "{} has at least one run", self.name);
-        let mut values = self.values.clone();
-        values.sort_by(f64::total_cmp);
-        values
+    /// With what Sentinel did.
+    pub(crate) fn beside(mut self, sentinel: Vec<f64>) -> Self {
+        self.sentinel = sentinel;
+        self
     }
 
-    fn min(&self) -> f64 {
-        self.sorted()[0]
+    fn figures(&self) -> (Figures, Option<Figures>) {
+        let ours = Figures::of(&self.values);
+        let ours = ours.unwrap_or_else(|| panic!("{} has at least one run", self.name));
+        (ours, Figures::of(&self.sentinel))
     }
 
-    fn max(&self) -> f64 {
-        self.sorted()[self.values.len() - 1]
-    }
-
-    fn median(&self) -> f64 {
-        let values = self.sorted();
-        let middle = values.len() / 2;
-        if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            f64::midpoint(values[middle - 1], values[middle])
-        }
+    /// How many times Sentinel's median is ours; nothing can be said of it beside a zero.
+    fn ratio(&self) -> Option<f64> {
+        let (ours, sentinel) = self.figures();
+        sentinel.map(|peer| peer.median / ours.median).filter(|ratio| ratio.is_finite())
     }
 }
 
+const HEAD: [&str; 12] = [
+    "", "unit", "runs", "median", "worst", "Sentinel", "median", "worst", "ratio", "target", "",
+    "others",
+];
+
 pub(crate) fn print(rows: &[Row]) {
-    let head = ["", "unit", "runs", "min", "median", "max", "target", "", "peers"];
-    let mut cells = vec![head.map(str::to_owned)];
+    let mut cells = vec![HEAD.map(str::to_owned)];
     for row in rows {
-        let verdict = match row.target.is_met(row) {
+        let (ours, sentinel) = row.figures();
+        let verdict = match row.target.is_met(ours) {
             None => "",
             Some(true) => "ok",
             Some(false) => "MISSED",
         };
+        let peer = |figure: fn(Figures) -> String| sentinel.map(figure).unwrap_or_default();
         cells.push([
             row.name.clone(),
             row.unit.to_owned(),
-            row.values.len().to_string(),
-            format!("{:.1}", row.min()),
-            format!("{:.1}", row.median()),
-            format!("{:.1}", row.max()),
+            ours.runs.to_string(),
+            format!("{:.1}", ours.median),
+            format!("{:.1}", ours.max),
+            peer(|figures| figures.runs.to_string()),
+            peer(|figures| format!("{:.1}", figures.median)),
+            peer(|figures| format!("{:.1}", figures.max)),
+            row.ratio().map(|ratio| format!("{ratio:.1}")).unwrap_or_default(),
             row.target.words(),
             verdict.to_owned(),
             row.peer.to_owned(),
         ]);
     }
-    let widths: Vec<usize> = (0..head.len())
+    let widths: Vec<usize> = (0..HEAD.len())
         .map(|column| cells.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
         .collect();
     println!();
     for line in cells {
-        let is_number = |column: usize| (2..6).contains(&column);
+        let is_number = |column: usize| (2..9).contains(&column);
         let padded = line.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
             if is_number(column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
         });
@@ -111,17 +149,26 @@ pub(crate) fn write_json(rows: &[Row]) {
     let list: Vec<_> = rows
         .iter()
         .map(|row| {
+            let (ours, sentinel) = row.figures();
             json!({
                 "name": row.name,
                 "unit": row.unit,
-                "runs": row.values.len(),
-                "min": row.min(),
-                "median": row.median(),
-                "max": row.max(),
+                "runs": ours.runs,
+                "min": ours.min,
+                "median": ours.median,
+                "max": ours.max,
                 "target": row.target.words(),
                 "peer": row.peer,
-                "ok": row.target.is_met(row),
+                "ok": row.target.is_met(ours),
                 "values": row.values,
+                "ratio": row.ratio(),
+                "sentinel": sentinel.map(|peer| json!({
+                    "runs": peer.runs,
+                    "min": peer.min,
+                    "median": peer.median,
+                    "max": peer.max,
+                    "values": row.sentinel,
+                })),
             })
         })
         .collect();

@@ -60,6 +60,13 @@ pub(crate) static SECTIONS: &[(&str, &[Setting])] = &[
             Set::Config(|config, value| store(&mut config.log.format, value.choice(&[
                 ("text", LogFormat::Text), ("json", LogFormat::Json),
             ])))),
+        Setting::new("journal_file", "FILE",
+            "file for all that happens and is done, which can be replayed",
+            Set::Config(|config, value| store(&mut config.journal.file, value.path()))),
+        Setting::new("journal_max_mb", "MB", "how long that file may get [default: 1024]",
+            Set::Config(|config, value| {
+                store(&mut config.journal.bytes_max, value.whole().map(|mb| mb.saturating_mul(1 << 20)))
+            })),
     ]),
     ("What is guarded", &[
         Setting::new("masters", "LIST", "masters to guard, separated by commas",

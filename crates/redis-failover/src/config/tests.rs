@@ -108,6 +108,8 @@ fn every_flag_is_read_in_every_form() {
         ("addr", "127.0.0.1:1"),
         ("log_level", "debug"),
         ("log_format", "json"),
+        ("journal_file", "./journal"),
+        ("journal_max_mb", "3"),
         ("masters", "a:1,b:2"),
         ("masters_state", "new"),
         ("redis_user", "monitor"),

@@ -43,7 +43,7 @@ impl ServerKind {
         vec![Self::Redis]
     }
 
-    fn program(self) -> &'static str {
+    pub fn program(self) -> &'static str {
         match self {
             Self::Redis => "redis-server",
             Self::Valkey => "valkey-server",
@@ -253,11 +253,13 @@ impl Server {
         self.process.cont()
     }
 
-    /// `SHUTDOWN NOSAVE`, and waits for the end.
-    pub fn shutdown(&mut self) {
+    /// `SHUTDOWN NOSAVE`: gives the moment just before, and returns when the process is gone.
+    pub fn shutdown(&mut self) -> Instant {
+        let asked_at = super::now();
         // The server ends instead of answering, so the only news is whether it ends.
         let _ = self.try_cmd(&["SHUTDOWN", "NOSAVE"]);
         self.process.wait(PATIENCE);
+        asked_at
     }
 
     /// Starts it again, same port, same directory, after `kill9` or `shutdown`, and returns when

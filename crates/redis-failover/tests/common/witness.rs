@@ -97,6 +97,12 @@ impl Writer {
     }
 
     pub fn start_on<'a>(servers: impl Iterator<Item = &'a Server>) -> Self {
+        Self::start_each(PERIOD, servers)
+    }
+
+    /// The same with one attempt per server and `period`, for more servers than this machine could write to each
+    /// millisecond.
+    pub fn start_each<'a>(period: Duration, servers: impl Iterator<Item = &'a Server>) -> Self {
         let mut stop = Stopper::default();
         let servers: Vec<(String, Option<String>)> =
             servers.map(|s| (s.addr(), s.password().map(str::to_owned))).collect();
@@ -107,7 +113,7 @@ impl Writer {
             threads.push((addr.clone(), Arc::clone(&writes)));
             let mut pen = Pen { addr, password, connection: None };
             let mut number = number;
-            stop.spawn(move || {
+            stop.spawn(period, move || {
                 let write = pen.write(number);
                 number += count;
                 let mut writes = lock(&writes);
@@ -136,7 +142,12 @@ impl Writer {
 
     /// The write gap of a fault at `old`: `None` until another server has acknowledged a write.
     pub fn gap(&self, fault_at: Instant, old: &str) -> Option<Gap> {
-        let others = self.threads.iter().filter(|(addr, _)| addr != old);
+        self.first_write(fault_at, |addr| addr != old)
+    }
+
+    /// The first write that one of these servers acknowledged after a moment.
+    pub fn first_write(&self, fault_at: Instant, is_asked: impl Fn(&str) -> bool) -> Option<Gap> {
+        let others = self.threads.iter().filter(|(addr, _)| is_asked(addr));
         let first_write = |(addr, writes): &(String, Arc<Mutex<Vec<Write>>>)| {
             let writes = lock(writes);
             // From the end: a run is long, and the fault is young.
@@ -186,9 +197,14 @@ impl Writer {
 
     /// How many of the writes that `old` acknowledged are not in `new`, which was its replica.
     pub fn lost(&self, old: &str, new: &Server) -> usize {
+        self.lost_writes(old, new).len()
+    }
+
+    /// These writes, in order.
+    pub fn lost_writes(&self, old: &str, new: &Server) -> Vec<Write> {
         let kept: u64 = new.cmd(&["GET", &key_of(old)]).parse().unwrap_or(0);
         let is_lost = |w: &&Write| w.outcome == Outcome::Acknowledged && w.number > kept;
-        lock(self.records(old)).iter().filter(is_lost).count()
+        lock(self.records(old)).iter().filter(is_lost).cloned().collect()
     }
 
     /// Times in which two servers acknowledged writes: from the first such write on `new` to the
@@ -297,7 +313,7 @@ impl Idler {
     }
 }
 
-/// Asks `GET /master` each millisecond and remembers when the answer changed.
+/// Asks a monitor each millisecond where the masters are and remembers when the answer changed.
 #[derive(Debug)]
 pub struct Told {
     answers: Arc<Mutex<Vec<(Instant, String)>>>,
@@ -305,24 +321,30 @@ pub struct Told {
 }
 
 impl Told {
-    /// Returns when the program has answered once.
+    /// Asks the program `GET /master`; returns when it has answered once.
     pub fn start(http: SocketAddr) -> Self {
+        let mut client = Client::new(http).with_limit(WRITE_LIMIT);
+        Self::by(move || Some(client.request("GET", "/master", "").ok()?.body))
+    }
+
+    /// The same of any monitor: `ask` gives the masters' addresses with commas between them, or nothing when there is no
+    /// answer.
+    pub fn by(mut ask: impl FnMut() -> Option<String> + Send + 'static) -> Self {
         let mut stop = Stopper::default();
         let answers = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&answers);
-        let mut client = Client::new(http).with_limit(WRITE_LIMIT);
-        stop.spawn(move || {
-            let Ok(response) = client.request("GET", "/master", "") else {
+        stop.spawn(PERIOD, move || {
+            let Some(answer) = ask() else {
                 return true;
             };
             let mut told = lock(&told);
-            if told.last().is_none_or(|(_, last)| *last != response.body) {
-                told.push((now(), response.body));
+            if told.last().is_none_or(|(_, last)| *last != answer) {
+                told.push((now(), answer));
             }
             told.len() < WRITES_MAX
         });
         let told = Self { answers, stop };
-        wait_until("GET /master is answered", super::PATIENCE, || {
+        wait_until("the monitor says where the masters are", super::PATIENCE, || {
             (!lock(&told.answers).is_empty()).then_some(())
         });
         told
@@ -342,7 +364,7 @@ impl Told {
 
     #[track_caller]
     pub fn wait_for(&self, addr: &str, since: Instant, limit: Duration) -> Instant {
-        let what = format!("GET /master names {addr}");
+        let what = format!("the monitor names {addr}");
         wait_until(&what, limit, || self.named(addr, since))
     }
 
@@ -351,7 +373,7 @@ impl Told {
     }
 }
 
-/// Threads that do something each [`PERIOD`] until it says `false`, or they are stopped or dropped.
+/// Threads that do something once per period until it says `false`, or they are stopped or dropped.
 #[derive(Debug, Default)]
 struct Stopper {
     stopped: Arc<AtomicBool>,
@@ -359,13 +381,13 @@ struct Stopper {
 }
 
 impl Stopper {
-    fn spawn(&mut self, mut act: impl FnMut() -> bool + Send + 'static) {
+    fn spawn(&mut self, period: Duration, mut act: impl FnMut() -> bool + Send + 'static) {
         let stopped = Arc::clone(&self.stopped);
         self.threads.push(std::thread::spawn(move || {
             let mut next = now();
             while !stopped.load(Ordering::Relaxed) && act() {
                 // A period that was missed is not made up for: that would be a burst.
-                next = (next + PERIOD).max(now());
+                next = (next + period).max(now());
                 std::thread::sleep(next.saturating_duration_since(now()));
             }
         }));

@@ -48,8 +48,9 @@ impl BestPromoted {
             && master.part() == Part::Master
         {
             self.lineage.insert(master.replid());
-            // What a master was for a moment between two faults, nobody could read.
-            let read = recorded.and_then(|index| truth.sight.by_majority(index, truth.now));
+            // What a master was for a moment between two faults, nobody could read. A leader goes by what it has read
+            // itself, so that each node must have had the chance.
+            let read = recorded.and_then(|index| truth.sight.by_all(index, truth.now));
             if read.is_some_and(|long| long > READ_AFTER) {
                 self.newest = master.replid();
             }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::event::Probed;
 use crate::instance::ReplicationId;
 use crate::policy::{AcrossLocations, InstancePolicy};
 use crate::record::{GivenRule, Known, Rule};
@@ -119,6 +120,33 @@ fn another_history_is_refused_and_an_older_one_of_ours_is_not() {
     assert_eq!(case.chosen(), Some(2));
     case.entry.lineage.insert(0, id("newer"));
     assert_eq!(case.chosen(), Some(2));
+}
+
+/// A master that restarted begins a history when its first replica comes, and is gone before it is read again.
+#[test]
+fn whoever_ended_a_copy_of_a_master_that_is_gone_has_its_history() {
+    for (seen_to_go, chosen) in [(true, 3), (false, 2)] {
+        let mut case = Case::new();
+        case.replica(2, |facts| facts.offset = 90);
+        case.replica(3, |facts| {
+            facts.role = Role::Replica { master: addr(1), link: Link::Syncing };
+        });
+        let watch = case.watches.get_mut(&addr(3)).expect("it was heard");
+        let mut has = watch.facts().expect("it was read").clone();
+        has.asked_at = at(11);
+        has.role = Role::Replica { master: addr(1), link: DOWN };
+        has.replication_id = Some(id("begun"));
+        has.offset = 5;
+        watch.read(at(11), has);
+        if seen_to_go {
+            let master = case.watches.get_mut(&addr(1)).expect("it was heard");
+            master.ended(at(5));
+            let (seq, _) = master.due(at(5), &case.policy).expect("asked at once");
+            master.probed(at(6), seq, Probed::Refused, &case.policy);
+            master.update(at(6), &case.policy);
+        }
+        assert_eq!(case.chosen(), Some(chosen), "{seen_to_go}");
+    }
 }
 
 #[test]

@@ -252,6 +252,15 @@ impl Group {
             })
             .map(|(addr, _)| addr.clone())
             .collect();
+        // An answer that was long on its way does not say that there is a master now.
+        let lately = ctx.now - self.policy.testimony_age_max;
+        if !returned.is_empty()
+            && let Some(watch) = self.watches.get_mut(master)
+            && watch.facts().is_some_and(|facts| facts.asked_at < lately)
+        {
+            watch.ask(ctx.now, lately);
+            return;
+        }
         let Work::Repointing(work) = &mut self.work else { return };
         work.waiting.retain(|addr| !returned.contains(addr));
         for addr in returned {
