@@ -245,6 +245,7 @@ impl Fleet {
             led: self.led,
             voters: &self.voters,
             owners: &self.owners,
+            dead_pause: self.pace.dead_pause(&self.common),
         }
     }
 
@@ -275,10 +276,12 @@ impl Fleet {
         name: &GroupName,
         act: impl FnOnce(&mut Group, &Context<'_>),
     ) {
-        let Self { groups, timers, owners, leadership, voters, me, led, .. } = self;
-        let led = *led;
+        let Self { groups, timers, pace, owners, leadership, voters, me, led, .. } = self;
+        let (led, dead_pause) = (*led, pace.dead_pause(&self.common));
         let Some(group) = groups.get_mut(name) else { return };
-        act(group, &Context { now, me, leadership, led, voters, owners });
+        act(group, &Context { now, me, leadership, led, voters, owners, dead_pause });
+        let down = group.down();
+        pace.count_down(std::mem::replace(&mut group.counted_down, down), down);
         while let Some(action) = group.poll() {
             self.actions.push_back(action);
         }
@@ -296,8 +299,8 @@ impl Fleet {
                 timers.insert((at, name.clone()));
             }
         }
-        if self.pace.is_looking(name) && group.looked_at() {
-            self.pace.forget(name);
+        if pace.is_looking(name) && group.looked_at() {
+            pace.forget(name);
         }
         if !is_confirmed {
             self.check_merge(now, name);
@@ -371,6 +374,7 @@ impl Fleet {
         }
         self.merging.remove(name);
         self.pace.forget(name);
+        self.pace.count_down(gone.as_ref().map_or(0, |group| group.counted_down), 0);
         gone.is_some()
     }
 

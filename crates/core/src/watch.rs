@@ -64,6 +64,8 @@ pub struct Watch {
     next_probe: Time,
     next_fresh: bool,
     reconnect: Duration,
+    /// The shortest pause between two looks at it while it is down, one of many that are.
+    dead_pause: Duration,
     /// Where on the grid its regular probes lie.
     phase: Duration,
 }
@@ -101,6 +103,7 @@ impl Watch {
             next_probe: now,
             next_fresh: true,
             reconnect: Duration::from_millis(1),
+            dead_pause: Duration::ZERO,
             phase: policy.check_interval * ((mixed >> 8) % GRID_SLOTS) / GRID_SLOTS,
         }
     }
@@ -380,7 +383,7 @@ impl Watch {
             trouble.tried_fresh = true;
         }
         self.next_probe = if self.trouble.is_some() {
-            now + reply_deadline(policy)
+            now + self.in_turn(reply_deadline(policy))
         } else {
             self.next_regular(now, policy)
         };
@@ -540,9 +543,24 @@ impl Watch {
         let dense =
             self.trouble.is_some_and(|trouble| now.since(trouble.since) < policy.reconnect_dense);
         let wait = if dense { self.reconnect } else { policy.dead_interval.max(self.reconnect) };
+        let wait = self.in_turn(wait);
         self.reconnect = (self.reconnect * 2).min(policy.reconnect_interval_max);
         self.next_probe = now + wait;
         self.next_fresh = true;
+    }
+
+    /// A pause until the next look, at least as long as so many that are down require; the looks that prove that it is down
+    /// are not put off.
+    fn in_turn(&self, wait: Duration) -> Duration {
+        match self.state {
+            State::Down => wait.max(self.dead_pause),
+            State::Up | State::Unknown => wait,
+        }
+    }
+
+    /// Many instances are down, and this is how long each of them is left alone between two looks.
+    pub fn share_looks(&mut self, dead_pause: Duration) {
+        self.dead_pause = dead_pause;
     }
 
     fn next_regular(&self, now: Time, policy: &Policy) -> Time {

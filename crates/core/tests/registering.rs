@@ -9,7 +9,9 @@ use failover_core::event::{Answer, Event, GroupSpec, Health, Probed, Request};
 use failover_core::fleet::{Fleet, Policies};
 use failover_core::instance::{Facts, Flavor, Link, ReplicationId, Role};
 use failover_core::node::{GroupName, Leadership, NodeId, Token};
-use failover_core::policy::{FIRST_LOOK_PATIENCE, FIRST_LOOKS_MAX, Room};
+use failover_core::policy::{
+    DEAD_LOOKS_PER_SECOND_MAX, FIRST_LOOK_PATIENCE, FIRST_LOOKS_MAX, Room,
+};
 use failover_core::time::Time;
 
 /// A fleet on its own, and servers that answer at once.
@@ -344,4 +346,34 @@ fn a_fleet_that_begins_with_many_groups_looks_at_them_in_turn() {
     let known: BTreeSet<Addr> = first.into_iter().map(|(addr, _)| addr).chain(next).collect();
     let news = asked(&mut desk).into_iter().filter(|(addr, _)| !known.contains(addr));
     assert_eq!(news.map(|(addr, _)| addr).collect::<BTreeSet<_>>().len(), FIRST_LOOKS_MAX);
+}
+
+#[test]
+fn however_many_instances_are_down_a_node_is_not_kept_busy_by_looking_at_them() {
+    let looks_per_second = |groups: u16| {
+        let mut desk = Desk::new(&[]);
+        let ports: Vec<u16> = (1..=groups).collect();
+        desk.handle(Event::Request { id: 1, request: Request::Add(specs(&ports)) });
+        let mut seconds = [0_u32; 5];
+        let begun = desk.now;
+        while let Some(at) = desk.fleet.poll_timeout() {
+            let second = usize::try_from(at.since(begun).as_secs()).expect("a few");
+            if second >= seconds.len() {
+                break;
+            }
+            desk.now = desk.now.max(at);
+            desk.fleet.handle_timeout(desk.now);
+            for (addr, seq) in asked(&mut desk) {
+                seconds[second] += 1;
+                desk.fleet.handle(desk.now, Event::Probed { addr, seq, outcome: Probed::Refused });
+            }
+        }
+        seconds[2..].iter().copied().max().expect("three seconds")
+    };
+    // A few are looked at every 25 ms, so that their return is noticed at once.
+    let few = looks_per_second(10);
+    assert!((350..=400).contains(&few), "{few}");
+    let many = looks_per_second(2000);
+    assert!(many <= DEAD_LOOKS_PER_SECOND_MAX * 11 / 10, "{many}");
+    assert!(many >= DEAD_LOOKS_PER_SECOND_MAX / 2, "{many}: they are looked at");
 }
