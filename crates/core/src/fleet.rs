@@ -245,7 +245,6 @@ impl Fleet {
             led: self.led,
             voters: &self.voters,
             owners: &self.owners,
-            dead_pause: self.pace.dead_pause(&self.common),
         }
     }
 
@@ -277,11 +276,9 @@ impl Fleet {
         act: impl FnOnce(&mut Group, &Context<'_>),
     ) {
         let Self { groups, timers, pace, owners, leadership, voters, me, led, .. } = self;
-        let (led, dead_pause) = (*led, pace.dead_pause(&self.common));
+        let (led, crowd) = (*led, self.crowd.count());
         let Some(group) = groups.get_mut(name) else { return };
-        act(group, &Context { now, me, leadership, led, voters, owners, dead_pause });
-        let down = group.down();
-        pace.count_down(std::mem::replace(&mut group.counted_down, down), down);
+        act(group, &Context { now, me, leadership, led, voters, owners, crowd });
         while let Some(action) = group.poll() {
             self.actions.push_back(action);
         }
@@ -374,7 +371,6 @@ impl Fleet {
         }
         self.merging.remove(name);
         self.pace.forget(name);
-        self.pace.count_down(gone.as_ref().map_or(0, |group| group.counted_down), 0);
         gone.is_some()
     }
 

@@ -75,8 +75,6 @@ pub struct Context<'a> {
     pub voters: &'a [NodeId],
     /// Which group an address or a history belongs to.
     pub owners: &'a Owners,
-    /// The shortest pause between two looks at an instance that is down.
-    pub dead_pause: Duration,
 }
 
 /// One guarded group.
@@ -156,8 +154,6 @@ pub struct Group {
     changed: bool,
     /// When the fleet lets time pass for it next.
     pub(crate) armed: Option<Time>,
-    /// How many of its instances the fleet counts as down.
-    pub(crate) counted_down: usize,
 }
 
 /// What the leader has on its way for one group.
@@ -252,7 +248,6 @@ impl Group {
             actions: VecDeque::new(),
             changed: true,
             armed: None,
-            counted_down: 0,
         }
     }
 
@@ -285,7 +280,7 @@ impl Group {
         };
         let Some(watch) = self.watches.get_mut(addr) else { return };
         let before = (watch.state(), watch.since());
-        watch.share_looks(ctx.dead_pause);
+        watch.share_looks(ctx.crowd, &self.policy);
         let mut changed = watch.probed(ctx.now, seq, outcome, &self.policy);
         changed |= watch.update(ctx.now, &self.policy);
         self.tell_state(ctx.now, addr, before);
@@ -350,7 +345,7 @@ impl Group {
         for addr in &addrs {
             let Some(watch) = self.watches.get_mut(addr) else { continue };
             let before = (watch.state(), watch.since());
-            watch.share_looks(ctx.dead_pause);
+            watch.share_looks(ctx.crowd, &self.policy);
             changed |= watch.update(ctx.now, &self.policy);
             self.tell_state(ctx.now, addr, before);
         }

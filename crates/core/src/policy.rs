@@ -221,9 +221,9 @@ pub const GROUPS_MAX: usize = 20_000;
 pub const FIRST_LOOKS_MAX: usize = 256;
 /// How long one of them that does not answer holds up the next.
 pub const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(1);
-/// How many looks at instances that are down one node takes in a second, all groups together: each is a connection that fails,
-/// and without a bound a site that goes dark would keep the node so busy that it misses the return.
-pub const DEAD_LOOKS_PER_SECOND_MAX: u32 = 2000;
+/// How many looks at instances that are down, or not back yet, one node takes in a second, all groups together: each is a
+/// connection that fails, and without a bound a site that goes dark would keep the node so busy that it misses the return.
+pub const LOST_LOOKS_PER_SECOND_MAX: u32 = 2000;
 /// Most instances of one group.
 pub const INSTANCES_PER_GROUP_MAX: usize = 256;
 /// The fewest instances that a group counts for when room is needed for it: the replicas of a new one are not known yet, and

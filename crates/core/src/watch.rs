@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::addr::Addr;
 use crate::event::{Health, ProbeSeq, Probed};
 use crate::instance::Facts;
-use crate::policy::Policy;
+use crate::policy::{LOST_LOOKS_PER_SECOND_MAX, Policy};
 use crate::time::Time;
 pub use crate::view::Death;
 use crate::view::{How, State};
@@ -64,8 +64,8 @@ pub struct Watch {
     next_probe: Time,
     next_fresh: bool,
     reconnect: Duration,
-    /// The shortest pause between two looks at it while it is down, one of many that are.
-    dead_pause: Duration,
+    /// The shortest pause between two looks at it while it is lost, one of many that are.
+    lost_pause: Duration,
     /// Where on the grid its regular probes lie.
     phase: Duration,
 }
@@ -103,7 +103,7 @@ impl Watch {
             next_probe: now,
             next_fresh: true,
             reconnect: Duration::from_millis(1),
-            dead_pause: Duration::ZERO,
+            lost_pause: Duration::ZERO,
             phase: policy.check_interval * ((mixed >> 8) % GRID_SLOTS) / GRID_SLOTS,
         }
     }
@@ -549,18 +549,23 @@ impl Watch {
         self.next_fresh = true;
     }
 
-    /// A pause until the next look, at least as long as so many that are down require; the looks that prove that it is down
-    /// are not put off.
-    fn in_turn(&self, wait: Duration) -> Duration {
-        match self.state {
-            State::Down => wait.max(self.dead_pause),
-            State::Up | State::Unknown => wait,
-        }
+    /// Whether it is away, and not merely in doubt: nothing is proven any more by looking at it more often.
+    fn is_lost(&self) -> bool {
+        self.trouble.is_some() && self.state != State::Up
     }
 
-    /// Many instances are down, and this is how long each of them is left alone between two looks.
-    pub fn share_looks(&mut self, dead_pause: Duration) {
-        self.dead_pause = dead_pause;
+    /// A pause until the next look, at least as long as so many that are lost require; the looks that prove that one is down
+    /// are not put off. One that comes back is not hurried either: many of them that answer late would be given up and
+    /// called again before they could.
+    fn in_turn(&self, wait: Duration) -> Duration {
+        if self.is_lost() { wait.max(self.lost_pause) } else { wait }
+    }
+
+    /// How many instances are in trouble: each of them that is lost is left alone for as long as that requires.
+    pub fn share_looks(&mut self, crowd: usize, policy: &Policy) {
+        let crowd = u32::try_from(crowd).unwrap_or(u32::MAX);
+        let pause = Duration::from_secs(1) * crowd / LOST_LOOKS_PER_SECOND_MAX;
+        self.lost_pause = if pause <= policy.reconnect_interval_max { Duration::ZERO } else { pause };
     }
 
     fn next_regular(&self, now: Time, policy: &Policy) -> Time {

@@ -10,7 +10,7 @@ use failover_core::fleet::{Fleet, Policies};
 use failover_core::instance::{Facts, Flavor, Link, ReplicationId, Role};
 use failover_core::node::{GroupName, Leadership, NodeId, Token};
 use failover_core::policy::{
-    DEAD_LOOKS_PER_SECOND_MAX, FIRST_LOOK_PATIENCE, FIRST_LOOKS_MAX, Room,
+    FIRST_LOOK_PATIENCE, FIRST_LOOKS_MAX, LOST_LOOKS_PER_SECOND_MAX, Room,
 };
 use failover_core::time::Time;
 
@@ -374,6 +374,6 @@ fn however_many_instances_are_down_a_node_is_not_kept_busy_by_looking_at_them() 
     let few = looks_per_second(10);
     assert!((350..=400).contains(&few), "{few}");
     let many = looks_per_second(2000);
-    assert!(many <= DEAD_LOOKS_PER_SECOND_MAX * 11 / 10, "{many}");
-    assert!(many >= DEAD_LOOKS_PER_SECOND_MAX / 2, "{many}: they are looked at");
+    assert!(many <= LOST_LOOKS_PER_SECOND_MAX * 11 / 10, "{many}");
+    assert!(many >= LOST_LOOKS_PER_SECOND_MAX / 2, "{many}: they are looked at");
 }

@@ -1,15 +1,14 @@
-//! How much is looked at at once: how many groups for the first time, and how many instances that are down.
+//! How many groups are looked at for the first time at once.
 //!
 //! A first look opens connections and asks more than any later one. A node that begins with thousands of groups and asks
 //! all of them in one moment is late for every answer: it would take its own lateness for the servers' silence, ask
 //! again, and never come to an end.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Duration;
 
 use super::Fleet;
 use crate::node::GroupName;
-use crate::policy::{DEAD_LOOKS_PER_SECOND_MAX, FIRST_LOOK_PATIENCE, FIRST_LOOKS_MAX, Policy};
+use crate::policy::{FIRST_LOOK_PATIENCE, FIRST_LOOKS_MAX};
 use crate::time::Time;
 
 /// The groups that were not looked at yet, and those that are for the first time.
@@ -19,27 +18,12 @@ pub(super) struct Pace {
     looking: BTreeSet<GroupName>,
     /// When each of them is not waited for any more, the earliest first; also of those that answered before.
     until: VecDeque<(Time, GroupName)>,
-    /// Instances that are down.
-    down: usize,
 }
 
 impl Pace {
     /// When a group's turn comes although nobody answered.
     pub(super) fn timeout(&self) -> Option<Time> {
         self.until.front().map(|(at, _)| *at).filter(|_| !self.waiting.is_empty())
-    }
-
-    /// Another number of a group's instances is down than before.
-    pub(super) fn count_down(&mut self, before: usize, after: usize) {
-        self.down = (self.down + after).saturating_sub(before);
-    }
-
-    /// The shortest pause between two looks at one instance that is down. None while there are so few that looking at all of
-    /// them as often as at one is no burden.
-    pub(super) fn dead_pause(&self, policy: &Policy) -> Duration {
-        let down = u32::try_from(self.down).unwrap_or(u32::MAX);
-        let pause = Duration::from_secs(1) * down / DEAD_LOOKS_PER_SECOND_MAX;
-        if pause <= policy.reconnect_interval_max { Duration::ZERO } else { pause }
     }
 
     /// Whether a group holds a place.

@@ -3,7 +3,6 @@
 use super::Group;
 use crate::action::Action;
 use crate::time::Time;
-use crate::view::State;
 use crate::watch::Watch;
 
 impl Group {
@@ -16,11 +15,6 @@ impl Group {
     pub(crate) fn looked_at(&self) -> bool {
         let known = |watch: &Watch| watch.last_reply().or(watch.trouble_since()).is_some();
         self.watches.values().all(known)
-    }
-
-    /// How many instances are down for this node.
-    pub(crate) fn down(&self) -> usize {
-        self.watches.values().filter(|watch| watch.state() == State::Down).count()
     }
 
     /// When an instance is to be asked next, or its silence is to be judged.
