@@ -88,6 +88,8 @@ pub struct Group {
     diagnosed_at: Time,
     /// When this node learned who the recorded master is: what that one said before is from before its promotion.
     master_since: Time,
+    /// When this node heard last that a promotion was given up.
+    abandoned_since: Time,
     /// Since when the leadership is this one: what was read before it is no ground for going on with another's saga.
     led_since: Time,
     /// When the open saga began, by this node's clock. The record has the clock of the leader that began it.
@@ -208,6 +210,7 @@ impl Group {
             reason: "nothing was heard yet".to_owned(),
             diagnosed_at: now,
             master_since: now,
+            abandoned_since: now,
             led_since: now,
             began: None,
             idle_because: None,
@@ -282,6 +285,7 @@ impl Group {
             && !self.stranger
             && self.restarted.is_none()
             && self.wanted.is_none()
+            && !self.is_abandoned(addr)
             && self.manners().finds_common
             && self.diagnosis == Diagnosis::Healthy;
         if changed || !quiet {

@@ -155,7 +155,8 @@ impl Group {
                 // One that is cut off keeps a link that is only said to be up.
                 let heard = facts.link_last_io_secs().map(std::time::Duration::from_secs);
                 let heard = heard.is_some_and(|ago| ago <= self.policy.ping_period);
-                let surely = facts.asked_at >= watch.answers_since();
+                let known = watch.answers_since().max(self.led_since).max(self.abandoned_since);
+                let surely = facts.asked_at >= known;
                 settled.push((addr.clone(), surely, history.map(|id| (id, heard))));
             }
         }
@@ -185,6 +186,11 @@ impl Group {
                 }
             }
         }
+    }
+
+    /// Whether a promotion of it was given up, and its role was not read since.
+    pub(super) fn is_abandoned(&self, addr: &Addr) -> bool {
+        self.entry.instances.get(addr).is_some_and(|known| known.abandoned.is_some())
     }
 
     /// An instance turned out to have another address: its name resolved to it. Two instances that are one server
