@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
 use crate::addr::Addr;
-use crate::event::{Event, Probed, ProposalId, Testimony};
+use crate::event::{Event, ProposalId, Testimony};
 use crate::group::{Context, Group};
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::{Notice, What};
@@ -20,10 +20,13 @@ use crate::record::{Change, GroupEntry, HookEvent, Record, Revision};
 use crate::time::Time;
 use crate::view::GroupView;
 
+mod crowd;
+mod merge;
 mod owners;
 mod requests;
 mod told;
 
+use crowd::Crowd;
 pub(crate) use owners::Owners;
 use requests::Pending;
 
@@ -69,6 +72,7 @@ pub struct Fleet {
     changed: BTreeSet<GroupName>,
     /// When something was handed in for the last time.
     awake: Time,
+    crowd: Crowd,
 }
 
 impl Fleet {
@@ -92,6 +96,7 @@ impl Fleet {
             actions: VecDeque::new(),
             changed: BTreeSet::new(),
             awake: Time::ZERO,
+            crowd: Crowd::default(),
         }
     }
 
@@ -230,6 +235,7 @@ impl Fleet {
             led: self.led,
             voters: &self.voters,
             owners: &self.owners,
+            crowd: self.crowd.count(),
         }
     }
 
@@ -261,9 +267,10 @@ impl Fleet {
         act: impl FnOnce(&mut Group, &Context<'_>),
     ) {
         let Self { groups, owners, leadership, voters, me, led, .. } = self;
-        let led = *led;
+        let (led, crowd) = (*led, self.crowd.count());
         let Some(group) = groups.get_mut(name) else { return };
-        act(group, &Context { now, me, leadership, led, voters, owners });
+        act(group, &Context { now, me, leadership, led, voters, owners, crowd });
+        self.crowd.note(name, group.in_trouble());
         while let Some(action) = group.poll() {
             self.actions.push_back(action);
         }
@@ -352,6 +359,7 @@ impl Fleet {
             self.actions.push_back(Action::Forget { addr: addr.clone() });
         }
         self.changed.insert(name.clone());
+        self.crowd.note(name, 0);
         self.arm(name, None);
         self.merging.remove(name);
         gone.is_some()
@@ -436,57 +444,6 @@ impl Fleet {
     fn publish(&mut self, at: Time, group: &GroupName, what: What, sentence: &str) {
         let notice = Notice { at, group: group.clone(), what, sentence: sentence.to_owned() };
         self.actions.push_back(Action::Publish(notice));
-    }
-
-    /// A registered name may resolve to an address that another group knows: it is that group's instance.
-    fn socket_seen(&mut self, now: Time, addr: &Addr, outcome: &Probed) {
-        let Probed::Replied { socket: Some(socket), .. } = outcome else { return };
-        let (Some(name), Some(owner)) = (self.owners.of(addr), self.owners.of(socket)) else {
-            return;
-        };
-        if name != owner {
-            let (name, owner) = (name.clone(), owner.clone());
-            self.merge(now, &name, &owner);
-        }
-    }
-
-    /// A group that was only registered and turns out to be part of another one goes.
-    fn check_merge(&mut self, now: Time, name: &GroupName) {
-        let Some(group) = self.groups.get(name).filter(|group| !group.entry().confirmed) else {
-            return;
-        };
-        // Its master may have become another group's in the meantime, or it leads to one that is.
-        let master = Some(&group.entry().master);
-        let owner = [master, group.leads_to()]
-            .into_iter()
-            .flatten()
-            .find_map(|addr| self.owners.of(addr).filter(|owner| *owner != name));
-        if let Some(owner) = owner.cloned() {
-            self.merge(now, name, &owner);
-        }
-    }
-
-    fn merge(&mut self, _now: Time, name: &GroupName, owner: &GroupName) {
-        let unconfirmed =
-            self.record.entry(name).is_some_and(|entry| !entry.confirmed && entry.saga.is_none());
-        let Some(token) = self.leadership.token().filter(|_| unconfirmed) else { return };
-        if !self.merging.insert(name.clone()) {
-            return;
-        }
-        let change = Change {
-            group: name.clone(),
-            expect: self.record.revision(name),
-            what: format!("{name} belongs to the group {owner}, which is guarded already"),
-            entry: None,
-            history: None,
-        };
-        let id = self.take_proposal();
-        self.pending.insert(id, Pending::Merge(name.clone()));
-        self.actions.push_back(Action::Propose {
-            id: ProposalId::Fleet(id),
-            token,
-            changes: vec![change],
-        });
     }
 
     fn take_proposal(&mut self) -> u64 {

@@ -71,6 +71,8 @@ pub struct Context<'a> {
     pub voters: &'a [NodeId],
     /// Which group an address or a history belongs to.
     pub owners: &'a Owners,
+    /// How many instances of all groups are in trouble.
+    pub crowd: usize,
 }
 
 /// One guarded group.
@@ -273,7 +275,11 @@ impl Group {
         };
         let Some(watch) = self.watches.get_mut(addr) else { return };
         let before = (watch.state(), watch.since());
+        let refused = matches!(outcome, Probed::Refused);
         let mut changed = watch.probed(ctx.now, seq, outcome, &self.policy);
+        if refused {
+            watch.make_room(ctx.now, ctx.crowd, &self.policy);
+        }
         changed |= watch.update(ctx.now, &self.policy);
         self.tell_state(ctx.now, addr, before);
         if let Some(socket) = socket {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::addr::Addr;
 use crate::event::{Health, ProbeSeq, Probed};
 use crate::instance::Facts;
-use crate::policy::Policy;
+use crate::policy::{DENSE_INSTANCES_MAX, Policy};
 use crate::time::Time;
 pub use crate::view::Death;
 use crate::view::{How, State};
@@ -230,15 +230,18 @@ impl Watch {
             }
             Probed::Refused => {
                 let trouble = self.begin_trouble(asked_at.unwrap_or(now));
+                // Only its age: a dead instance refuses many times a second.
+                let known = trouble.refused.is_some() && !trouble.unproven && trouble.away;
                 trouble.refused.get_or_insert(now);
                 trouble.unproven = false;
                 trouble.away = true;
                 trouble.tried_fresh = true;
+                let changed = !known || self.how != How::Refusing || self.detail.is_some();
                 self.how = How::Refusing;
                 self.detail = None;
                 self.absence.idle(asked_at.unwrap_or(now));
                 self.reconnect_later(now, policy);
-                true
+                changed
             }
             Probed::Ended => {
                 let trouble = self.begin_trouble(asked_at.unwrap_or(now));
@@ -543,6 +546,15 @@ impl Watch {
         self.reconnect = (self.reconnect * 2).min(policy.reconnect_interval_max);
         self.next_probe = now + wait;
         self.next_fresh = true;
+    }
+
+    /// Where many instances are in trouble, one that refuses is asked again less densely: asking takes what replacing the
+    /// masters among them needs, and one refusal proved already what the next ones repeat.
+    pub fn make_room(&mut self, now: Time, crowd: usize, policy: &Policy) {
+        let wait = self.next_probe.since(now);
+        let times = u32::try_from(crowd / DENSE_INSTANCES_MAX).unwrap_or(u32::MAX).max(1);
+        let longest = policy.check_interval.max(wait);
+        self.next_probe = now + wait.saturating_mul(times).min(longest);
     }
 
     fn next_regular(&self, now: Time, policy: &Policy) -> Time {

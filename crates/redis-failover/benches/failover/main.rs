@@ -1,10 +1,11 @@
 //! `make bench`: what the program promises, measured on real servers.
 //!
 //! Prints one table and writes `target/bench.json` of the workspace. Names on the command line
-//! (`kill9 hang shutdown leader switchover return hundred`, each beside Sentinel; `single flicker emptied fencing idle
-//! commit stores takeover`) run these alone. From the environment:
+//! (`kill9 hang shutdown leader switchover return hundred`, each beside Sentinel; `single flicker busy obstacles emptied
+//! fencing idle commit stores takeover`) run these alone. From the environment:
 //!
 //! - `BENCH_QUICK=1`: few runs, to try the benchmark itself;
+//! - `BENCH_ALONE=1`: without Sentinel, which takes most of the time;
 //! - `BENCH_KIND=valkey`: Valkey instead of Redis; `ledisdb`: the stand-in for it;
 //! - `BENCH_BINARY=path`: another build of the program.
 //!
@@ -22,6 +23,7 @@ mod faults;
 mod fencing;
 mod hundred;
 mod monitor;
+mod obstacles;
 mod returning;
 mod scenario;
 mod sentinel;
@@ -38,7 +40,7 @@ use table::Row;
 /// A name on the command line and what it runs.
 type Scenario = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const SCENARIOS: [Scenario; 15] = [
+const SCENARIOS: [Scenario; 17] = [
     ("kill9", faults::kill9),
     ("hang", faults::hang),
     ("shutdown", faults::shutdown),
@@ -48,6 +50,8 @@ const SCENARIOS: [Scenario; 15] = [
     ("hundred", hundred::hundred),
     ("single", scenario::single),
     ("flicker", scenario::flicker),
+    ("busy", obstacles::busy),
+    ("obstacles", obstacles::obstacles),
     ("emptied", emptied::emptied),
     ("fencing", fencing::fencing),
     ("idle", scenario::idle),
@@ -73,6 +77,7 @@ fn main() {
             Ok(other) => panic!("BENCH_KIND is redis, valkey or ledisdb, not {other:?}"),
         },
         quick: std::env::var_os("BENCH_QUICK").is_some(),
+        alone: std::env::var_os("BENCH_ALONE").is_some(),
     };
     let mut rows = Vec::new();
     for (name, run) in SCENARIOS {
