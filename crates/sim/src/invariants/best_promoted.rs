@@ -203,6 +203,10 @@ impl BestPromoted {
         let link = match server.part() {
             Part::Master => return false,
             Part::Replica(_) if server.syncing() => return false,
+            // A master that was demoted a moment ago says the same of its link as a server that restarted: never up.
+            Part::Replica(_) if !server.link_up() && server.link_down_since().is_none() => {
+                return false;
+            }
             Part::Replica(_) => server.link_down_since(),
         };
         let newest = server.replid() == self.newest || server.second_replid() == Some(self.newest);
