@@ -285,16 +285,7 @@ impl Group {
         if let Some(socket) = socket {
             changed |= self.learn_alias(ctx, addr, &socket);
         }
-        let quiet = matches!(self.work, Work::Idle)
-            && self.links_up()
-            && self.entry.saga.is_none()
-            && !self.stranger
-            && self.restarted.is_none()
-            && self.wanted.is_none()
-            && !self.is_abandoned(addr)
-            && self.manners().finds_common
-            && self.diagnosis == Diagnosis::Healthy;
-        if changed || !quiet {
+        if changed || !self.is_quiet(addr) {
             self.changed |= changed;
             self.step(ctx);
         }
