@@ -21,12 +21,14 @@ use crate::record::{Change, GroupEntry, HookEvent, Record, Revision};
 use crate::time::Time;
 use crate::view::GroupView;
 
+mod crowd;
 mod merge;
 mod owners;
 mod pace;
 mod requests;
 mod told;
 
+use crowd::Crowd;
 pub(crate) use owners::Owners;
 use pace::Pace;
 use requests::Pending;
@@ -78,6 +80,7 @@ pub struct Fleet {
     changed: BTreeSet<GroupName>,
     /// When something was handed in for the last time.
     awake: Time,
+    crowd: Crowd,
 }
 
 impl Fleet {
@@ -102,6 +105,7 @@ impl Fleet {
             actions: VecDeque::new(),
             changed: BTreeSet::new(),
             awake: Time::ZERO,
+            crowd: Crowd::default(),
         }
     }
 
@@ -245,6 +249,7 @@ impl Fleet {
             led: self.led,
             voters: &self.voters,
             owners: &self.owners,
+            crowd: self.crowd.count(),
         }
     }
 
@@ -279,6 +284,7 @@ impl Fleet {
         let (led, crowd) = (*led, self.crowd.count());
         let Some(group) = groups.get_mut(name) else { return };
         act(group, &Context { now, me, leadership, led, voters, owners, crowd });
+        self.crowd.note(name, group.in_trouble());
         while let Some(action) = group.poll() {
             self.actions.push_back(action);
         }
@@ -369,6 +375,7 @@ impl Fleet {
         if let Some(at) = gone.as_ref().and_then(|group| group.armed) {
             self.timers.remove(&(at, name.clone()));
         }
+        self.crowd.note(name, 0);
         self.merging.remove(name);
         self.pace.forget(name);
         gone.is_some()

@@ -75,6 +75,8 @@ pub struct Context<'a> {
     pub voters: &'a [NodeId],
     /// Which group an address or a history belongs to.
     pub owners: &'a Owners,
+    /// How many instances of all groups are in trouble.
+    pub crowd: usize,
 }
 
 /// One guarded group.
@@ -94,6 +96,8 @@ pub struct Group {
     diagnosed_at: Time,
     /// When this node learned who the recorded master is: what that one said before is from before its promotion.
     master_since: Time,
+    /// When this node heard last that a promotion was given up.
+    abandoned_since: Time,
     /// Since when the leadership is this one: what was read before it is no ground for going on with another's saga.
     led_since: Time,
     /// When the open saga began, by this node's clock. The record has the clock of the leader that began it.
@@ -217,6 +221,7 @@ impl Group {
             reason: "nothing was heard yet".to_owned(),
             diagnosed_at: now,
             master_since: now,
+            abandoned_since: now,
             led_since: now,
             began: None,
             idle_because: None,
@@ -281,21 +286,17 @@ impl Group {
         let Some(watch) = self.watches.get_mut(addr) else { return };
         let before = (watch.state(), watch.since());
         watch.share_looks(ctx.crowd, &self.policy);
+        let refused = matches!(outcome, Probed::Refused);
         let mut changed = watch.probed(ctx.now, seq, outcome, &self.policy);
+        if refused {
+            watch.make_room(ctx.now, ctx.crowd, &self.policy);
+        }
         changed |= watch.update(ctx.now, &self.policy);
         self.tell_state(ctx.now, addr, before);
         if let Some(socket) = socket {
             changed |= self.learn_alias(ctx, addr, &socket);
         }
-        let quiet = matches!(self.work, Work::Idle)
-            && self.links_up()
-            && self.entry.saga.is_none()
-            && !self.stranger
-            && self.restarted.is_none()
-            && self.wanted.is_none()
-            && self.manners().finds_common
-            && self.diagnosis == Diagnosis::Healthy;
-        if changed || !quiet {
+        if changed || !self.is_quiet(addr) {
             self.changed |= changed;
             self.step(ctx);
         }

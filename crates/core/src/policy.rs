@@ -250,6 +250,8 @@ pub const FENCE_REPLICAS: u32 = 1;
 pub const FENCE_LAG_SECS_MIN: u32 = 2;
 /// From the third failure in a row on each pause is twice as long, up to 2^6 times `repair_interval`.
 const PAUSE_DOUBLINGS_MAX: u32 = 6;
+/// So many instances in trouble at the same time are reconnected to as densely as one; with more, each less often.
+pub const DENSE_INSTANCES_MAX: usize = 16;
 /// Steps recorded of one failover.
 pub const STEPS_MAX: usize = 256;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::addr::Addr;
 use crate::event::{Health, ProbeSeq, Probed};
 use crate::instance::Facts;
-use crate::policy::{LOST_LOOKS_PER_SECOND_MAX, Policy};
+use crate::policy::Policy;
 use crate::time::Time;
 pub use crate::view::Death;
 use crate::view::{How, State};
@@ -20,6 +20,7 @@ use keys::Keys;
 use trouble::{Loading, Trouble, down_at};
 
 mod comeback;
+mod crowd;
 mod keys;
 mod past;
 mod trouble;
@@ -233,15 +234,18 @@ impl Watch {
             }
             Probed::Refused => {
                 let trouble = self.begin_trouble(asked_at.unwrap_or(now));
+                // Only its age: a dead instance refuses many times a second.
+                let known = trouble.refused.is_some() && !trouble.unproven && trouble.away;
                 trouble.refused.get_or_insert(now);
                 trouble.unproven = false;
                 trouble.away = true;
                 trouble.tried_fresh = true;
+                let changed = !known || self.how != How::Refusing || self.detail.is_some();
                 self.how = How::Refusing;
                 self.detail = None;
                 self.absence.idle(asked_at.unwrap_or(now));
                 self.reconnect_later(now, policy);
-                true
+                changed
             }
             Probed::Ended => {
                 let trouble = self.begin_trouble(asked_at.unwrap_or(now));
@@ -547,25 +551,6 @@ impl Watch {
         self.reconnect = (self.reconnect * 2).min(policy.reconnect_interval_max);
         self.next_probe = now + wait;
         self.next_fresh = true;
-    }
-
-    /// Whether it is away, and not merely in doubt: nothing is proven any more by looking at it more often.
-    fn is_lost(&self) -> bool {
-        self.trouble.is_some() && self.state != State::Up
-    }
-
-    /// A pause until the next look, at least as long as so many that are lost require; the looks that prove that one is down
-    /// are not put off. One that comes back is not hurried either: many of them that answer late would be given up and
-    /// called again before they could.
-    fn in_turn(&self, wait: Duration) -> Duration {
-        if self.is_lost() { wait.max(self.lost_pause) } else { wait }
-    }
-
-    /// How many instances are in trouble: each of them that is lost is left alone for as long as that requires.
-    pub fn share_looks(&mut self, crowd: usize, policy: &Policy) {
-        let crowd = u32::try_from(crowd).unwrap_or(u32::MAX);
-        let pause = Duration::from_secs(1) * crowd / LOST_LOOKS_PER_SECOND_MAX;
-        self.lost_pause = if pause <= policy.reconnect_interval_max { Duration::ZERO } else { pause };
     }
 
     fn next_regular(&self, now: Time, policy: &Policy) -> Time {

@@ -46,6 +46,7 @@ impl Deed {
                 Operation::PromoteByHand(_) | Operation::FollowByHand { .. } => "changed by hand",
                 Operation::Rule { .. } => "rule",
                 Operation::Replace => "group replaced",
+                Operation::Idle(_) => "asked for what changes nothing",
             },
             Self::Writes(_) => "writes right before",
         }

@@ -35,6 +35,7 @@ pub mod recording;
 pub mod scenario;
 mod shell;
 pub mod stage;
+mod twin;
 pub mod world;
 
 pub use shell::Wrong;

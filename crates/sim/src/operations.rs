@@ -48,6 +48,58 @@ pub enum Operation {
     },
     /// Stops guarding the group, and guards it anew a moment later.
     Replace,
+    /// Asks for what changes nothing: only to say what would be done, or of something that there is not.
+    Idle(IdleRequest),
+}
+
+/// A request that changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdleRequest {
+    /// To say how a switchover would go.
+    WouldSwitch,
+    /// To say how a failover would go.
+    WouldFailOver,
+    /// To switch over to a server that is not of the group.
+    SwitchToStranger,
+    /// To fail over to a server that is not of the group.
+    FailOverToStranger,
+    /// To replace the master of a group that there is not.
+    OfNoGroup,
+    /// To pause a group that there is not.
+    PauseNothing,
+    /// To resume a group that there is not.
+    ResumeNothing,
+    /// A rule for a server that is not of the group.
+    RuleForStranger,
+    /// To forget a server that is not of the group.
+    ForgetStranger,
+    /// To forget the recorded master.
+    ForgetMaster,
+    /// To guard what is guarded.
+    AddAgain,
+    /// To guard its servers as another group.
+    AddUnderAnotherName,
+    /// To stop guarding what is not guarded.
+    RemoveNothing,
+}
+
+impl IdleRequest {
+    const ALL: [Self; 13] = [
+        Self::WouldSwitch,
+        Self::WouldFailOver,
+        Self::SwitchToStranger,
+        Self::FailOverToStranger,
+        Self::OfNoGroup,
+        Self::PauseNothing,
+        Self::ResumeNothing,
+        Self::RuleForStranger,
+        Self::ForgetStranger,
+        Self::ForgetMaster,
+        Self::AddAgain,
+        Self::AddUnderAnotherName,
+        Self::RemoveNothing,
+    ];
 }
 
 /// Roles are changed by hand at most this often in a run: after three times an hour the program leaves them as they are.
@@ -70,7 +122,8 @@ pub(crate) fn draw(rng: &mut Rng, scene: &Scene) -> Vec<(Duration, Operation)> {
                 (Duration::from_millis(long), Operation::Resume),
             ]
         }
-        70..=74 => now(Operation::Resume),
+        70..=71 => now(Operation::Resume),
+        72..=74 => now(Operation::Idle(IdleRequest::ALL[rng.usize(..IdleRequest::ALL.len())])),
         75..=79 => now(Operation::PromoteByHand(rng.usize(..scene.servers))),
         80..=86 => {
             let (server, of) = (rng.usize(..scene.servers), rng.usize(..scene.servers));

@@ -10,12 +10,12 @@ use std::time::Duration;
 use failover_core::action::Command;
 use failover_core::addr::Addr;
 use failover_core::event::{CommandId, CommandResult, Event, Health, ProbeSeq, Probed};
-use failover_core::fleet::Fleet;
 use failover_core::instance::Facts;
 use failover_core::node::{GroupName, Token};
 use failover_core::time::Time;
 
 use crate::model_redis::{Conn, Message, Reply};
+use crate::twin::Twinned;
 
 /// A connection whose last reply is older than this is asked again before anything is changed over it.
 const WARM: Duration = Duration::from_millis(200);
@@ -155,14 +155,14 @@ struct Busy {
 #[derive(Debug)]
 pub(crate) struct Shell {
     /// What is under test.
-    pub(crate) fleet: Fleet,
+    pub(crate) fleet: Twinned,
     group: GroupName,
     lines: Vec<Line>,
     next_conn: Conn,
 }
 
 impl Shell {
-    pub(crate) fn new(fleet: Fleet, group: GroupName, addrs: &[Addr], base: Conn) -> Self {
+    pub(crate) fn new(fleet: Twinned, group: GroupName, addrs: &[Addr], base: Conn) -> Self {
         let line = |addr: &Addr| Line {
             addr: addr.clone(),
             main: None,

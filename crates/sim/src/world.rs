@@ -1,13 +1,15 @@
 //! The world: a heap of virtual time, three servers, their clients, a broker and its nodes, and nothing that is random but
 //! the seed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use failover_core::addr::Addr;
 use failover_core::event::{CommandId, CommandResult, Event, GroupSpec, Request};
+use failover_core::fleet::Policies;
 use failover_core::node::{GroupName, Token};
 use failover_core::policy::{Fencing, Policy};
-use failover_core::record::GroupEntry;
+use failover_core::record::{GroupEntry, HookEvent};
 use failover_core::time::Time;
 use failover_core::view::GroupView;
 use fastrand::Rng;
@@ -41,6 +43,12 @@ const WAKES_AT_ONCE_MAX: u32 = 20;
 
 /// For how long the group must have been whole to count as settled.
 const SETTLED_FOR: Duration = Duration::from_secs(3);
+
+/// Draws whether there are hooks, apart from everything else that a seed means.
+const HOOKS_SALT: u64 = 0x7059;
+
+/// One run in so many writes its journal, and goes through it again.
+const TWIN_SEEDS: u64 = 500;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -193,8 +201,15 @@ impl World {
         let aim = if options.draw && rng.u8(..4) == 0 { Aim::Everyone } else { Aim::Recorded };
         let drawn = if options.draw && rng.bool() { 3 } else { 1 };
         let count = options.nodes.unwrap_or(drawn);
-        let nodes: Vec<Node> =
-            (0..count).map(|index| Node::new(index, &policy, &group, &addrs, started)).collect();
+        let policies = Policies {
+            default: policy.clone(),
+            told: if options.draw { draw_told(seed) } else { BTreeSet::new() },
+            ..Policies::default()
+        };
+        let has_twin = options.draw && seed.is_multiple_of(TWIN_SEEDS);
+        let nodes: Vec<Node> = (0..count)
+            .map(|index| Node::new(index, &policies, has_twin, &group, &addrs, started))
+            .collect();
         let mut world = Self {
             started,
             now: started,
@@ -504,4 +519,10 @@ fn draw_fencing(seed: u64, policy: &mut Policy, servers: &mut [Server]) {
             server.set_rewrites(rng.u8(..8) != 0);
         }
     }
+}
+
+/// What hooks are told of. It is drawn apart, too.
+fn draw_told(seed: u64) -> BTreeSet<HookEvent> {
+    let has_hooks = Rng::with_seed(seed ^ HOOKS_SALT).u8(..3) == 0;
+    if has_hooks { HookEvent::ALL.into() } else { BTreeSet::new() }
 }

@@ -1,7 +1,6 @@
-//! Groups that turn out to be one.
+//! Groups that turn out to be one: a name or an address that was registered leads to a server of another group.
 
-use super::Fleet;
-use super::requests::Pending;
+use super::{Fleet, Pending};
 use crate::action::Action;
 use crate::addr::Addr;
 use crate::event::{Probed, ProposalId};

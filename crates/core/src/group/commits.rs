@@ -37,6 +37,13 @@ impl Group {
                 watch.ask(ctx.now, ctx.now);
             }
         }
+        let gave_up = self.entry.instances.iter().any(|(addr, known)| {
+            let before = before.instances.get(addr).and_then(|known| known.abandoned);
+            known.abandoned.is_some() && known.abandoned != before
+        });
+        if gave_up {
+            self.abandoned_since = ctx.now;
+        }
         if self.entry.epoch != before.epoch {
             self.untouched = mine.map(|_| self.entry.epoch);
         }

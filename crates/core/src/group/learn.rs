@@ -1,7 +1,7 @@
 //! What the servers teach about their group: its replicas, its history of writes, other names of an instance.
 
 use super::identity::{twins, unite};
-use super::{Context, Group};
+use super::{Context, Diagnosis, Group, Work};
 use crate::addr::Addr;
 use crate::instance::{Facts, Role};
 use crate::node::Token;
@@ -155,7 +155,8 @@ impl Group {
                 // One that is cut off keeps a link that is only said to be up.
                 let heard = facts.link_last_io_secs().map(std::time::Duration::from_secs);
                 let heard = heard.is_some_and(|ago| ago <= self.policy.ping_period);
-                let surely = facts.asked_at >= watch.answers_since();
+                let known = watch.answers_since().max(self.led_since).max(self.abandoned_since);
+                let surely = facts.asked_at >= known;
                 settled.push((addr.clone(), surely, history.map(|id| (id, heard))));
             }
         }
@@ -187,13 +188,27 @@ impl Group {
         }
     }
 
+    /// Whether nothing can follow from an answer of this instance that says what the one before it said.
+    pub(super) fn is_quiet(&self, addr: &Addr) -> bool {
+        let abandoned = |known: &Known| known.abandoned.is_some();
+        matches!(self.work, Work::Idle)
+            && self.links_up()
+            && self.entry.saga.is_none()
+            && !self.stranger
+            && self.restarted.is_none()
+            && self.wanted.is_none()
+            && !self.entry.instances.get(addr).is_some_and(abandoned)
+            && self.manners().finds_common
+            && self.diagnosis == Diagnosis::Healthy
+    }
+
     /// An instance turned out to have another address: its name resolved to it. Two instances that are one server
     /// become one. Returns whether that was news.
     pub(super) fn learn_alias(&mut self, ctx: &Context<'_>, addr: &Addr, alias: &Addr) -> bool {
         let known =
             self.entry.instances.get(addr).is_some_and(|known| known.aliases.contains(alias));
         let foreign = ctx.owners.of(alias).is_some_and(|owner| *owner != self.name);
-        let busy = !matches!(self.work, super::Work::Idle) || self.entry.saga.is_some();
+        let busy = !matches!(self.work, Work::Idle) || self.entry.saga.is_some();
         let Some(token) = ctx.leadership.token().filter(|_| !known && !foreign && !busy) else {
             return false;
         };

@@ -12,6 +12,11 @@ use crate::view::{DiagnosisView, GroupView, InstanceView, NodeView, State, Statu
 use crate::watch::Watch;
 
 impl Group {
+    /// How many of its instances are in trouble for this node.
+    pub(crate) fn in_trouble(&self) -> usize {
+        self.watches.values().filter(|watch| watch.trouble_since().is_some()).count()
+    }
+
     /// The group as this node sees it, with its finished history (oldest first) from the record.
     pub fn view(&self, ctx: &Context<'_>, history: &[HistoryEntry]) -> GroupView {
         let (status, status_reason) = self.status();

@@ -15,7 +15,7 @@ use crate::mutation::Mutation;
 use crate::node::{Leadership, NodeId, Token};
 use crate::policy::Policy;
 use crate::time::Time;
-use crate::view::{NodeView, State};
+use crate::view::{How, NodeView, State};
 use crate::watch::{Death, Watch};
 
 /// What the leader knows of the other nodes' sight of one group.
@@ -51,6 +51,12 @@ struct Heard {
 }
 
 impl Heard {
+    /// What is shown of it beside its age.
+    fn shown(&self) -> Vec<(Addr, State, How)> {
+        let sights = self.sights.values();
+        sights.map(|sight| (sight.addr.clone(), sight.state, sight.how)).collect()
+    }
+
     /// When it is to be asked for again, so that its answer is there before this one is too old.
     fn stale_at(&self, policy: &Policy) -> Time {
         self.asked_at + policy.testimony_age_max / 2
@@ -228,8 +234,9 @@ impl Group {
             })
             .collect();
         let heard = Heard { asked_at, at: ctx.now, master, dead, sights };
-        self.peers.heard.insert(node, heard);
-        self.changed = true;
+        let shown = heard.shown();
+        let before = self.peers.heard.insert(node, heard);
+        self.changed |= before.is_none_or(|before| before.shown() != shown);
         self.step(ctx);
     }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::instance::Link;
+use crate::policy::DENSE_INSTANCES_MAX;
 use crate::sample::{addr, at, master, replica, reply};
 
 fn policy() -> Policy {
@@ -116,6 +117,42 @@ fn reconnects_are_dense_and_bounded() {
     }
     assert_eq!(&sent[..6], &[10, 11, 13, 17, 25, 41], "1, 2, 4, 8, 16 ms, then 25");
     assert_eq!(sent[7] - sent[6], 25);
+}
+
+#[test]
+fn reconnects_of_a_crowd_leave_room_for_what_is_to_be_done() {
+    let reconnects = |crowd| {
+        let mut watch = heard();
+        watch.ended(at(10));
+        let mut sent = Vec::new();
+        for ms in 10..1010 {
+            if let Some((seq, _)) = watch.due(at(ms), &policy()) {
+                sent.push(ms);
+                watch.probed(at(ms), seq, Probed::Refused, &policy());
+                watch.make_room(at(ms), crowd, &policy());
+            }
+        }
+        sent
+    };
+    assert_eq!(reconnects(DENSE_INSTANCES_MAX), reconnects(1), "a few are no crowd");
+    let sent = reconnects(100);
+    assert_eq!(&sent[..5], &[10, 16, 28, 52, 100], "6 times 1, 2, 4 and 8 ms");
+    let pauses = sent.windows(2).map(|pair| pair[1] - pair[0]);
+    assert_eq!(pauses.max(), Some(100), "and never less often than one that is well");
+    assert!(reconnects(1_000_000).len() >= 10);
+}
+
+#[test]
+fn a_refusal_that_only_repeats_changes_nothing() {
+    let mut watch = heard();
+    watch.ended(at(10));
+    let mut changes = Vec::new();
+    for ms in 10..100 {
+        if let Some((seq, _)) = watch.due(at(ms), &policy()) {
+            changes.push(watch.probed(at(ms), seq, Probed::Refused, &policy()));
+        }
+    }
+    assert!(changes[0] && changes[1..].iter().all(|changed| !changed), "{changes:?}");
 }
 
 #[test]

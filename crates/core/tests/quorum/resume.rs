@@ -64,6 +64,32 @@ fn a_candidate_that_another_leader_may_have_promoted_and_that_is_silent_is_aband
     assert_eq!(known.abandoned, Some(1));
 }
 
+/// Its answer from before says that it is a replica; that it may become a master yet is not forgotten for that.
+#[test]
+fn an_answer_from_before_does_not_prove_that_an_abandoned_promotion_did_not_happen() {
+    let mut desk = Desk::new();
+    let mut entry = desk.fleet.record().entry(&group()).expect("it is recorded").clone();
+    entry.instances.get_mut(&addr(REPLICA)).expect("it is known").abandoned = Some(1);
+    desk.servers.insert(REPLICA, Server::Silent);
+    let change = Change {
+        group: group(),
+        expect: desk.fleet.record().revision(&group()),
+        what: "its promotion was given up".to_owned(),
+        entry: Some(entry),
+        history: None,
+    };
+    desk.handle(Event::Committed { id: None, changes: vec![change] });
+    let abandoned = |desk: &Desk| {
+        let record = desk.fleet.record();
+        record.entry(&group()).expect("it is recorded").instances[&addr(REPLICA)].abandoned
+    };
+    desk.pass(100);
+    assert_eq!(abandoned(&desk), Some(1), "nothing was heard of it since");
+    desk.servers.insert(REPLICA, replica(up()));
+    desk.pass(10_000);
+    assert_eq!(abandoned(&desk), None, "it was read, and is a replica");
+}
+
 #[test]
 fn a_decision_of_unknown_fate_does_no_harm_when_it_is_committed_after_all() {
     let mut desk = Desk::new();

@@ -58,7 +58,7 @@ struct Sentinel {
 
 impl Sentinel {
     fn start(bench: &Bench, fleet: &Fleet, real: Option<&Group>) -> Option<Self> {
-        if bench.kind != ServerKind::Redis || fleet.groups() > GROUPS_MAX {
+        if bench.alone || bench.kind != ServerKind::Redis || fleet.groups() > GROUPS_MAX {
             return None;
         }
         let (port, dir) = (Port::take(), temporary_dir());

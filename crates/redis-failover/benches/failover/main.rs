@@ -1,10 +1,11 @@
 //! `make bench`: what the program promises, measured on real servers.
 //!
 //! Prints one table and writes `target/bench.json` of the workspace. Names on the command line
-//! (`kill9 hang shutdown leader switchover return hundred idle large`, each beside Sentinel; `single flicker emptied
-//! fencing fleets commit stores takeover`) run these alone. From the environment:
+//! (`kill9 hang shutdown leader switchover return hundred idle large`, each beside Sentinel; `single flicker busy
+//! obstacles emptied fencing fleets commit stores takeover`) run these alone. From the environment:
 //!
 //! - `BENCH_QUICK=1`: few runs, to try the benchmark itself;
+//! - `BENCH_ALONE=1`: without Sentinel, which takes most of the time;
 //! - `BENCH_KIND=valkey`: Valkey instead of Redis; `ledisdb`: the stand-in for it;
 //! - `BENCH_BINARY=path`: another build of the program.
 //!
@@ -27,6 +28,7 @@ mod idle;
 mod idle_sentinel;
 mod large;
 mod monitor;
+mod obstacles;
 mod returning;
 mod scenario;
 mod sentinel;
@@ -43,7 +45,7 @@ use table::Row;
 /// A name on the command line and what it runs.
 type Scenario = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const SCENARIOS: [Scenario; 17] = [
+const SCENARIOS: [Scenario; 19] = [
     ("kill9", faults::kill9),
     ("hang", faults::hang),
     ("shutdown", faults::shutdown),
@@ -53,6 +55,8 @@ const SCENARIOS: [Scenario; 17] = [
     ("hundred", hundred::hundred),
     ("single", scenario::single),
     ("flicker", scenario::flicker),
+    ("busy", obstacles::busy),
+    ("obstacles", obstacles::obstacles),
     ("emptied", emptied::emptied),
     ("fencing", fencing::fencing),
     ("idle", idle::idle),
@@ -82,6 +86,7 @@ fn main() {
             Ok(other) => panic!("BENCH_KIND is redis, valkey or ledisdb, not {other:?}"),
         },
         quick: std::env::var_os("BENCH_QUICK").is_some(),
+        alone: std::env::var_os("BENCH_ALONE").is_some(),
     };
     let mut rows = Vec::new();
     for (name, run) in SCENARIOS {

@@ -98,8 +98,8 @@ pub(crate) fn both<T>(
 ) -> (Vec<T>, Vec<T>) {
     let ours = (0..bench.runs(ours)).map(|run| play(Who::Ours, run)).collect();
     let sentinel = match bench.kind {
-        ServerKind::Redis | ServerKind::Valkey => sentinel,
-        ServerKind::Ledisdb => 0,
+        ServerKind::Redis | ServerKind::Valkey if !bench.alone => sentinel,
+        ServerKind::Redis | ServerKind::Valkey | ServerKind::Ledisdb => 0,
     };
     let sentinel = if bench.quick { sentinel.min(1) } else { sentinel };
     (ours, (0..sentinel).map(|run| play(Who::Sentinel, run)).collect())

@@ -15,6 +15,8 @@ pub(crate) struct Bench {
     pub(crate) binary: PathBuf,
     pub(crate) kind: ServerKind,
     pub(crate) quick: bool,
+    /// Without Sentinel.
+    pub(crate) alone: bool,
 }
 
 impl Bench {

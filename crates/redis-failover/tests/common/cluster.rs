@@ -14,6 +14,7 @@ use super::daemon::{Daemon, Ended, Launch};
 use super::netns::Host;
 use super::node::{Node, name_of};
 use super::scenario::{failovers, wait_until_guarded};
+use super::slow::SlowNames;
 use super::store::{Agree, Store};
 use super::{PATIENCE, now, wait_until};
 
@@ -152,6 +153,13 @@ impl Cluster {
         Some(())
     }
 
+    /// All nodes ask this name server from their next start on.
+    pub fn set_names(&mut self, names: &SlowNames) {
+        for node in &mut self.nodes {
+            node.names = Some(names.file().to_owned());
+        }
+    }
+
     /// The node's data directory as the node itself sees it.
     #[track_caller]
     pub fn inside(&self, node: usize) -> PathBuf {
@@ -269,6 +277,7 @@ impl Cluster {
             let left = std::mem::replace(node, Node::on_loopback());
             (node.args, node.env) = (left.args, left.env);
             (node.is_member, node.disk_mb) = (left.is_member, left.disk_mb);
+            node.names = left.names;
         }
     }
 

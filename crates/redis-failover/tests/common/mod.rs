@@ -12,6 +12,7 @@
 //! - [`scenario`]: what most scenarios begin with, wait for and assert;
 //! - [`together`]: the same for a cluster;
 //! - [`script`]: scripts that write down how they were run;
+//! - [`slow`]: servers and name servers that nobody should wait for;
 //! - [`webhook`]: a service that is told, and answers as it is told to;
 //! - [`xcodis`] and [`dashboard`]: what stands in for the proxies of xcodis and for codis;
 //! - [`ports`] and [`child`]: free ports, and children that never outlive the test.
@@ -40,6 +41,7 @@ pub mod ports;
 pub mod scenario;
 pub mod script;
 pub mod server;
+pub mod slow;
 pub mod store;
 pub mod together;
 pub mod webhook;

@@ -33,6 +33,8 @@ pub(super) struct Node {
     pub(super) is_member: bool,
     /// The size of the disk that is its data directory, if it has one of its own.
     pub(super) disk_mb: Option<u32>,
+    /// What it finds in the place of `/etc/resolv.conf`, if that is not the system's.
+    pub(super) names: Option<PathBuf>,
 }
 
 impl Node {
@@ -65,6 +67,7 @@ impl Node {
             is_frozen: false,
             is_member: true,
             disk_mb: None,
+            names: None,
         }
     }
 
@@ -103,16 +106,24 @@ impl Node {
         start: impl FnOnce(&Launch<'_>) -> T,
     ) -> T {
         let mut args = self.args(of_all, cluster);
-        let mut program = binary;
+        let mut mounts = String::new();
         if let Some(megabytes) = self.disk_mb {
             std::fs::create_dir_all(self.data_dir()).expect("the directory is ours");
+            let dir = self.data_dir();
+            mounts += &format!("mount -t tmpfs -o size={megabytes}m none '{}' && ", dir.display());
+        }
+        if let Some(names) = &self.names {
+            mounts += &format!("mount --bind '{}' /etc/resolv.conf && ", names.display());
+        }
+        let mut program = binary;
+        if !mounts.is_empty() {
             program = Path::new("unshare");
-            let mount = format!("mount -t tmpfs -o size={megabytes}m none \"$0\" && exec \"$@\"");
-            let dir = self.data_dir().display().to_string();
+            let script = format!("{mounts}exec \"$0\" \"$@\"");
             let binary = binary.display().to_string();
-            let before =
-                ["--mount".to_owned(), "sh".to_owned(), "-c".to_owned(), mount, dir, binary];
-            args.splice(0..0, before);
+            args.splice(
+                0..0,
+                ["--mount".to_owned(), "sh".to_owned(), "-c".to_owned(), script, binary],
+            );
         }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let env: Vec<(&str, &str)> =

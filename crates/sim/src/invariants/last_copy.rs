@@ -10,8 +10,9 @@ use crate::model_redis::Running;
 
 /// How old the leader's picture of the recorded master may be when a command is written: the decision has to be committed.
 const PICTURE_AGE_MAX: Duration = Duration::from_secs(2);
-/// A server that every node has reached for so long was read by them.
-const SEEN_AFTER: Duration = Duration::from_millis(100);
+/// A server that every node has reached for so long was read by them, before a command was given that is on its way for as
+/// long as one may be.
+const SEEN_AFTER: Duration = Duration::from_millis(350);
 /// How long a master without its data is not followed for the sake of those who may have it: `empty_wait`.
 const EMPTY_WAIT: Duration = Duration::from_secs(60);
 

@@ -28,6 +28,9 @@ pub(crate) fn settled(
     if let Some(saga) = &entry.saga {
         return Err(format!("a {:?} is not finished", saga.history.kind));
     }
+    if !entry.untold.is_empty() {
+        return Err(format!("hooks were not told of {} occurrences", entry.untold.len()));
+    }
     let Some(master) = servers.iter().position(|server| *server.addr() == entry.master) else {
         return Err(format!("the recorded master {} does not exist", entry.master));
     };

@@ -30,7 +30,7 @@ pub(crate) mod quorum;
 pub(crate) mod true_master;
 
 /// The names of all invariants, with what they say.
-pub const ALL: [(&str, &str); 15] = [
+pub const ALL: [(&str, &str); 16] = [
     ("one-promotion", "an epoch is taken once, and at most one replica is promoted under it"),
     (
         "quorum",
@@ -63,6 +63,7 @@ pub const ALL: [(&str, &str); 15] = [
     ),
     ("bounded-work", "no probe storm, no repair loop, no timer that is always due"),
     ("bounded-state", "queues, histories and what is wanted at once stay below their limits"),
+    ("replayed", "what is written down of a node leads to the same actions again"),
     (
         "liveness",
         "after the last fault there is one master, all follow it, and the group is healthy or halted",

@@ -6,9 +6,8 @@ use std::time::Duration;
 use failover_core::action::{Action, Command};
 use failover_core::addr::Addr;
 use failover_core::event::{CommandId, CommandResult, Event, Probed};
-use failover_core::fleet::{Fleet, Policies};
+use failover_core::fleet::Policies;
 use failover_core::node::{GroupName, NodeId, Token};
-use failover_core::policy::Policy;
 use failover_core::time::Time;
 
 use super::pace::Pace;
@@ -20,6 +19,7 @@ use crate::journal;
 use crate::model_redis::{Message, Reply, Running};
 use crate::network::{Place, Way};
 use crate::shell::{Order, Shell, Wish, Wrong, conn_base};
+use crate::twin::Twinned;
 
 /// One node: the core under test and the shell around it.
 #[derive(Debug)]
@@ -44,15 +44,17 @@ pub(super) struct Node {
     /// When it was woken last, and how often at that moment.
     woken_at: Time,
     wakes_at_once: u32,
-    policy: Policy,
+    policies: Policies,
     group: GroupName,
     addrs: Vec<Addr>,
+    has_twin: bool,
 }
 
 impl Node {
     pub(super) fn new(
         index: usize,
-        policy: &Policy,
+        policies: &Policies,
+        has_twin: bool,
         group: &GroupName,
         addrs: &[Addr],
         now: Time,
@@ -61,7 +63,7 @@ impl Node {
         Self {
             running: Running::Up,
             life: 0,
-            shell: shell(&id, policy, group, addrs, conn_base(index, 0)),
+            shell: shell(&id, policies, has_twin, group, addrs, conn_base(index, 0)),
             pace: Pace::new(now, Clock::default()),
             id,
             token: Token(0),
@@ -71,16 +73,24 @@ impl Node {
             routine_until: now,
             woken_at: now,
             wakes_at_once: 0,
-            policy: policy.clone(),
+            policies: policies.clone(),
+            has_twin,
             group: group.clone(),
             addrs: addrs.to_vec(),
         }
     }
 }
 
-fn shell(id: &NodeId, policy: &Policy, group: &GroupName, addrs: &[Addr], base: u64) -> Shell {
-    let policies = Policies { default: policy.clone(), ..Policies::default() };
-    Shell::new(Fleet::new(id.clone(), policies), group.clone(), addrs, base)
+fn shell(
+    id: &NodeId,
+    policies: &Policies,
+    has_twin: bool,
+    group: &GroupName,
+    addrs: &[Addr],
+    base: u64,
+) -> Shell {
+    let fleet = Twinned::new(id.clone(), policies.clone(), has_twin);
+    Shell::new(fleet, group.clone(), addrs, base)
 }
 
 impl World {
@@ -185,7 +195,7 @@ impl World {
         let now = self.now;
         let old = &self.nodes[node];
         let base = conn_base(node, old.life);
-        let shell = shell(&old.id, &old.policy, &old.group, &old.addrs, base);
+        let shell = shell(&old.id, &old.policies, old.has_twin, &old.group, &old.addrs, base);
         let new = &mut self.nodes[node];
         new.shell = shell;
         new.running = Running::Up;
@@ -241,6 +251,10 @@ impl World {
             self.observe(&Seen::Did { actions });
         }
         let _ = self.nodes[node].shell.fleet.take_changed();
+        if let Some(why) = self.nodes[node].shell.fleet.departed() {
+            let why = format!("the journal of node {node} does not lead to what it did: {why}");
+            self.violate("replayed", why);
+        }
     }
 
     fn act(&mut self, node: usize, action: Action) {
@@ -292,7 +306,17 @@ impl World {
                 let vetted = ForNode::Tell(Event::Vetted { group, id, veto: None });
                 self.later(node, Duration::from_micros(micros), vetted);
             }
-            Action::Tell { .. } | Action::Publish(_) | Action::Answer { .. } => {}
+            Action::Tell { group, occurrence, .. } => {
+                // Every hook that is told needs its time, and each says when it is.
+                let number = occurrence.number;
+                for (hook, ms) in
+                    [(Some("slow".to_owned()), 40 + number % 97), (None, 60 + number % 97)]
+                {
+                    let told = Event::Told { group: group.clone(), number, hook };
+                    self.later(node, Duration::from_millis(ms), ForNode::Tell(told));
+                }
+            }
+            Action::Publish(_) | Action::Answer { .. } => {}
         }
     }
 

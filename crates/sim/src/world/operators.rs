@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use failover_core::action::{Command, Keep};
+use failover_core::addr::Addr;
 use failover_core::event::{Event, GroupSpec, Request};
+use failover_core::node::GroupName;
 use failover_core::record::{GivenRule, Rule, Status};
 
 use super::{Happening, World};
 use crate::deed::Deed;
 use crate::model_redis::{Effect, Part, Running};
-use crate::operations::{BY_HAND_MAX, Operation};
+use crate::operations::{BY_HAND_MAX, IdleRequest, Operation};
 
 /// How long whoever asked for a switchover waits.
 const SWITCHOVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -59,9 +61,52 @@ impl World {
                 Request::Remove(vec![group.to_string()])
             }
             Operation::Replace => return,
+            Operation::Idle(idle) => self.idle(idle),
         };
         self.done(&operation);
         self.ask(request);
+    }
+
+    /// A request that changes nothing.
+    fn idle(&self, idle: IdleRequest) -> Request {
+        let group = self.group.clone();
+        let named = |name: &str| GroupName::new(name).unwrap_or_else(|_| group.clone());
+        let stranger = Addr::new("10.9.9.9", 6379).unwrap_or_else(|_| self.addrs[0].clone());
+        let master = self.addrs[self.recorded()].clone();
+        let spec = |name: &str| GroupSpec {
+            name: Some(named(name)),
+            master: master.clone(),
+            replicas: Vec::new(),
+        };
+        let switchover = |group: GroupName, to: Option<Addr>, dry_run: bool| Request::Switchover {
+            group,
+            to,
+            timeout: SWITCHOVER_TIMEOUT,
+            dry_run,
+        };
+        let failover = |to: Option<Addr>, dry_run: bool| Request::Failover {
+            group: group.clone(),
+            to,
+            force: true,
+            dry_run,
+        };
+        match idle {
+            IdleRequest::WouldSwitch => switchover(group, None, true),
+            IdleRequest::WouldFailOver => failover(None, true),
+            IdleRequest::SwitchToStranger => switchover(group, Some(stranger), false),
+            IdleRequest::FailOverToStranger => failover(Some(stranger), false),
+            IdleRequest::OfNoGroup => switchover(named("none"), None, false),
+            IdleRequest::PauseNothing => {
+                Request::Pause { group: Some(named("none")), reason: None, until: None }
+            }
+            IdleRequest::ResumeNothing => Request::Resume(named("none")),
+            IdleRequest::RuleForStranger => Request::Rule { group, addr: stranger, rule: None },
+            IdleRequest::ForgetStranger => Request::Forget { group, addr: stranger },
+            IdleRequest::ForgetMaster => Request::Forget { group, addr: master },
+            IdleRequest::AddAgain => Request::Add(vec![spec("g")]),
+            IdleRequest::AddUnderAnotherName => Request::Add(vec![spec("another")]),
+            IdleRequest::RemoveNothing => Request::Remove(vec!["none".to_owned()]),
+        }
     }
 
     fn done(&mut self, operation: &Operation) {
