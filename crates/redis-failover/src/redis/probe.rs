@@ -27,7 +27,10 @@ use crate::fault;
 use crate::resolve::Resolver;
 
 /// How long a fresh connection may stay silent until another one is opened in its place; longer than connecting takes.
-const FRESH_AGE_MAX: Duration = Duration::from_millis(1500);
+const FRESH_AGE_MIN: Duration = Duration::from_millis(1500);
+/// Each one that was given up in vain gives the next twice the time, up to this: whoever is only slow, or waits behind
+/// thousands of others as this node itself may, would never come to answer. A host that is gone ends it much earlier.
+const FRESH_AGE_MAX: Duration = Duration::from_secs(24);
 
 /// A command for an instance.
 #[derive(Debug)]
@@ -87,6 +90,7 @@ impl Instance {
             slot: Arc::clone(&slot),
             main: None,
             fresh: None,
+            fresh_age: FRESH_AGE_MIN,
         };
         Self { slot, task: tokio::spawn(task.run()).abort_handle() }
     }
@@ -132,6 +136,8 @@ struct Task {
     main: Option<Box<Connection>>,
     /// A younger one, asked beside it because it is silent, or before there is one.
     fresh: Option<Fresh>,
+    /// How long it may stay silent.
+    fresh_age: Duration,
 }
 
 struct Fresh {
@@ -185,8 +191,11 @@ impl Task {
         match &mut self.fresh {
             // One that is being opened, or was opened a moment ago, is as good as another: more of them would only fill
             // the server's backlog. One that is silent for long may have lost whoever was behind it.
-            Some(fresh) if self.clock.now().since(fresh.begun) < FRESH_AGE_MAX => fresh.seq = seq,
-            Some(_) | None => {
+            Some(fresh) if self.clock.now().since(fresh.begun) < self.fresh_age => fresh.seq = seq,
+            given_up => {
+                if given_up.is_some() {
+                    self.fresh_age = (self.fresh_age * 2).min(FRESH_AGE_MAX);
+                }
                 let state = FreshState::Connecting(Box::pin(connect(
                     self.addr.clone(),
                     self.resolver.clone(),
@@ -209,6 +218,7 @@ impl Task {
         match taken {
             Ok(Taken::Probe(seq, outcome)) => {
                 self.fresh = None;
+                self.fresh_age = FRESH_AGE_MIN;
                 if !lets_us_in(&outcome) {
                     self.main = None;
                 }
@@ -254,6 +264,7 @@ impl Task {
                 match frame.and_then(|frame| connection.take(frame, self.clock.now())) {
                     Ok(Taken::Probe(_, outcome)) => {
                         let younger = self.fresh.take();
+                        self.fresh_age = FRESH_AGE_MIN;
                         self.main = None;
                         if let Some(Fresh { state: FreshState::Open(mut connection), .. }) = younger
                             && lets_us_in(&outcome)
