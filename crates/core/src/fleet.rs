@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,7 @@ use crate::event::{Event, ProposalId, Testimony};
 use crate::group::{Context, Group};
 use crate::node::{GroupName, Leadership, NodeId};
 use crate::notice::{Notice, What};
-use crate::policy::Policy;
+use crate::policy::{Policy, Room};
 use crate::record::{Change, GroupEntry, HookEvent, Record, Revision};
 use crate::time::Time;
 use crate::view::GroupView;
@@ -23,11 +24,13 @@ use crate::view::GroupView;
 mod crowd;
 mod merge;
 mod owners;
+mod pace;
 mod requests;
 mod told;
 
 use crowd::Crowd;
 pub(crate) use owners::Owners;
+use pace::Pace;
 use requests::Pending;
 
 /// The rules for all groups: those that have their own by name, the default for the others.
@@ -40,6 +43,8 @@ pub struct Policies {
     pub by_group: BTreeMap<GroupName, Policy>,
     /// What the hooks of this node are to be told of, once it happened, while this node leads.
     pub told: BTreeSet<HookEvent>,
+    /// What this node can hold; `None`: no bound is known.
+    pub room: Option<Room>,
 }
 
 impl Policies {
@@ -54,6 +59,8 @@ impl Policies {
 pub struct Fleet {
     me: NodeId,
     policies: Policies,
+    /// The rules for groups without rules of their own, which all of them share.
+    common: Arc<Policy>,
     leadership: Leadership,
     /// Whether a leader is known, or was a moment ago: an election is no reason to alarm anybody.
     led: bool,
@@ -61,10 +68,11 @@ pub struct Fleet {
     led_until: Option<Time>,
     voters: Vec<NodeId>,
     record: Record,
-    groups: BTreeMap<GroupName, Group>,
+    /// Boxed, because a tree of large values is half empty space.
+    groups: BTreeMap<GroupName, Box<Group>>,
     owners: Owners,
     timers: BTreeSet<(Time, GroupName)>,
-    armed: BTreeMap<GroupName, Time>,
+    pace: Pace,
     pending: BTreeMap<u64, Pending>,
     merging: BTreeSet<GroupName>,
     next_proposal: u64,
@@ -80,6 +88,7 @@ impl Fleet {
     pub fn new(me: NodeId, policies: Policies) -> Self {
         Self {
             me,
+            common: Arc::new(policies.default.clone()),
             policies,
             leadership: Leadership::None,
             led: true,
@@ -89,7 +98,7 @@ impl Fleet {
             groups: BTreeMap::new(),
             owners: Owners::default(),
             timers: BTreeSet::new(),
-            armed: BTreeMap::new(),
+            pace: Pace::default(),
             pending: BTreeMap::new(),
             merging: BTreeSet::new(),
             next_proposal: 0,
@@ -167,6 +176,7 @@ impl Fleet {
             Event::Hinted { group } => self.with_group(now, &group, Group::hinted),
             Event::Request { id, request } => self.request(now, id, request),
         }
+        self.look_at_next(now);
     }
 
     /// Lets time pass. `poll` must be called until it returns `None` afterwards.
@@ -177,14 +187,17 @@ impl Fleet {
             self.for_all(now, Group::standing_changed);
         }
         // Each group once: one that wants to be woken again at once is, after the actions were taken.
-        let due: Vec<(Time, GroupName)> =
-            self.timers.iter().take_while(|(at, _)| *at <= now).cloned().collect();
-        for (at, name) in due {
-            if self.timers.remove(&(at, name.clone())) {
-                self.armed.remove(&name);
-                self.with_group(now, &name, Group::handle_timeout);
-            }
+        let mut due = Vec::new();
+        while self.timers.first().is_some_and(|(at, _)| *at <= now) {
+            due.extend(self.timers.pop_first());
         }
+        for (_, name) in due {
+            self.with_group(now, &name, |group, ctx| {
+                group.armed = None;
+                group.handle_timeout(ctx);
+            });
+        }
+        self.look_at_next(now);
     }
 
     /// The next thing to be done outside; to be called until there is none, after every `handle` and `handle_timeout`.
@@ -202,7 +215,8 @@ impl Fleet {
     /// When `handle_timeout` is to be called; to be asked again after every drain.
     #[must_use = "without it nothing is ever probed"]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.led_until).min()
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.led_until, self.pace.timeout()].into_iter().flatten().min()
     }
 
     /// The groups of which more than ages changed since the last call, the removed ones included.
@@ -218,7 +232,7 @@ impl Fleet {
 
     /// A group, unless it leaves.
     fn guarded(&self, name: &GroupName) -> Option<&Group> {
-        self.groups.get(name).filter(|group| group.entry().leaving.is_none())
+        self.groups.get(name).map(Box::as_ref).filter(|group| group.entry().leaving.is_none())
     }
 
     /// The names of the groups behind this one, or of all.
@@ -266,7 +280,7 @@ impl Fleet {
         name: &GroupName,
         act: impl FnOnce(&mut Group, &Context<'_>),
     ) {
-        let Self { groups, owners, leadership, voters, me, led, .. } = self;
+        let Self { groups, timers, pace, owners, leadership, voters, me, led, .. } = self;
         let (led, crowd) = (*led, self.crowd.count());
         let Some(group) = groups.get_mut(name) else { return };
         act(group, &Context { now, me, leadership, led, voters, owners, crowd });
@@ -278,23 +292,21 @@ impl Fleet {
             self.changed.insert(name.clone());
         }
         let at = group.poll_timeout().map(|(at, _)| at);
-        self.arm(name, at);
-        self.check_merge(now, name);
-    }
-
-    fn arm(&mut self, name: &GroupName, at: Option<Time>) {
-        let before = match at {
-            Some(at) => self.armed.insert(name.clone(), at),
-            None => self.armed.remove(name),
-        };
-        if before == at {
-            return;
+        let before = std::mem::replace(&mut group.armed, at);
+        let is_confirmed = group.entry().confirmed;
+        if before != at {
+            if let Some(before) = before {
+                timers.remove(&(before, name.clone()));
+            }
+            if let Some(at) = at {
+                timers.insert((at, name.clone()));
+            }
         }
-        if let Some(before) = before {
-            self.timers.remove(&(before, name.clone()));
+        if pace.is_looking(name) && group.looked_at() {
+            pace.forget(name);
         }
-        if let Some(at) = at {
-            self.timers.insert((at, name.clone()));
+        if !is_confirmed {
+            self.check_merge(now, name);
         }
     }
 
@@ -342,11 +354,12 @@ impl Fleet {
     }
 
     fn begin_group(&mut self, now: Time, name: &GroupName, entry: GroupEntry, revision: Revision) {
-        let policy = self.policies.of(name).clone();
+        let own = self.policies.by_group.get(name).cloned().map(Arc::new);
+        let policy = own.unwrap_or_else(|| Arc::clone(&self.common));
         let mut group = Group::new(now, name.clone(), policy, entry.clone(), revision);
         group.recall(now, &self.me, &entry, self.record.history(name));
-        self.groups.insert(name.clone(), group);
-        self.with_group(now, name, Group::handle_timeout);
+        self.groups.insert(name.clone(), Box::new(group));
+        self.look_in_turn(now, name);
     }
 
     fn drop_group(&mut self, name: &GroupName) -> bool {
@@ -359,9 +372,12 @@ impl Fleet {
             self.actions.push_back(Action::Forget { addr: addr.clone() });
         }
         self.changed.insert(name.clone());
+        if let Some(at) = gone.as_ref().and_then(|group| group.armed) {
+            self.timers.remove(&(at, name.clone()));
+        }
         self.crowd.note(name, 0);
-        self.arm(name, None);
         self.merging.remove(name);
+        self.pace.forget(name);
         gone.is_some()
     }
 
@@ -369,7 +385,11 @@ impl Fleet {
     /// afterwards.
     pub fn testify(&mut self, now: Time, name: &GroupName) -> Option<Testimony> {
         self.guard_stall(now);
-        self.with_group(now, name, Group::handle_timeout);
+        self.with_group(now, name, |group, ctx| {
+            // Whoever asks is in doubt about it now.
+            group.begin_to_look();
+            group.handle_timeout(ctx);
+        });
         let mut testimony = None;
         self.with_group(now, name, |group, ctx| testimony = Some(group.testify(ctx)));
         testimony

@@ -5,6 +5,7 @@
 //! done again by the next leader, is in `Work`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::Action;
@@ -32,6 +33,7 @@ mod fencing;
 mod flapping;
 mod identity;
 mod learn;
+mod looks;
 mod pause;
 mod picture;
 mod quorum;
@@ -43,6 +45,7 @@ mod switchover;
 mod tell;
 mod told;
 mod wanted;
+mod watches;
 mod window;
 
 pub use diagnosis::Diagnosis;
@@ -54,6 +57,7 @@ use restart::Restarted;
 use switchover::Switching;
 use wanted::Wanted;
 pub(crate) use wanted::Wish;
+pub(crate) use watches::Watches;
 use window::Window;
 
 /// What the fleet knows and a group needs when something happens.
@@ -79,10 +83,12 @@ pub struct Context<'a> {
 #[derive(Debug)]
 pub struct Group {
     name: GroupName,
-    policy: Policy,
+    policy: Arc<Policy>,
     revision: Revision,
     entry: GroupEntry,
-    watches: BTreeMap<Addr, Watch>,
+    watches: Watches,
+    /// Whether they are asked yet: in a fleet that begins with many groups, each waits for its turn.
+    looks: bool,
     work: Work,
     diagnosis: Diagnosis,
     /// Why, when it was concluded.
@@ -150,6 +156,8 @@ pub struct Group {
     next_id: u64,
     actions: VecDeque<Action>,
     changed: bool,
+    /// When the fleet lets time pass for it next.
+    pub(crate) armed: Option<Time>,
 }
 
 /// What the leader has on its way for one group.
@@ -192,7 +200,7 @@ impl Group {
     pub fn new(
         now: Time,
         name: GroupName,
-        policy: Policy,
+        policy: Arc<Policy>,
         entry: GroupEntry,
         revision: Revision,
     ) -> Self {
@@ -207,6 +215,7 @@ impl Group {
             revision,
             entry,
             watches,
+            looks: false,
             work: Work::Idle,
             diagnosis: Diagnosis::NotYetSeen,
             reason: "nothing was heard yet".to_owned(),
@@ -243,6 +252,7 @@ impl Group {
             next_id: 0,
             actions: VecDeque::new(),
             changed: true,
+            armed: None,
         }
     }
 
@@ -275,6 +285,7 @@ impl Group {
         };
         let Some(watch) = self.watches.get_mut(addr) else { return };
         let before = (watch.state(), watch.since());
+        watch.share_looks(ctx.crowd, &self.policy);
         let refused = matches!(outcome, Probed::Refused);
         let mut changed = watch.probed(ctx.now, seq, outcome, &self.policy);
         if refused {
@@ -285,16 +296,7 @@ impl Group {
         if let Some(socket) = socket {
             changed |= self.learn_alias(ctx, addr, &socket);
         }
-        let quiet = matches!(self.work, Work::Idle)
-            && self.links_up()
-            && self.entry.saga.is_none()
-            && !self.stranger
-            && self.restarted.is_none()
-            && self.wanted.is_none()
-            && !self.is_abandoned(addr)
-            && self.manners().finds_common
-            && self.diagnosis == Diagnosis::Healthy;
-        if changed || !quiet {
+        if changed || !self.is_quiet(addr) {
             self.changed |= changed;
             self.step(ctx);
         }
@@ -344,6 +346,7 @@ impl Group {
         for addr in &addrs {
             let Some(watch) = self.watches.get_mut(addr) else { continue };
             let before = (watch.state(), watch.since());
+            watch.share_looks(ctx.crowd, &self.policy);
             changed |= watch.update(ctx.now, &self.policy);
             self.tell_state(ctx.now, addr, before);
         }
@@ -356,9 +359,9 @@ impl Group {
 
     /// When `handle_timeout` wants to be called next, and what for.
     pub fn poll_timeout(&self) -> Option<(Time, &'static str)> {
-        let probe = self.watches.values().map(|watch| (watch.timeout(&self.policy), "probe"));
+        let probe = self.look_timeout().map(|at| (at, "probe"));
         let work = self.work_timeout().map(|at| (at, "work"));
-        probe.chain(work).min_by_key(|(at, _)| *at)
+        probe.into_iter().chain(work).min_by_key(|(at, _)| *at)
     }
 
     /// The next thing to be done outside; to be called until there is none, after every other call.
@@ -572,19 +575,6 @@ impl Group {
         self.reason = reason;
     }
 
-    fn send_due_probes(&mut self, now: Time) {
-        for (addr, watch) in &mut self.watches {
-            if let Some((seq, fresh)) = watch.due(now, &self.policy) {
-                self.actions.push_back(Action::Probe {
-                    group: self.name.clone(),
-                    addr: addr.clone(),
-                    seq,
-                    fresh,
-                });
-            }
-        }
-    }
-
     /// Has what is decided now decided anew at a moment.
     fn wake_at(&mut self, at: Time) {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
@@ -592,13 +582,5 @@ impl Group {
 
     fn hold(&mut self, until: Time, why: String) {
         self.hold = Some(Hold { until, why, tried: Vec::new() });
-    }
-
-    /// Whether every replica's link is up. Where one is not, what is concluded changes with time alone.
-    fn links_up(&self) -> bool {
-        self.watches
-            .values()
-            .filter_map(Watch::facts)
-            .all(|facts| facts.is_master() || facts.link_up())
     }
 }

@@ -206,10 +206,29 @@ impl Default for Policy {
     }
 }
 
+/// What one node can hold, as whoever runs it found out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Most instances that it can be connected to at a time.
+    pub instances_max: usize,
+    /// What sets that bound and what can be done about it, in a sentence.
+    pub why: String,
+}
+
 /// Most groups that one node guards.
 pub const GROUPS_MAX: usize = 20_000;
+/// Most groups that are looked at for the first time at once.
+pub const FIRST_LOOKS_MAX: usize = 256;
+/// How long one of them that does not answer holds up the next.
+pub const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(1);
+/// How many looks at instances that are down, or not back yet, one node takes in a second, all groups together: each is a
+/// connection that fails, and without a bound a site that goes dark would keep the node so busy that it misses the return.
+pub const LOST_LOOKS_PER_SECOND_MAX: u32 = 2000;
 /// Most instances of one group.
 pub const INSTANCES_PER_GROUP_MAX: usize = 256;
+/// The fewest instances that a group counts for when room is needed for it: the replicas of a new one are not known yet, and
+/// without one it could not be helped.
+pub const INSTANCES_PER_GROUP_MIN: usize = 2;
 /// Longest name of a group, in bytes.
 pub const GROUP_NAME_BYTES_MAX: usize = 128;
 /// Entries of history kept per group, beside events of replicas.

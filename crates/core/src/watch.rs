@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::addr::Addr;
 use crate::event::{Health, ProbeSeq, Probed};
 use crate::instance::Facts;
-use crate::policy::{DENSE_INSTANCES_MAX, Policy};
+use crate::policy::Policy;
 use crate::time::Time;
 pub use crate::view::Death;
 use crate::view::{How, State};
@@ -20,6 +20,7 @@ use keys::Keys;
 use trouble::{Loading, Trouble, down_at};
 
 mod comeback;
+mod crowd;
 mod keys;
 mod past;
 mod trouble;
@@ -64,6 +65,8 @@ pub struct Watch {
     next_probe: Time,
     next_fresh: bool,
     reconnect: Duration,
+    /// The shortest pause between two looks at it while it is lost, one of many that are.
+    lost_pause: Duration,
     /// Where on the grid its regular probes lie.
     phase: Duration,
 }
@@ -101,6 +104,7 @@ impl Watch {
             next_probe: now,
             next_fresh: true,
             reconnect: Duration::from_millis(1),
+            lost_pause: Duration::ZERO,
             phase: policy.check_interval * ((mixed >> 8) % GRID_SLOTS) / GRID_SLOTS,
         }
     }
@@ -383,7 +387,7 @@ impl Watch {
             trouble.tried_fresh = true;
         }
         self.next_probe = if self.trouble.is_some() {
-            now + reply_deadline(policy)
+            now + self.in_turn(reply_deadline(policy))
         } else {
             self.next_regular(now, policy)
         };
@@ -543,18 +547,10 @@ impl Watch {
         let dense =
             self.trouble.is_some_and(|trouble| now.since(trouble.since) < policy.reconnect_dense);
         let wait = if dense { self.reconnect } else { policy.dead_interval.max(self.reconnect) };
+        let wait = self.in_turn(wait);
         self.reconnect = (self.reconnect * 2).min(policy.reconnect_interval_max);
         self.next_probe = now + wait;
         self.next_fresh = true;
-    }
-
-    /// Where many instances are in trouble, one that refuses is asked again less densely: asking takes what replacing the
-    /// masters among them needs, and one refusal proved already what the next ones repeat.
-    pub fn make_room(&mut self, now: Time, crowd: usize, policy: &Policy) {
-        let wait = self.next_probe.since(now);
-        let times = u32::try_from(crowd / DENSE_INSTANCES_MAX).unwrap_or(u32::MAX).max(1);
-        let longest = policy.check_interval.max(wait);
-        self.next_probe = now + wait.saturating_mul(times).min(longest);
     }
 
     fn next_regular(&self, now: Time, policy: &Policy) -> Time {

@@ -1,6 +1,7 @@
 //! Registering, at the level of the fleet: what an address leads to, and what it never undoes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use failover_core::action::Action;
 use failover_core::addr::Addr;
@@ -8,6 +9,9 @@ use failover_core::event::{Answer, Event, GroupSpec, Health, Probed, Request};
 use failover_core::fleet::{Fleet, Policies};
 use failover_core::instance::{Facts, Flavor, Link, ReplicationId, Role};
 use failover_core::node::{GroupName, Leadership, NodeId, Token};
+use failover_core::policy::{
+    FIRST_LOOK_PATIENCE, FIRST_LOOKS_MAX, LOST_LOOKS_PER_SECOND_MAX, Room,
+};
 use failover_core::time::Time;
 
 /// A fleet on its own, and servers that answer at once.
@@ -285,4 +289,91 @@ fn a_history_that_only_a_replica_with_its_link_up_has_told_is_the_groups() {
     desk.histories.insert(addr(1), "of-the-restarted-master");
     desk.pass(5000);
     assert_eq!(lineage(&desk), ["of-the-restarted-master", "h"]);
+}
+
+#[test]
+fn groups_for_whose_instances_there_is_no_room_are_refused_in_words() {
+    let mut desk = Desk::new(&[(1, master_of(&[2, 3])), (2, replica_of(1)), (3, replica_of(1))]);
+    let room = Room { instances_max: 7, why: "somebody must raise something".to_owned() };
+    let policies = Policies { room: Some(room), ..Policies::default() };
+    desk.fleet = Fleet::new(NodeId::new("me"), policies);
+    desk.handle(Event::Leadership(Leadership::Leader(Token(1))));
+    assert_eq!(desk.ask(Request::Add(specs(&[1, 11]))), Answer::Done);
+    // Three instances and two are there; a group counts for its replica also before that is known.
+    assert_eq!(desk.ask(Request::Add(specs(&[12]))), Answer::Done);
+    let Answer::Refused { message, .. } = desk.ask(Request::Add(specs(&[13]))) else {
+        panic!("it does not fit");
+    };
+    assert!(message.starts_with("1 new group would need connections to 2 instances"), "{message}");
+    assert!(message.contains("beside the 7 that this node has to hold already"), "{message}");
+    assert!(message.contains("it can hold 7: somebody must raise something"), "{message}");
+    assert_eq!(desk.fleet.record().len(), 3, "nothing was added");
+    assert_eq!(desk.ask(Request::Add(specs(&[2, 12]))), Answer::Done, "they are there already");
+    assert_eq!(desk.ask(Request::Replace(specs(&[1, 13]))), Answer::Done, "two go and one comes");
+}
+
+/// Whom the fleet asks, with the number of the question, when nobody answers.
+fn asked(desk: &mut Desk) -> Vec<(Addr, u64)> {
+    let mut asked = Vec::new();
+    while let Some(action) = desk.fleet.poll() {
+        if let Action::Propose { id, changes, .. } = action {
+            desk.fleet.handle(desk.now, Event::Committed { id: Some(id), changes });
+        } else if let Action::Probe { addr, seq, .. } = action {
+            asked.push((addr, seq));
+        }
+    }
+    asked
+}
+
+#[test]
+fn a_fleet_that_begins_with_many_groups_looks_at_them_in_turn() {
+    let mut desk = Desk::new(&[]);
+    let ports: Vec<u16> = (1..=u16::try_from(2 * FIRST_LOOKS_MAX).expect("it fits") + 1).collect();
+    let registers = Event::Request { id: 1, request: Request::Add(specs(&ports)) };
+    desk.fleet.handle(desk.now, registers);
+    let first = asked(&mut desk);
+    assert_eq!(first.len(), FIRST_LOOKS_MAX);
+    desk.now = desk.now + Duration::from_millis(1);
+    let (addr, seq) = first[0].clone();
+    let outcome = Probed::Refused;
+    desk.fleet.handle(desk.now, Event::Probed { addr: addr.clone(), seq, outcome });
+    let next: BTreeSet<Addr> = asked(&mut desk).into_iter().map(|(addr, _)| addr).collect();
+    assert_eq!(next.iter().filter(|next| **next != addr).count(), 1, "its place is free");
+    // Those that say nothing hold the others up for a while only.
+    desk.now = desk.now + FIRST_LOOK_PATIENCE;
+    assert!(desk.fleet.poll_timeout().is_some_and(|at| at <= desk.now));
+    desk.fleet.handle_timeout(desk.now);
+    let known: BTreeSet<Addr> = first.into_iter().map(|(addr, _)| addr).chain(next).collect();
+    let news = asked(&mut desk).into_iter().filter(|(addr, _)| !known.contains(addr));
+    assert_eq!(news.map(|(addr, _)| addr).collect::<BTreeSet<_>>().len(), FIRST_LOOKS_MAX);
+}
+
+#[test]
+fn however_many_instances_are_down_a_node_is_not_kept_busy_by_looking_at_them() {
+    let looks_per_second = |groups: u16| {
+        let mut desk = Desk::new(&[]);
+        let ports: Vec<u16> = (1..=groups).collect();
+        desk.handle(Event::Request { id: 1, request: Request::Add(specs(&ports)) });
+        let mut seconds = [0_u32; 5];
+        let begun = desk.now;
+        while let Some(at) = desk.fleet.poll_timeout() {
+            let second = usize::try_from(at.since(begun).as_secs()).expect("a few");
+            if second >= seconds.len() {
+                break;
+            }
+            desk.now = desk.now.max(at);
+            desk.fleet.handle_timeout(desk.now);
+            for (addr, seq) in asked(&mut desk) {
+                seconds[second] += 1;
+                desk.fleet.handle(desk.now, Event::Probed { addr, seq, outcome: Probed::Refused });
+            }
+        }
+        seconds[2..].iter().copied().max().expect("three seconds")
+    };
+    // A few are looked at every 25 ms, so that their return is noticed at once.
+    let few = looks_per_second(10);
+    assert!((350..=400).contains(&few), "{few}");
+    let many = looks_per_second(2000);
+    assert!(many <= LOST_LOOKS_PER_SECOND_MAX * 11 / 10, "{many}");
+    assert!(many >= LOST_LOOKS_PER_SECOND_MAX / 2, "{many}: they are looked at");
 }

@@ -3,7 +3,8 @@
 //! One task owns all decision state; there is no mutex around any of it. The loop never waits for what it asks: an
 //! action leaves through a slot of its instance, a spawned task or the broker, and its end comes back as an event.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::time::Duration;
 
 use failover_core::action::Action;
@@ -34,8 +35,11 @@ pub(crate) const FIRST_REQUEST: RequestId = 0;
 const BATCH_EVENTS_MAX: usize = 256;
 /// How often some of the shown groups get new ages and offsets, without anything having changed.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
-/// Most groups that are refreshed at once.
+/// Most groups that are refreshed at once, and fewest.
 const REFRESH_GROUPS_MAX: usize = 50;
+const REFRESH_GROUPS_MIN: usize = 5;
+/// In how many turns all of them are, as long as that takes no more than the most at once: 5 s.
+const REFRESH_TURNS: usize = 50;
 
 /// Everything the loop owns.
 pub(crate) struct Driver {
@@ -240,22 +244,29 @@ impl Driver {
     fn publish_changed(&mut self) {
         self.shown.set_leadership(self.fleet.leadership());
         self.shown.beat();
-        let now = self.clock.now();
-        for name in self.fleet.take_changed() {
-            self.shown.publish(&name, self.fleet.view(now, &name));
+        let changed = self.fleet.take_changed();
+        if !changed.is_empty() {
+            self.show(changed);
         }
     }
 
     /// Gives a few groups new ages and offsets, going round through all of them.
     fn refresh(&self, round: &mut Round) {
-        let now = self.clock.now();
         let after = round.refreshed.take();
+        let all = self.fleet.record().len();
+        let share = (all / REFRESH_TURNS).clamp(REFRESH_GROUPS_MIN, REFRESH_GROUPS_MAX);
         let names: Vec<GroupName> =
-            self.fleet.names_after(after.as_ref()).take(REFRESH_GROUPS_MAX).cloned().collect();
-        for name in &names {
-            self.shown.publish(name, self.fleet.view(now, name));
-        }
+            self.fleet.names_after(after.as_ref()).take(share).cloned().collect();
         round.refreshed = names.last().cloned();
+        self.show(names);
+    }
+
+    fn show(&self, names: impl IntoIterator<Item = GroupName>) {
+        let now = self.clock.now();
+        self.shown.publish(names.into_iter().map(|name| {
+            let view = self.fleet.view(now, &name);
+            (name, view)
+        }));
     }
 
     async fn drain(&mut self, round: &mut Round) {
@@ -310,11 +321,7 @@ impl Driver {
     }
 
     fn instance<'a>(&self, round: &'a mut Round, group: &GroupName, addr: &Addr) -> &'a Instance {
-        if round.instances.get(addr).is_some_and(Instance::ended) {
-            tracing::error!(%group, "the task of {addr} broke and is started anew; please report this");
-            round.instances.remove(addr);
-        }
-        round.instances.entry(addr.clone()).or_insert_with(|| {
+        let start = || {
             let login = self.logins.of(group);
             Instance::start(
                 addr.clone(),
@@ -324,7 +331,17 @@ impl Driver {
                 self.broker.clone(),
                 self.resolver.clone(),
             )
-        })
+        };
+        match round.instances.entry(addr.clone()) {
+            Entry::Vacant(place) => place.insert(start()),
+            Entry::Occupied(mut place) => {
+                if place.get().ended() {
+                    tracing::error!(%group, "the task of {addr} broke and is started anew; please report this");
+                    place.insert(start());
+                }
+                place.into_mut()
+            }
+        }
     }
 
     async fn propose(

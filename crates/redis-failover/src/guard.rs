@@ -31,6 +31,7 @@ use crate::member::{self, Member, Surroundings};
 use crate::redis::Login;
 use crate::requests::Requests;
 use crate::resolve::Resolver;
+use crate::room::room;
 use crate::shown::Shown;
 
 mod requests;
@@ -163,8 +164,13 @@ impl Builder {
     /// Starts to guard, inside the runtime of the caller. When it returns, the configured groups are guarded and shown,
     /// though no server may have answered yet.
     ///
+    /// Each instance takes a connection, and a second one while it is in doubt. How many files and connections the process
+    /// may have open belongs to the host, and is left as it is: raise it before (`RLIMIT_NOFILE`), as the program does.
+    /// Groups that do not fit below it are refused.
+    ///
     /// # Errors
-    /// When the settings do not fit together, or the address for HTTP cannot be listened on. Nothing goes on then.
+    /// When the settings do not fit together, the configured groups do not fit into this process, or the address for HTTP
+    /// cannot be listened on. Nothing goes on then.
     pub async fn start(self) -> Result<Guard, StartError> {
         let Self { mut config, mut hooks, notices } = self;
         config.validate()?;
@@ -427,7 +433,8 @@ fn specs(config: &Config) -> Result<Vec<GroupSpec>, StartError> {
 }
 
 fn policies(config: &Config) -> Result<Policies, StartError> {
-    let mut policies = Policies { default: config.policy.clone(), ..Policies::default() };
+    let default = config.policy.clone();
+    let mut policies = Policies { default, room: room(), ..Policies::default() };
     for group in &config.groups {
         if let Some(policy) = &group.policy {
             let name = GroupName::new(&group.name).map_err(StartError::Groups)?;

@@ -78,6 +78,7 @@ mod peers;
 mod redis;
 mod requests;
 mod resolve;
+mod room;
 mod shown;
 mod talk;
 

@@ -121,24 +121,30 @@ impl Shown {
         }
     }
 
-    pub(crate) fn publish(&self, name: &GroupName, mut view: Option<GroupView>) {
-        if let Some(view) = &mut view {
-            self.say_why_nobody_leads(view);
-        }
+    /// Shows these groups as they are now; `None`: no more.
+    pub(crate) fn publish(&self, views: impl IntoIterator<Item = (GroupName, Option<GroupView>)>) {
         let directory = self.directory.load();
-        match (directory.get(name), view) {
-            (Some(cell), Some(view)) => cell.store(Arc::new(view)),
-            (None, Some(view)) => {
-                let mut next = BTreeMap::clone(&directory);
-                next.insert(name.clone(), Arc::new(ArcSwap::from_pointee(view)));
-                self.directory.store(Arc::new(next));
+        // Copied once, however many groups come or go: each copy is as long as the directory.
+        let mut next: Option<BTreeMap<GroupName, Cell>> = None;
+        for (name, mut view) in views {
+            if let Some(view) = &mut view {
+                self.say_why_nobody_leads(view);
             }
-            (Some(_), None) => {
-                let mut next = BTreeMap::clone(&directory);
-                next.remove(name);
-                self.directory.store(Arc::new(next));
+            let known = next.as_ref().unwrap_or(&directory).get(&name);
+            match (known, view) {
+                (Some(cell), Some(view)) => cell.store(Arc::new(view)),
+                (None, Some(view)) => {
+                    let cell = Arc::new(ArcSwap::from_pointee(view));
+                    next.get_or_insert_with(|| BTreeMap::clone(&directory)).insert(name, cell);
+                }
+                (Some(_), None) => {
+                    next.get_or_insert_with(|| BTreeMap::clone(&directory)).remove(&name);
+                }
+                (None, None) => {}
             }
-            (None, None) => {}
+        }
+        if let Some(next) = next {
+            self.directory.store(Arc::new(next));
         }
     }
 }

@@ -3,8 +3,9 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use common::daemon::instance;
+use common::daemon::{Ended, Launch, instance};
 use common::scenario::{
     assert_left_alone, assert_whole, guard, holds, on_each_kind, settle, times_told,
     wait_for_diagnosis, wait_for_failover, wait_until_follows, wait_until_guarded,
@@ -319,4 +320,35 @@ fn a_server_of_another_name_is_guarded_by_what_it_answers() {
     server.wait_for_role("master");
     let stats = server.info("commandstats");
     assert!(stats.contains_key("cmdstat_slaveof"), "{stats:?}");
+}
+
+/// The program with so many descriptors, which it cannot raise.
+fn start_below(limit: u32, masters: &str) -> Result<Daemon, Ended> {
+    let (binary, limit) = (Daemon::binary(), format!("--nofile={limit}:{limit}"));
+    let masters = format!("-masters={masters}");
+    let args = [&*limit, "--", binary.to_str().expect("a path in ASCII"), &*masters];
+    Daemon::try_start(&Launch { binary: Path::new("prlimit"), ..Launch::of(&args) })
+}
+
+#[test]
+fn groups_that_need_more_descriptors_than_there_are_are_refused_in_words() {
+    // Nobody listens at any of them, which does not matter here.
+    let masters = |count: u8| {
+        let all: Vec<String> = (1..=count).map(|last| format!("127.9.9.{last}:9")).collect();
+        all.join(",")
+    };
+    // 64 are kept, and each group takes two connections.
+    let daemon = start_below(256, &masters(95)).expect("they fit");
+    assert_eq!(daemon.post("/master", &format!("masters={}", masters(96))).status, 200);
+    let refused = daemon.post("/master", "masters=127.9.9.97:9");
+    assert_eq!((refused.status, refused.error_code()), (409, Some("refused")), "{}", refused.body);
+    for words in ["would need connections to 2 instances", "beside the 192", "LimitNOFILE"] {
+        assert!(refused.body.contains(words), "{words}: {}", refused.body);
+    }
+    assert_eq!(names(&daemon).len(), 96);
+    let ended = start_below(256, &masters(97)).expect_err("they do not fit");
+    assert_eq!(ended.code(), 1, "{}", ended.stderr);
+    let words =
+        "the configured groups were refused: 97 new groups would need connections to 194 instances";
+    assert!(ended.stderr.contains(words), "{}", ended.stderr);
 }

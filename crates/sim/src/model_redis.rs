@@ -132,6 +132,8 @@ pub struct Server {
     link: LinkState,
     link_id: u64,
     down_since: Option<Time>,
+    /// When its link was established last.
+    linked_at: Time,
     /// It finished a sync since it was started, or since it was a master.
     synced: bool,
     /// It may ask for a continuation of the history that it is on.
@@ -186,6 +188,7 @@ impl Server {
             link: LinkState::Down,
             link_id: 0,
             down_since: None,
+            linked_at: now,
             synced: false,
             cached: false,
             replid: id,

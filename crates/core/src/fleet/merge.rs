@@ -12,6 +12,9 @@ impl Fleet {
     /// A registered name may resolve to an address that another group knows: it is that group's instance.
     pub(super) fn socket_seen(&mut self, now: Time, addr: &Addr, outcome: &Probed) {
         let Probed::Replied { socket: Some(socket), .. } = outcome else { return };
+        if socket == addr {
+            return;
+        }
         let (Some(name), Some(owner)) = (self.owners.of(addr), self.owners.of(socket)) else {
             return;
         };

@@ -8,7 +8,7 @@ use crate::addr::Addr;
 use crate::event::{Answer, GroupSpec, ProposalId, RefusalCode, Request, RequestId};
 use crate::group::{Group, Wish};
 use crate::node::GroupName;
-use crate::policy::GROUPS_MAX;
+use crate::policy::{GROUPS_MAX, INSTANCES_PER_GROUP_MIN};
 use crate::record::{Change, GivenRule, GroupEntry, Known, Status};
 use crate::time::Time;
 
@@ -137,10 +137,14 @@ impl Fleet {
         going: &BTreeSet<GroupName>,
     ) -> Result<Vec<Change>, Refusal> {
         let mut changes: Vec<Change> = Vec::new();
+        let mut named: BTreeSet<GroupName> = BTreeSet::new();
         let mut taken: BTreeSet<Addr> = BTreeSet::new();
         for spec in specs {
             if let Some(owner) = self.owner_of(&spec.master, going) {
-                changes.extend(self.stays(&owner, &changes));
+                if let Some(stays) = self.stays(&owner).filter(|_| !named.contains(&owner)) {
+                    named.insert(owner);
+                    changes.push(stays);
+                }
                 continue;
             }
             if taken.contains(&spec.master) {
@@ -148,7 +152,7 @@ impl Fleet {
             }
             let name = spec.name.clone().unwrap_or_else(|| GroupName::from(&spec.master));
             let exists = self.record.entry(&name).is_some() && !going.contains(&name);
-            if exists || changes.iter().any(|change| change.group == name) {
+            if exists || named.contains(&name) {
                 return Err((
                     RefusalCode::Refused,
                     format!(
@@ -165,6 +169,7 @@ impl Fleet {
                     entry.instances.insert(replica.clone(), known);
                 }
             }
+            named.insert(name.clone());
             changes.push(Change {
                 expect: self.record.revision(&name),
                 what: format!("{} is guarded from now on", spec.master),
@@ -179,7 +184,34 @@ impl Fleet {
                 format!("one node guards at most {GROUPS_MAX} groups; nothing was added"),
             ));
         }
+        self.has_room(&changes, going)?;
         Ok(changes)
+    }
+
+    /// Whether this node can be connected to the instances of these groups as well.
+    fn has_room(&self, changes: &[Change], going: &BTreeSet<GroupName>) -> Result<(), Refusal> {
+        let Some(room) = &self.policies.room else { return Ok(()) };
+        let is_new = |name: &GroupName| going.contains(name) || self.record.entry(name).is_none();
+        let needs = |entry: &GroupEntry| entry.instances.len().max(INSTANCES_PER_GROUP_MIN);
+        let new = changes.iter().filter(|change| is_new(&change.group));
+        let new: Vec<usize> = new.filter_map(|change| change.entry.as_ref()).map(needs).collect();
+        let wanted: usize = new.iter().sum();
+        let kept = self.record.entries().filter(|(name, _)| !going.contains(*name));
+        let kept: usize = kept.map(|(_, entry)| needs(entry)).sum();
+        if wanted == 0 || kept + wanted <= room.instances_max {
+            return Ok(());
+        }
+        let groups = if new.len() == 1 { "group" } else { "groups" };
+        Err((
+            RefusalCode::Refused,
+            format!(
+                "{} new {groups} would need connections to {wanted} instances (a master and at least one replica each), \
+                 beside the {kept} that this node has to hold already, and it can hold {}: {}; nothing was added",
+                new.len(),
+                room.instances_max,
+                room.why
+            ),
+        ))
     }
 
     fn replace(&self, now: Time, specs: &[GroupSpec]) -> Result<Vec<Change>, Refusal> {
@@ -213,7 +245,8 @@ impl Fleet {
                 ),
             ));
         }
-        changes.retain(|gone| !added.iter().any(|change| change.group == gone.group));
+        let replaced: BTreeSet<&GroupName> = added.iter().map(|change| &change.group).collect();
+        changes.retain(|gone| !replaced.contains(&gone.group));
         changes.extend(added);
         Ok(changes)
     }
@@ -237,13 +270,12 @@ impl Fleet {
         self.removals(now, &going)
     }
 
-    /// That a group that leaves is guarded again, unless that is among the changes already.
-    fn stays(&self, name: &GroupName, changes: &[Change]) -> Option<Change> {
+    /// That a group that leaves is guarded again.
+    fn stays(&self, name: &GroupName) -> Option<Change> {
         let group = self.groups.get(name)?;
         let entry = group.staying_entry()?;
         let what = format!("{name} is guarded again, before its servers had their settings back");
-        let is_new = changes.iter().all(|change| change.group != *name);
-        is_new.then(|| changed(name, group, what, entry))
+        Some(changed(name, group, what, entry))
     }
 
     fn removals(&self, now: Time, going: &BTreeSet<GroupName>) -> Result<Vec<Change>, Refusal> {
@@ -336,7 +368,8 @@ impl Fleet {
 
     /// The group of that name, or all.
     fn wanted(&self, name: Option<&GroupName>) -> Result<Vec<(&GroupName, &Group)>, Refusal> {
-        let guarded = self.groups.iter().filter(|(_, group)| group.entry().leaving.is_none());
+        let groups = self.groups.iter().map(|(name, group)| (name, &**group));
+        let guarded = groups.filter(|(_, group)| group.entry().leaving.is_none());
         let Some(name) = name else { return Ok(guarded.collect()) };
         let mut guarded = guarded;
         let group = guarded.find(|(known, _)| *known == name).ok_or_else(|| {

@@ -138,7 +138,7 @@ impl Group {
         }
         let entry = &self.entry;
         let actions = &mut self.actions;
-        self.watches.retain(|addr, _| {
+        self.watches.retain(|addr| {
             let kept = entry.instances.contains_key(addr);
             if !kept {
                 actions.push_back(Action::Forget { addr: addr.clone() });

@@ -1,11 +1,11 @@
 //! Dead, for the cluster: what the replicas must say before a master that this node sees down counts as dead.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::identity::follows_recorded;
 use super::quorum::Peers;
 use crate::addr::Addr;
+use crate::group::Watches;
 use crate::instance::Facts;
 use crate::mutation::Mutation;
 use crate::policy::Policy;
@@ -46,7 +46,7 @@ pub(crate) struct Question {
 /// What a verdict is made from.
 pub(crate) struct Hearing<'a> {
     pub(crate) entry: &'a GroupEntry,
-    pub(crate) watches: &'a BTreeMap<Addr, Watch>,
+    pub(crate) watches: &'a Watches,
     pub(crate) policy: &'a Policy,
     /// What the other nodes see: they may reach a replica that is away for this one, and it has a say all the same.
     pub(crate) peers: &'a Peers,

@@ -1,8 +1,7 @@
 //! The named conclusion about a group, with a one-sentence reason. A pure function of what is known.
 
-use std::collections::BTreeMap;
-
 use crate::addr::Addr;
+use crate::group::Watches;
 use crate::group::elect::{Contest, ago, judge};
 use crate::group::fencing::not_durable;
 use crate::group::identity::{follows_recorded, same_process};
@@ -23,7 +22,7 @@ use misfit::misconfigured;
 #[derive(Clone, Copy)]
 pub(crate) struct Picture<'a> {
     pub(crate) entry: &'a GroupEntry,
-    pub(crate) watches: &'a BTreeMap<Addr, Watch>,
+    pub(crate) watches: &'a Watches,
     pub(crate) policy: &'a Policy,
     pub(crate) now: Time,
     /// Somebody acts.

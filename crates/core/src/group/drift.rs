@@ -279,7 +279,7 @@ impl Group {
         });
         // Where roles are forgotten, one that came back as a master is one by hand only when it took writes since.
         let forgot = !heir.flavor.manners().keeps_role
-            && self.watches.get(*addr).is_some_and(Watch::returned)
+            && self.watches.get(addr).is_some_and(Watch::returned)
             && recorded_facts.is_some_and(|facts| heir.offset <= facts.offset);
         let fits = taken_over || !forgot && self.is_heir(now, heir);
         (followed && fits).then(|| (*addr).clone())

@@ -1,7 +1,6 @@
 //! Who could take over, in which order, and why the others cannot. A pure function of what is known.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
 use super::Group;
 use super::copies::{is_on_its_way, is_parted, judge_copy};
@@ -10,6 +9,7 @@ use super::quorum::Peers;
 use super::restart::has_nothing_beside;
 use super::rules::{judge_rules, preference, priority_of};
 use crate::addr::Addr;
+use crate::group::Watches;
 use crate::instance::{Facts, Link, ReplicationId, Role};
 use crate::mutation::Mutation;
 use crate::policy::Policy;
@@ -22,7 +22,7 @@ use crate::watch::Watch;
 #[derive(Clone, Copy)]
 pub(crate) struct Contest<'a> {
     pub(crate) entry: &'a GroupEntry,
-    pub(crate) watches: &'a BTreeMap<Addr, Watch>,
+    pub(crate) watches: &'a Watches,
     pub(crate) policy: &'a Policy,
     /// What the other nodes see: they may reach a candidate that is away for this one.
     pub(crate) peers: &'a Peers,

@@ -400,7 +400,7 @@ impl Group {
             .iter()
             .filter(|(addr, known)| known.attached && *addr != old && *addr != master)
             .filter(|(addr, _)| {
-                let facts = self.watches.get(*addr).and_then(Watch::facts);
+                let facts = self.watches.get(addr).and_then(Watch::facts);
                 let of = facts.and_then(Facts::follows).and_then(|of| self.entry.instance_of(of));
                 of != Some(master)
             })

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::addr::Addr;
+use crate::group::Watches;
 use crate::instance::{Facts, Role};
 use crate::record::GroupEntry;
 use crate::watch::Watch;
@@ -15,7 +16,7 @@ use crate::watch::Watch;
 /// at least its port.
 pub(crate) fn follows_recorded(
     entry: &GroupEntry,
-    watches: &BTreeMap<Addr, Watch>,
+    watches: &Watches,
     addr: &Addr,
     facts: &Facts,
 ) -> bool {
@@ -52,7 +53,7 @@ pub(crate) fn same_process(a: &Facts, b: &Facts) -> bool {
 }
 
 /// Two instances of a group that are one process: the one that stays, and the one that is another name of it.
-pub(crate) fn twins(entry: &GroupEntry, watches: &BTreeMap<Addr, Watch>) -> Option<(Addr, Addr)> {
+pub(crate) fn twins(entry: &GroupEntry, watches: &Watches) -> Option<(Addr, Addr)> {
     let mut seen: BTreeMap<&str, &Addr> = BTreeMap::new();
     for (addr, watch) in watches.iter().filter(|(addr, _)| entry.instances.contains_key(*addr)) {
         let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
@@ -104,14 +105,14 @@ mod tests {
         let mut entry = GroupEntry::new(addr(1));
         entry.lineage = vec![id("h"), id("before")];
         entry.instances.insert(addr(2), Known { attached: true, ..Known::default() });
-        let watches = BTreeMap::from([watch(1, master(at(0)))]);
+        let watches = Watches::from([watch(1, master(at(0)))]);
         let up = Link::Up { last_io_secs: 0 };
         let facts = replica(at(0), &addr(99), up.clone());
         assert!(follows_recorded(&entry, &watches, &addr(2), &facts));
         let straggler = Facts { replication_id: Some(id("before")), ..facts.clone() };
         assert!(!follows_recorded(&entry, &watches, &addr(2), &straggler));
         let listing = Facts { role: Role::Master { replicas: vec![addr(2)] }, ..master(at(0)) };
-        let watches = BTreeMap::from([watch(1, listing)]);
+        let watches = Watches::from([watch(1, listing)]);
         assert!(follows_recorded(&entry, &watches, &addr(2), &straggler));
         entry.instances.insert(addr(3), Known::default());
         let sibling = replica(at(0), &addr(3), up);
@@ -122,7 +123,7 @@ mod tests {
     fn one_process_under_two_addresses_is_one_instance() {
         let mut entry = GroupEntry::new(addr(5));
         entry.instances.insert(addr(2), Known { attached: true, ..Known::default() });
-        let watches = BTreeMap::from([watch(2, master(at(0))), watch(5, master(at(0)))]);
+        let watches = Watches::from([watch(2, master(at(0))), watch(5, master(at(0)))]);
         let (stays, goes) = twins(&entry, &watches).expect("they have the same run id");
         assert_eq!((stays.port(), goes.port()), (5, 2));
         unite(&mut entry, &stays, &goes);

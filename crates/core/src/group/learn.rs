@@ -1,7 +1,7 @@
 //! What the servers teach about their group: its replicas, its history of writes, other names of an instance.
 
 use super::identity::{twins, unite};
-use super::{Context, Group};
+use super::{Context, Diagnosis, Group, Work};
 use crate::addr::Addr;
 use crate::instance::{Facts, Role};
 use crate::node::Token;
@@ -188,9 +188,18 @@ impl Group {
         }
     }
 
-    /// Whether a promotion of it was given up, and its role was not read since.
-    pub(super) fn is_abandoned(&self, addr: &Addr) -> bool {
-        self.entry.instances.get(addr).is_some_and(|known| known.abandoned.is_some())
+    /// Whether nothing can follow from an answer of this instance that says what the one before it said.
+    pub(super) fn is_quiet(&self, addr: &Addr) -> bool {
+        let abandoned = |known: &Known| known.abandoned.is_some();
+        matches!(self.work, Work::Idle)
+            && self.links_up()
+            && self.entry.saga.is_none()
+            && !self.stranger
+            && self.restarted.is_none()
+            && self.wanted.is_none()
+            && !self.entry.instances.get(addr).is_some_and(abandoned)
+            && self.manners().finds_common
+            && self.diagnosis == Diagnosis::Healthy
     }
 
     /// An instance turned out to have another address: its name resolved to it. Two instances that are one server
@@ -199,7 +208,7 @@ impl Group {
         let known =
             self.entry.instances.get(addr).is_some_and(|known| known.aliases.contains(alias));
         let foreign = ctx.owners.of(alias).is_some_and(|owner| *owner != self.name);
-        let busy = !matches!(self.work, super::Work::Idle) || self.entry.saga.is_some();
+        let busy = !matches!(self.work, Work::Idle) || self.entry.saga.is_some();
         let Some(token) = ctx.leadership.token().filter(|_| !known && !foreign && !busy) else {
             return false;
         };

@@ -1,5 +1,6 @@
 use super::*;
 use crate::instance::Link;
+use crate::policy::DENSE_INSTANCES_MAX;
 use crate::sample::{addr, at, master, replica, reply};
 
 fn policy() -> Policy {

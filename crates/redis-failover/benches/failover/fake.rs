@@ -1,91 +1,148 @@
-//! Servers that only answer questions, so that a thousand groups fit on a small machine.
+//! Servers that only answer questions, so that thousands of groups fit on a small machine.
 //!
 //! Each instance has a loopback address of its own and all share one port: masters are
 //! `127.1.x.y`, their only replica is `127.2.x.y`. Master and replica tell one consistent story of
 //! an idle group: who follows whom, one replication id, and an offset that grows by a `PING` every
-//! ten seconds on both. They live in the benchmark's process: what is measured is another one.
+//! ten seconds on both. Which of them is meant is told by the address that a client connected to,
+//! so that listening takes no descriptor for each. They live in a process of their own, which is
+//! this program started again, because what is measured needs as many descriptors as they do.
 
-use std::net::{Ipv4Addr, TcpListener as StdListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::common::now;
+use crate::common::child::{Owned, command};
 use crate::common::ports::Port;
+use crate::common::{PATIENCE, now, wait_until};
 
+/// Has the port of a process that is to be all servers.
+const PROCESS: &str = "BENCH_FAKE_SERVERS";
 /// What a master sends to its replicas every `repl-ping-replica-period`.
 const PING_BYTES: u64 = 14;
 const PING_PERIOD_S: u64 = 10;
 const FIRST_OFFSET: u64 = 1000;
-/// Listeners, and connections of both ends, with room for more than one connection per instance.
-const OPEN_FILES: u64 = 16_000;
 const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Sockets that listen on the port. Servers have a queue for new connections each; one queue for all would overflow.
+const LISTENERS: usize = 8;
+const BACKLOG: i32 = 4096;
+/// What they are asked by the benchmark: how many probes they answered.
+const PROBES: &str = "PROBES";
 
+/// The servers of many groups.
+#[derive(Debug)]
 pub(crate) struct Fleet {
-    masters: Vec<String>,
-    _port: Port,
+    groups: usize,
+    port: Port,
+    _process: Owned,
 }
 
 impl Fleet {
-    /// The servers run until the process ends.
+    /// The servers run until the value is dropped.
     pub(crate) fn start(groups: usize) -> Self {
-        raise_file_limit();
         let port = Port::take();
-        let started_at = now();
-        let mut masters = Vec::new();
-        let mut servers = Vec::new();
-        for group in 0..groups {
-            for role in [Role::Master, Role::Replica] {
-                let fake = Fake { group, role, port: port.number(), started_at };
-                let listener = StdListener::bind((fake.host(role), fake.port));
-                let listener = listener.expect("a loopback address of our own is free");
-                listener.set_nonblocking(true).expect("a socket can be made non-blocking");
-                servers.push((Arc::new(fake), listener));
-            }
-            let last = &servers[servers.len() - 1].0;
-            masters.push(format!("{}:{}", last.host(Role::Master), last.port));
-        }
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-            runtime.expect("a runtime can be made").block_on(serve(servers));
-        });
-        Self { masters, _port: port }
+        let myself = std::env::current_exe().expect("the program has a path");
+        let mut command = command(myself);
+        command.env(PROCESS, port.number().to_string());
+        let process = Owned::start(command).expect("this program can be started again");
+        let fleet = Self { groups, port, _process: process };
+        wait_until("the servers listen", PATIENCE, || fleet.connect(0).ok());
+        fleet
     }
 
-    pub(crate) fn masters(&self) -> &[String] {
-        &self.masters
+    pub(crate) fn groups(&self) -> usize {
+        self.groups
+    }
+
+    pub(crate) fn masters(&self) -> impl Iterator<Item = SocketAddr> {
+        (0..self.groups).map(|group| self.addr(group, Role::Master))
+    }
+
+    /// Masters and replicas in turn.
+    pub(crate) fn instances(&self) -> impl Iterator<Item = SocketAddr> {
+        let both = [Role::Master, Role::Replica];
+        (0..self.groups).flat_map(move |group| both.map(|role| self.addr(group, role)))
+    }
+
+    /// How many probes were answered so far.
+    pub(crate) fn probes(&self) -> u64 {
+        use std::io::{BufRead as _, Write as _};
+        let mut stream = self.connect(0).expect("the servers listen");
+        let request = format!("*1\r\n{}", bulk(PROBES));
+        stream.write_all(request.as_bytes()).expect("the servers read");
+        let mut line = String::new();
+        std::io::BufReader::new(stream).read_line(&mut line).expect("the servers answer");
+        line.trim().trim_start_matches(':').parse().expect("a number")
+    }
+
+    fn addr(&self, group: usize, role: Role) -> SocketAddr {
+        (host(group, role), self.port.number()).into()
+    }
+
+    fn connect(&self, group: usize) -> std::io::Result<StdStream> {
+        StdStream::connect(self.addr(group, Role::Master))
     }
 }
 
-/// The limit is inherited by the program, which needs a socket for each instance, too.
-fn raise_file_limit() {
+/// What this process may open is inherited by those that it starts, and each of them needs a socket for every instance.
+pub(crate) fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
-    if limit.current.is_some_and(|current| current < wanted) {
-        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
-        setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised to the hard one");
-    }
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised to the hard one");
 }
 
-async fn serve(servers: Vec<(Arc<Fake>, StdListener)>) {
-    for (fake, listener) in servers {
-        let listener = TcpListener::from_std(listener).expect("the runtime takes the socket");
+/// Is all servers until it is killed, when this process was started for that.
+pub(crate) fn serve_if_told() {
+    let Ok(port) = std::env::var(PROCESS) else { return };
+    raise_file_limit();
+    let port = port.parse().expect("a port");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    runtime.expect("a runtime can be made").block_on(serve(port));
+}
+
+async fn serve(port: u16) {
+    let counted = Arc::new(AtomicU64::new(0));
+    let started_at = now();
+    for _ in 0..LISTENERS {
+        let listener = listen(port).expect("the port is ours");
+        let counted = Arc::clone(&counted);
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(Arc::clone(&fake), stream));
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    // There is no descriptor for it; one is free again when a client goes.
+                    tokio::task::yield_now().await;
+                    continue;
+                };
+                let Some(fake) = Fake::behind(&stream, started_at) else { continue };
+                tokio::spawn(answer(fake, stream, Arc::clone(&counted)));
             }
         });
     }
     std::future::pending::<()>().await;
 }
 
+fn listen(port: u16) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_port(true)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
+
 /// Serves one connection until its end.
-async fn answer(fake: Arc<Fake>, mut stream: TcpStream) {
+async fn answer(fake: Fake, mut stream: TcpStream, counted: Arc<AtomicU64>) {
     let mut input = Vec::new();
     loop {
+        if stream.readable().await.is_err() {
+            return;
+        }
         match stream.read_buf(&mut input).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
@@ -93,7 +150,7 @@ async fn answer(fake: Arc<Fake>, mut stream: TcpStream) {
         let mut replies = Vec::new();
         while let Some((args, used)) = parse(&input) {
             input.drain(..used);
-            fake.reply(&args, &mut replies);
+            fake.reply(&args, &counted, &mut replies);
         }
         let is_sane = input.len() < REQUEST_BYTES_MAX;
         if !is_sane || stream.write_all(&replies).await.is_err() {
@@ -134,6 +191,17 @@ enum Role {
     Replica,
 }
 
+/// The address of a group's instance of that role.
+fn host(group: usize, role: Role) -> Ipv4Addr {
+    let net = match role {
+        Role::Master => 1,
+        Role::Replica => 2,
+    };
+    let [high, low] = [group / 250, group % 250 + 1];
+    let byte = |n: usize| u8::try_from(n).expect("at most 60000 groups");
+    Ipv4Addr::new(127, net, byte(high), byte(low))
+}
+
 struct Fake {
     group: usize,
     role: Role,
@@ -142,15 +210,21 @@ struct Fake {
 }
 
 impl Fake {
-    /// The address of this group's instance of that role.
-    fn host(&self, role: Role) -> Ipv4Addr {
-        let net = match role {
-            Role::Master => 1,
-            Role::Replica => 2,
+    /// The one that a client connected to.
+    fn behind(stream: &TcpStream, started_at: Instant) -> Option<Self> {
+        let SocketAddr::V4(addr) = stream.local_addr().ok()? else { return None };
+        let [_, net, high, low] = addr.ip().octets();
+        let role = match net {
+            1 => Role::Master,
+            2 => Role::Replica,
+            _ => return None,
         };
-        let [high, low] = [self.group / 250, self.group % 250 + 1];
-        let byte = |n: usize| u8::try_from(n).expect("at most 60000 groups");
-        Ipv4Addr::new(127, net, byte(high), byte(low))
+        let group = usize::from(high) * 250 + usize::from(low).checked_sub(1)?;
+        Some(Self { group, role, port: addr.port(), started_at })
+    }
+
+    fn host(&self, role: Role) -> Ipv4Addr {
+        host(self.group, role)
     }
 
     fn uptime_s(&self) -> u64 {
@@ -161,11 +235,15 @@ impl Fake {
         FIRST_OFFSET + self.uptime_s() / PING_PERIOD_S * PING_BYTES
     }
 
-    fn reply(&self, args: &[String], out: &mut Vec<u8>) {
+    fn reply(&self, args: &[String], counted: &AtomicU64, out: &mut Vec<u8>) {
         let name = args.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
         let first = args.get(1).map(|arg| arg.to_ascii_lowercase()).unwrap_or_default();
+        if (name.as_str(), first.as_str()) == ("INFO", "replication") {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
         let reply = match (name.as_str(), first.as_str()) {
             ("PING", _) => "+PONG\r\n".to_owned(),
+            (PROBES, _) => format!(":{}\r\n", counted.load(Ordering::Relaxed)),
             ("INFO", _) => bulk(&self.info(&args[1..])),
             ("ROLE", _) => self.role(),
             ("HELLO", "3") => "-NOPROTO unsupported protocol version\r\n".to_owned(),

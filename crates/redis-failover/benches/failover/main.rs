@@ -1,8 +1,8 @@
 //! `make bench`: what the program promises, measured on real servers.
 //!
 //! Prints one table and writes `target/bench.json` of the workspace. Names on the command line
-//! (`kill9 hang shutdown leader switchover return hundred`, each beside Sentinel; `single flicker busy obstacles emptied
-//! fencing idle commit stores takeover`) run these alone. From the environment:
+//! (`kill9 hang shutdown leader switchover return hundred idle large`, each beside Sentinel; `single flicker busy
+//! obstacles emptied fencing fleets commit stores takeover`) run these alone. From the environment:
 //!
 //! - `BENCH_QUICK=1`: few runs, to try the benchmark itself;
 //! - `BENCH_ALONE=1`: without Sentinel, which takes most of the time;
@@ -14,6 +14,7 @@
 
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
+mod bare;
 mod cluster;
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -21,7 +22,11 @@ mod emptied;
 mod fake;
 mod faults;
 mod fencing;
+mod fleets;
 mod hundred;
+mod idle;
+mod idle_sentinel;
+mod large;
 mod monitor;
 mod obstacles;
 mod returning;
@@ -40,7 +45,7 @@ use table::Row;
 /// A name on the command line and what it runs.
 type Scenario = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const SCENARIOS: [Scenario; 17] = [
+const SCENARIOS: [Scenario; 19] = [
     ("kill9", faults::kill9),
     ("hang", faults::hang),
     ("shutdown", faults::shutdown),
@@ -54,7 +59,9 @@ const SCENARIOS: [Scenario; 17] = [
     ("obstacles", obstacles::obstacles),
     ("emptied", emptied::emptied),
     ("fencing", fencing::fencing),
-    ("idle", scenario::idle),
+    ("idle", idle::idle),
+    ("large", large::large),
+    ("fleets", fleets::fleets),
     ("commit", cluster::commit),
     ("stores", stores::kill9),
     ("takeover", stores::takeover),
@@ -62,6 +69,8 @@ const SCENARIOS: [Scenario; 17] = [
 
 fn main() {
     common::ledisdb::serve_if_told();
+    fake::serve_if_told();
+    bare::probe_if_told();
     // Cargo adds a flag of its own.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     for name in &wanted {

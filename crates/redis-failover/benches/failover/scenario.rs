@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::common::child::{cpu_time, memory_kb};
-use crate::common::{Daemon, Group, Server, ServerKind, Told, Writer, now, wait_until};
-use crate::fake::Fleet;
+use crate::common::{Daemon, Group, Server, ServerKind, Told, Writer};
 use crate::table::{Row, Target};
 
 /// A failover that takes longer than this is none.
@@ -26,7 +24,7 @@ impl Bench {
         if self.quick { 3 } else { full }
     }
 
-    fn start(&self, args: &[&str]) -> Daemon {
+    pub(crate) fn start(&self, args: &[&str]) -> Daemon {
         Daemon::start_with(&self.binary, args, &[])
     }
 
@@ -142,77 +140,6 @@ pub(crate) fn flicker(bench: &Bench) -> Vec<Row> {
         Target::MaxAtMost(0.0),
         "",
     )]
-}
-
-/// What watching costs when nothing happens.
-pub(crate) fn idle(bench: &Bench) -> Vec<Row> {
-    const GROUPS: usize = 1000;
-    const WINDOW: Duration = Duration::from_secs(5);
-    const START_LIMIT: Duration = Duration::from_secs(120);
-    let fleet = Fleet::start(GROUPS);
-    let masters = format!("-masters={}", fleet.masters().join(","));
-    let started_at = now();
-    let daemon = bench.start(&[&masters, "-check_interval=1000", "-max_down_time=3"]);
-    wait_until("all 2000 instances are up", START_LIMIT, || {
-        // The answer is large; asking all the time would be what is measured.
-        std::thread::sleep(Duration::from_millis(250));
-        (instances_up(&daemon) == 2 * GROUPS).then_some(())
-    });
-    let ready_s = started_at.elapsed().as_secs_f64();
-    std::thread::sleep(Duration::from_secs(3));
-
-    let (mut cpu_percent, mut memory_mb) = (Vec::new(), Vec::new());
-    for run in 0..if bench.quick { 1 } else { 4 } {
-        let (before, from) = (cpu_time(daemon.pid()), now());
-        std::thread::sleep(WINDOW);
-        let used = cpu_time(daemon.pid()) - before;
-        cpu_percent.push(100.0 * used.as_secs_f64() / from.elapsed().as_secs_f64());
-        let (resident_kb, _) = memory_kb(daemon.pid());
-        memory_mb.push(f64::from(u32::try_from(resident_kb).expect("it fits")) / 1024.0);
-        progress("1000 idle groups, % of a core", run, cpu_percent[run]);
-    }
-    assert_eq!(instances_up(&daemon), 2 * GROUPS, "all are still up");
-    let history = daemon.get("/v1/history").json;
-    assert_eq!(history["history"], serde_json::json!([]), "nothing happened");
-
-    let row = |name: &str, unit, values, target, peer| Row {
-        name: format!("1000 idle groups, 2000 instances: {name}"),
-        unit,
-        values,
-        target,
-        peer,
-        sentinel: Vec::new(),
-    };
-    vec![
-        row(
-            "CPU",
-            "% of a core",
-            cpu_percent,
-            Target::MedianBelow(6.0),
-            "Sentinel 10.3; Go original 3.1 (masters only)",
-        ),
-        row(
-            "memory",
-            "MB",
-            memory_mb,
-            Target::MaxBelow(40.0),
-            "Sentinel 51; Go original 33 (masters only)",
-        ),
-        row(
-            "start until all are up",
-            "s",
-            vec![ready_s],
-            Target::None,
-            "Sentinel over 120 (3 nodes)",
-        ),
-    ]
-}
-
-fn instances_up(daemon: &Daemon) -> usize {
-    let groups = daemon.get("/v1/groups").json;
-    let groups = groups["groups"].as_array().cloned().unwrap_or_default();
-    let instances = groups.iter().filter_map(|group| group["instances"].as_array()).flatten();
-    instances.filter(|instance| instance["state"] == "up").count()
 }
 
 pub(crate) fn ms(duration: Duration) -> f64 {

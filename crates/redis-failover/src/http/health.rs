@@ -4,6 +4,7 @@
 //! not healthy is listed as a problem and changes neither, because whatever restarts a program that is not `ok` cannot
 //! repair a Redis server that way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,6 +16,7 @@ use failover_core::view::{GroupView, StatusView};
 use serde::Serialize;
 
 use super::{Context, HEALTH_PROBLEMS_MAX, reply};
+use crate::room::room;
 
 /// The loop goes round ten times a second; when it has not for this long, it is broken or starved.
 const STANDING_STILL_MAX: Duration = Duration::from_secs(5);
@@ -47,6 +49,7 @@ pub(super) async fn show(State(context): State<Context>) -> Response<Body> {
             still.as_millis()
         ));
     }
+    problems.extend(crowded(&groups));
     problems.extend(groups.iter().filter_map(|group| halt(group)));
     let mut unhealthy = groups.iter().filter(|group| !is_healthy(group));
     while problems.len() < HEALTH_PROBLEMS_MAX
@@ -66,6 +69,18 @@ pub(super) async fn show(State(context): State<Context>) -> Response<Body> {
     };
     let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     reply::json(status, &health)
+}
+
+/// Instances that cannot all be connected to: they were found, or decided by a node that has room for more.
+fn crowded(groups: &[Arc<GroupView>]) -> Option<String> {
+    let room = room()?;
+    let instances: usize = groups.iter().map(|group| group.instances.len()).sum();
+    (instances > room.instances_max).then(|| {
+        format!(
+            "this node cannot watch all of the {instances} instances, because it can hold {}: {}",
+            room.instances_max, room.why
+        )
+    })
 }
 
 fn is_healthy(group: &GroupView) -> bool {

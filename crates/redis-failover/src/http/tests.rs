@@ -64,7 +64,7 @@ impl Rig {
         shown.set_leadership(&Leadership::Leader(Token(1)));
         for (name, master) in groups {
             let view = group(name, master);
-            shown.publish(&view.name.clone(), Some(view));
+            shown.publish([(view.name.clone(), Some(view))]);
         }
         let (requests, mut waiting) = Requests::channel();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -158,7 +158,7 @@ fn commit(shown: &Shown, request: &event::Request) {
             let master = spec.master.to_string();
             if shown.group(&master).is_none() {
                 let view = group(&master, &master);
-                shown.publish(&view.name.clone(), Some(view));
+                shown.publish([(view.name.clone(), Some(view))]);
             }
         }
     };
@@ -168,20 +168,20 @@ fn commit(shown: &Shown, request: &event::Request) {
         event::Request::Replace(specs) => {
             for gone in shown.groups() {
                 if specs.iter().all(|spec| spec.master != gone.master) {
-                    shown.publish(&gone.name, None);
+                    shown.publish([(gone.name.clone(), None)]);
                 }
             }
             add(specs);
         }
         event::Request::Remove(which) => {
             for gone in which.iter().filter_map(|which| shown.group(which)) {
-                shown.publish(&gone.name, None);
+                shown.publish([(gone.name.clone(), None)]);
             }
         }
         event::Request::Resume(name) => {
             let mut view = GroupView::clone(&shown.group(name.as_str()).expect("it is known"));
             (view.status, view.status_reason) = (StatusView::Active, None);
-            shown.publish(name, Some(view));
+            shown.publish([(name.clone(), Some(view))]);
         }
         // What becomes of these is the loop's; tests/pause.rs asks the whole program.
         event::Request::Pause { .. }

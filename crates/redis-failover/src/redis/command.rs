@@ -149,7 +149,8 @@ impl Talk<'_> {
         let mut facts = self.facts(known, &replies[before + 1..], asked_at)?;
         if let Some(reply) = replica.first().and_then(Frame::text) {
             let was = info::replication(reply, server, asked_at);
-            facts.second_offset = was.ok().filter(|was| !was.is_master()).map(|was| was.offset);
+            let was = was.ok().map(|(facts, _)| facts).filter(|was| !was.is_master());
+            facts.second_offset = was.map(|was| was.offset);
         }
         fault::point("after-promote-verify").await.map_err(Broken::Garbage)?;
         if known.config_rewrite {
@@ -311,9 +312,9 @@ impl Talk<'_> {
         let (Some(server), Some(text)) = (self.connection.server(), replication.text()) else {
             return Err(refused());
         };
-        let mut facts = info::replication(text, server, asked_at)
+        let (mut facts, dependence) = info::replication(text, server, asked_at)
             .map_err(|error| Broken::Garbage(error.to_string()))?;
-        self.connection.complete(&mut facts, text);
+        self.connection.complete(&mut facts, dependence);
         if let Some(role) = role {
             info::settle(&mut facts, role);
         }

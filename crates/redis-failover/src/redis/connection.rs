@@ -1,10 +1,12 @@
 //! One connection to one server: what was asked on it, in order, and what came back.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use failover_core::addr::Addr;
 use failover_core::event::{Health, ProbeSeq, Probed};
 use failover_core::instance::{Facts, Fence, MinReplicas};
 use failover_core::time::Time;
@@ -12,8 +14,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::flavor::{ErrorKind, MIN_REPLICAS_NAMES, ServerError, min_replicas};
-use super::info::{self, ServerInfo};
+use super::flavor::{ErrorKind, MIN_REPLICAS_NAMES, ServerError, Words, min_replicas};
+use super::info::{self, Dependence, ServerInfo};
 use super::resp::{Decoder, Frame, Limits, encode_command};
 
 /// How the name of this program appears in `CLIENT LIST`.
@@ -28,6 +30,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 const KEYS_INTERVAL: Duration = Duration::from_secs(30);
 /// How often the settings are read again that somebody else may change. Most changes show at once, in `INFO`.
 const MIN_REPLICAS_PERIOD: Duration = Duration::from_secs(10);
+/// What nearly every probe is: `PING` and `INFO replication`.
+const QUESTION: &[u8] = b"*1\r\n$4\r\nPING\r\n*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n";
 /// Most replies that may be outstanding on one connection.
 const EXPECTED_MAX: usize = 64;
 
@@ -85,6 +89,10 @@ pub(super) struct Connection {
     decoder: Decoder,
     expected: VecDeque<Expect>,
     server: Option<ServerInfo>,
+    /// What that server understands.
+    words: Option<Words>,
+    /// The socket as the core knows it, made once.
+    addr: Addr,
     ping_period_secs: Option<u32>,
     keys_asked_at: Option<Time>,
     /// How many keys it holds, until the next facts carry it.
@@ -116,6 +124,8 @@ impl Connection {
             decoder: Decoder::new(),
             expected: VecDeque::new(),
             server: None,
+            words: None,
+            addr: socket.into(),
             ping_period_secs: None,
             keys_asked_at: None,
             keys: None,
@@ -169,13 +179,27 @@ impl Connection {
             // It owes so many answers that one more question tells nothing.
             return Ok(());
         }
+        if self.asks_no_more_than_usual(now) {
+            self.expected.push_back(Expect::Ping);
+            self.expected.push_back(Expect::Replication { seq, asked_at: now });
+            return self.write(QUESTION).await;
+        }
         let mut out = BytesMut::with_capacity(128);
         self.write_question(&mut out, seq, now);
         self.write(&out).await
     }
 
+    /// Whether nothing is due that is asked once, or now and then.
+    fn asks_no_more_than_usual(&self, now: Time) -> bool {
+        let fresh =
+            |asked_at: Option<Time>, period| asked_at.is_some_and(|at| now.since(at) < period);
+        self.words.is_some_and(|words| !words.scattered)
+            && fresh(self.keys_asked_at, KEYS_INTERVAL)
+            && fresh(self.min_replicas_at, MIN_REPLICAS_PERIOD)
+    }
+
     fn write_question(&mut self, out: &mut BytesMut, seq: ProbeSeq, asked_at: Time) {
-        let words = self.server.as_ref().map(ServerInfo::words);
+        let words = self.words;
         if words.is_none_or(|words| words.scattered) {
             encode_command(out, &["INFO", "server"]);
             self.expected.push_back(Expect::Server);
@@ -195,9 +219,8 @@ impl Connection {
             encode_command(out, &["CONFIG", "GET", MIN_REPLICAS_NAMES]);
             self.expected.push_back(Expect::MinReplicas);
         }
-        encode_command(out, &["PING"]);
+        out.extend_from_slice(QUESTION);
         self.expected.push_back(Expect::Ping);
-        encode_command(out, &["INFO", "replication"]);
         self.expected.push_back(Expect::Replication { seq, asked_at });
         if words.is_some_and(|words| words.scattered) {
             encode_command(out, &["ROLE"]);
@@ -207,7 +230,7 @@ impl Connection {
 
     /// Says whose connection it is, where the server has such a command: that is known when it has said what it is.
     pub(super) async fn introduce(&mut self) -> Result<(), Broken> {
-        if !self.server.as_ref().is_some_and(|server| server.words().client_name) {
+        if !self.words.is_some_and(|words| words.client_name) {
             return Ok(());
         }
         let mut out = BytesMut::new();
@@ -235,7 +258,14 @@ impl Connection {
     }
 
     async fn write(&mut self, out: &[u8]) -> Result<(), Broken> {
-        match tokio::time::timeout(WRITE_TIMEOUT, self.stream.write_all(out)).await {
+        // Nearly always the socket takes everything at once, and nothing has to be waited for with a timer.
+        let taken = match self.stream.try_write(out) {
+            Ok(taken) => taken,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return Err(Broken::Ended),
+        };
+        let Some(rest) = out.get(taken..).filter(|rest| !rest.is_empty()) else { return Ok(()) };
+        match tokio::time::timeout(WRITE_TIMEOUT, self.stream.write_all(rest)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Broken::Ended),
         }
@@ -244,16 +274,8 @@ impl Connection {
     /// The next reply. Nothing is lost when the future is dropped.
     pub(super) async fn receive(&mut self) -> Result<Frame, Broken> {
         loop {
-            match self.decoder.decode(&mut self.input, &Limits::DEFAULT) {
-                Ok(Some(frame)) => {
-                    if self.input.is_empty() {
-                        // Thousands of idle connections should not keep their buffers.
-                        self.input = BytesMut::new();
-                    }
-                    return Ok(frame);
-                }
-                Ok(None) => {}
-                Err(error) => return Err(Broken::Garbage(error.to_string())),
+            if let Some(reply) = self.received() {
+                return reply;
             }
             // The buffer is made when there is something to read.
             if self.stream.readable().await.is_err() {
@@ -265,6 +287,21 @@ impl Connection {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Err(Broken::Ended),
             }
+        }
+    }
+
+    /// The next reply, if it was read already. Those to one question nearly always come together.
+    pub(super) fn received(&mut self) -> Option<Result<Frame, Broken>> {
+        match self.decoder.decode(&mut self.input, &Limits::DEFAULT) {
+            Ok(Some(frame)) => {
+                if self.input.is_empty() {
+                    // Thousands of idle connections should not keep their buffers.
+                    self.input = BytesMut::new();
+                }
+                Some(Ok(frame))
+            }
+            Ok(None) => None,
+            Err(error) => Some(Err(Broken::Garbage(error.to_string()))),
         }
     }
 
@@ -360,6 +397,7 @@ impl Connection {
     /// Takes what a server says of itself.
     pub(super) fn note_server(&mut self, text: &[u8]) -> Result<(), Broken> {
         let server = ServerInfo::parse(text).map_err(|error| Broken::Garbage(error.to_string()))?;
+        self.words = Some(server.words());
         self.server = Some(server);
         Ok(())
     }
@@ -373,9 +411,8 @@ impl Connection {
     }
 
     /// Adds what is not in the answer to `INFO replication` that they were read from.
-    pub(super) fn complete(&mut self, facts: &mut Facts, text: &[u8]) {
+    pub(super) fn complete(&mut self, facts: &mut Facts, dependence: Dependence) {
         facts.ping_period_secs = self.ping_period_secs;
-        let dependence = info::dependence(text);
         if self.min_replicas.is_some_and(|set| set.is_on() != dependence.is_on) {
             // Somebody else changed it.
             self.min_replicas_at = None;
@@ -414,7 +451,7 @@ impl Connection {
             .take()
             .unwrap_or_else(|| Err("it skipped an answer".to_owned()))
             .map_err(Broken::Garbage)?;
-        let socket = Some(self.socket.into());
+        let socket = Some(self.addr.clone());
         if let Frame::Error(text) = frame {
             // A server that is busy or does not let us in says so here as well; one that only hides its facts is as
             // good as one that does not let us in.
@@ -427,9 +464,9 @@ impl Connection {
         }
         let facts = match (&self.server, frame.text()) {
             (Some(server), Some(text)) => {
-                let mut facts = info::replication(text, server, asked_at)
+                let (mut facts, dependence) = info::replication(text, server, asked_at)
                     .map_err(|error| Broken::Garbage(error.to_string()))?;
-                self.complete(&mut facts, text);
+                self.complete(&mut facts, dependence);
                 facts.keys = self.keys.take();
                 Some(Box::new(facts))
             }

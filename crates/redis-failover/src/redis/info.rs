@@ -147,6 +147,10 @@ struct Fields<'a> {
     slaves: Option<&'a str>,
     last_log_id: Option<&'a str>,
     commit_log_id: Option<&'a str>,
+    /// What is said of each attached replica, in the order in which they are listed.
+    attached: Vec<&'a str>,
+    /// It counts the replicas that are good enough.
+    counts_good: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -177,6 +181,14 @@ impl<'a> Fields<'a> {
                 "slaves" => &mut all.slaves,
                 "last_log_id" => &mut all.last_log_id,
                 "commit_log_id" => &mut all.commit_log_id,
+                "min_slaves_good_slaves" | "min_replicas_good_replicas" => {
+                    all.counts_good = true;
+                    continue;
+                }
+                _ if names_attached(key) => {
+                    all.attached.push(value);
+                    continue;
+                }
                 _ => continue,
             };
             *slot = Some(value);
@@ -196,9 +208,15 @@ impl<'a> Fields<'a> {
     fn link_is_up(&self) -> bool {
         self.master_link_status == Some("up")
     }
+
+    fn dependence(&self) -> Dependence {
+        let online = |value: &&&str| attached_replica(value).is_some() && acknowledges(value);
+        let online = self.attached.iter().filter(online).count();
+        Dependence { is_on: self.counts_good, online: u32::try_from(online).unwrap_or(u32::MAX) }
+    }
 }
 
-/// Reads the answer to `INFO replication` of a server that is known already.
+/// Reads the answer to `INFO replication` of a server that is known already, and how its writes depend on its replicas.
 ///
 /// # Errors
 /// When the text does not say which role the server has, whom it follows or how far it is.
@@ -206,16 +224,17 @@ pub(crate) fn replication(
     text: &[u8],
     server: &ServerInfo,
     asked_at: Time,
-) -> Result<Facts, InfoError> {
+) -> Result<(Facts, Dependence), InfoError> {
+    // Once for both: this is done for every probe.
     let fields = Fields::parse(text);
     let is_master = fields.is_master()?;
     let (role, offset) = match server.flavor {
         Flavor::Redis | Flavor::Valkey => {
-            (redis_role(text, &fields, is_master)?, redis_offset(&fields, is_master)?)
+            (redis_role(&fields, is_master)?, redis_offset(&fields, is_master)?)
         }
         Flavor::Ledisdb => (ledisdb_role(&fields, is_master)?, ledisdb_offset(&fields)?),
     };
-    Ok(Facts {
+    let facts = Facts {
         // Not of this section: the connection asks for it once.
         ping_period_secs: None,
         can_pause_writes: server.words().write_pause != WritePause::None,
@@ -240,7 +259,8 @@ pub(crate) fn replication(
             .slave_priority
             .and_then(|text| text.parse().ok())
             .unwrap_or(PRIORITY_DEFAULT),
-    })
+    };
+    Ok((facts, fields.dependence()))
 }
 
 /// Reads the answer to `INFO keyspace`: how many keys there are in all databases; `None` when it is no such answer.
@@ -267,19 +287,6 @@ pub(crate) struct Dependence {
     pub(crate) online: u32,
 }
 
-/// Reads that.
-pub(crate) fn dependence(text: &[u8]) -> Dependence {
-    let mut dependence = Dependence::default();
-    for (key, value) in fields(text) {
-        if matches!(key, "min_slaves_good_slaves" | "min_replicas_good_replicas") {
-            dependence.is_on = true;
-        } else if attached_replica(key, value).is_some() && acknowledges(value) {
-            dependence.online += 1;
-        }
-    }
-    dependence
-}
-
 /// Whether an attached replica is fed with what is new, and was heard within its last two seconds: it acknowledges once
 /// a second.
 fn acknowledges(value: &str) -> bool {
@@ -292,9 +299,9 @@ fn acknowledges(value: &str) -> bool {
     field("state=") == Some("online") && lag.is_none_or(|lag| (0..=LAG_SECS_MAX).contains(&lag))
 }
 
-fn redis_role(text: &[u8], fields: &Fields<'_>, is_master: bool) -> Result<Role, InfoError> {
+fn redis_role(fields: &Fields<'_>, is_master: bool) -> Result<Role, InfoError> {
     if is_master {
-        let attached = self::fields(text).filter_map(|(key, value)| attached_replica(key, value));
+        let attached = fields.attached.iter().filter_map(|value| attached_replica(value));
         return Ok(Role::Master { replicas: distinct(attached) });
     }
     let (Some(host), Some(port)) = (fields.master_host, fields.master_port) else {
@@ -389,13 +396,15 @@ pub(crate) fn settle(facts: &mut Facts, role: &Frame) {
     }
 }
 
+/// Whether a field is about an attached replica: `slave0`, `slave1` and so on.
+fn names_attached(key: &str) -> bool {
+    let index = key.strip_prefix("slave").or_else(|| key.strip_prefix("replica"));
+    index.is_some_and(|index| !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// `slave0:ip=10.0.0.1,port=6379,state=online,…`, and `slave0:10.0.0.1,6379,online` of old servers. A client that
 /// only copies the data and listens nowhere has port 0 and is no replica.
-fn attached_replica(key: &str, value: &str) -> Option<Addr> {
-    let index = key.strip_prefix("slave").or_else(|| key.strip_prefix("replica"))?;
-    if index.is_empty() || !index.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
+fn attached_replica(value: &str) -> Option<Addr> {
     let mut parts = value.split(',');
     if !value.contains('=') {
         return addr(parts.next()?, parts.next()?);
@@ -413,8 +422,13 @@ fn attached_replica(key: &str, value: &str) -> Option<Addr> {
 
 /// A replica that is being fed over two connections is listed twice.
 fn distinct(replicas: impl Iterator<Item = Addr>) -> Vec<Addr> {
-    let mut seen = BTreeSet::new();
-    replicas.filter(|replica| seen.insert(replica.clone())).take(REPLICAS_MAX).collect()
+    let mut all: Vec<Addr> = replicas.collect();
+    if all.len() > 1 {
+        let mut seen = BTreeSet::new();
+        all.retain(|replica| seen.insert(replica.clone()));
+        all.truncate(REPLICAS_MAX);
+    }
+    all
 }
 
 fn addr(host: &str, port: &str) -> Option<Addr> {
@@ -435,9 +449,13 @@ fn replication_id(text: Option<&str>) -> Option<ReplicationId> {
 
 /// The `key:value` lines of an INFO text. Lines that are no text are none of those we read.
 pub(crate) fn fields(text: &[u8]) -> impl Iterator<Item = (&str, &str)> {
-    text.split(|byte| *byte == b'\n')
-        .filter_map(|line| str::from_utf8(line).ok())
-        .filter_map(|line| line.trim_end_matches('\r').split_once(':'))
+    text.split(|byte| *byte == b'\n').filter_map(|line| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        // Searched as bytes: for lines this short, that takes a fraction of the search in a text.
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (key, value) = (&line[..colon], &line[colon + 1..]);
+        Some((str::from_utf8(key).ok()?, str::from_utf8(value).ok()?))
+    })
 }
 
 /// A value that is one short word, as versions and ids are.

@@ -162,7 +162,8 @@ impl Task {
                 self.ask(seq, fresh).await;
             }
             if let Some(order) = order {
-                self.obey(order).await;
+                // Commands are rare, and without the box each of thousands of tasks would keep room for one.
+                Box::pin(self.obey(order)).await;
                 continue;
             }
             tokio::select! {
@@ -195,9 +196,16 @@ impl Task {
         }
     }
 
-    async fn main_yields(&mut self, received: Result<super::resp::Frame, Broken>) {
-        let Some(main) = &mut self.main else { return };
-        let taken = received.and_then(|frame| main.take(frame, self.clock.now()));
+    async fn main_yields(&mut self, mut received: Result<super::resp::Frame, Broken>) {
+        let taken = loop {
+            let Some(main) = &mut self.main else { return };
+            let taken = received.and_then(|frame| main.take(frame, self.clock.now()));
+            if !matches!(taken, Ok(Taken::Nothing)) {
+                break taken;
+            }
+            let Some(next) = main.received() else { return };
+            received = next;
+        };
         match taken {
             Ok(Taken::Probe(seq, outcome)) => {
                 self.fresh = None;

@@ -203,7 +203,8 @@ impl BestPromoted {
         let link = match server.part() {
             Part::Master => return false,
             Part::Replica(_) if server.syncing() => return false,
-            // A master that was demoted a moment ago says the same of its link as a server that restarted: never up.
+            // Until then a master that was demoted says the same of its link as a server that restarted: never up.
+            Part::Replica(_) if now.since(server.linked_at()) < NEWS => return false,
             Part::Replica(_) if !server.link_up() && server.link_down_since().is_none() => {
                 return false;
             }

@@ -47,6 +47,11 @@ impl Server {
         matches!((self.part, self.link), (Part::Replica(_), LinkState::Syncing { .. }))
     }
 
+    /// When its link was established last.
+    pub(crate) fn linked_at(&self) -> Time {
+        self.linked_at
+    }
+
     /// Since when its link is down, where it is and once was established.
     pub fn link_down_since(&self) -> Option<Time> {
         self.down_since

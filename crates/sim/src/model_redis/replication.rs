@@ -254,6 +254,7 @@ impl Server {
 
     fn established(&mut self, now: Time) {
         self.link = LinkState::Up { last_io: now };
+        self.linked_at = now;
         self.down_since = None;
         self.synced = true;
         self.cached = true;

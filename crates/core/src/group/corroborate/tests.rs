@@ -7,7 +7,7 @@ const SIGN: u64 = 100;
 
 struct Case {
     entry: GroupEntry,
-    watches: BTreeMap<Addr, Watch>,
+    watches: Watches,
     policy: Policy,
 }
 
@@ -15,7 +15,7 @@ impl Case {
     fn new() -> Self {
         Self {
             entry: GroupEntry::new(addr(1)),
-            watches: BTreeMap::new(),
+            watches: Watches::default(),
             policy: Policy { max_down_time: Duration::from_secs(1), ..Policy::default() },
         }
     }

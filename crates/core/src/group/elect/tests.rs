@@ -9,7 +9,7 @@ const DOWN: Link = Link::Down { since_secs: Some(1) };
 
 struct Case {
     entry: GroupEntry,
-    watches: BTreeMap<Addr, Watch>,
+    watches: Watches,
     policy: Policy,
     peers: Peers,
     tried: Vec<Attempt>,
@@ -22,7 +22,7 @@ impl Case {
         entry.lineage = vec![id("h")];
         let mut case = Self {
             entry,
-            watches: BTreeMap::new(),
+            watches: Watches::default(),
             policy: Policy::default(),
             peers: Peers::default(),
             tried: Vec::new(),

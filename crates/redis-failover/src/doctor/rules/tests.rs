@@ -153,7 +153,7 @@ fn answers(addr: &failover_core::addr::Addr, master: &failover_core::addr::Addr)
         ),
     };
     let facts = crate::redis::replication(text.as_bytes(), &server, Time::from_millis(1));
-    let facts = Facts { role, ..facts.expect("it is whole") };
+    let facts = Facts { role, ..facts.expect("it is whole").0 };
     let mut answers = Answers::new(Health::Fine, Some(facts), Some(server));
     for (parameter, value) in [
         (Parameter::AppendOnly, "yes"),

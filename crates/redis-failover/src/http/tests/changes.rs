@@ -132,7 +132,7 @@ async fn resume_shows_the_group_after_the_commit() {
         let mut halted = full_group();
         halted.status = StatusView::Halted;
         halted.status_reason = Some("it went wrong".to_owned());
-        rig.shown.publish(&halted.name.clone(), Some(halted));
+        rig.shown.publish([(halted.name.clone(), Some(halted))]);
         let uri = format!("/v1/groups/{which}/resume");
         let reply = rig.send("POST", &uri, Some("application/json"), body).await;
         let group = &reply.read()["group"];

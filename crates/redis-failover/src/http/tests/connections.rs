@@ -162,7 +162,7 @@ async fn a_client_that_reads_nothing_loses_its_place() {
     // Larger than all buffers between the two.
     let mut large = group("cache", "127.0.0.1:1");
     large.diagnosis.reason = "x".repeat(32 * 1024 * 1024);
-    rig.shown.publish(&large.name.clone(), Some(large));
+    rig.shown.publish([(large.name.clone(), Some(large))]);
     let server = start(&rig, |limits| {
         (limits.connections_max, limits.write_timeout) = (1, SHORT);
     })

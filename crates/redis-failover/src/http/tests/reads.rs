@@ -9,7 +9,7 @@ use crate::http::HEALTH_PROBLEMS_MAX;
 fn full_rig() -> Rig {
     let rig = Rig::new(Loop::Commits, &[("b", "127.0.0.1:7000")]);
     let full = full_group();
-    rig.shown.publish(&full.name.clone(), Some(full));
+    rig.shown.publish([(full.name.clone(), Some(full))]);
     rig
 }
 
@@ -134,7 +134,7 @@ async fn history_has_exactly_the_keys_of_the_interface() {
     open.steps[0].addr = None;
     let candidate = &mut open.ranking[0];
     (candidate.rank, candidate.priority, candidate.offset) = (None, None, None);
-    rig.shown.publish(&running.name.clone(), Some(running));
+    rig.shown.publish([(running.name.clone(), Some(running))]);
     let mut expected = entry_json();
     for key in ["new_master", "finished_at", "write_gap_ms", "bytes_possibly_lost"] {
         expected[key] = Value::Null;
@@ -154,7 +154,7 @@ async fn history_is_newest_first_over_all_groups_and_limited() {
         let mut view = group(name, &format!("127.0.0.1:{}", 7000 + step));
         view.history =
             (0..80).rev().map(|n| entry(&format!("{name}-{n}"), 1_000 + n * 10 + step)).collect();
-        rig.shown.publish(&view.name.clone(), Some(view));
+        rig.shown.publish([(view.name.clone(), Some(view))]);
     }
     let ids = |json: Value| -> Vec<String> {
         let list = json["history"].as_array().expect("a list").clone();
@@ -200,11 +200,11 @@ async fn health_is_about_this_node_and_lists_what_ails_the_groups() {
     sick.diagnosis.name = "MasterHung";
     sick.diagnosis.reason = "it says nothing".to_owned();
     sick.diagnosis.not_acting_because = Some("this node only watches".to_owned());
-    rig.shown.publish(&sick.name.clone(), Some(sick));
+    rig.shown.publish([(sick.name.clone(), Some(sick))]);
     let mut halted = group("b", "127.0.0.1:7000");
     halted.status = StatusView::Halted;
     halted.status_reason = Some("nobody was promoted".to_owned());
-    rig.shown.publish(&halted.name.clone(), Some(halted));
+    rig.shown.publish([(halted.name.clone(), Some(halted))]);
     let reply = rig.get("/v1/health").await;
     assert_eq!(reply.status, StatusCode::OK);
     assert_eq!(
@@ -235,7 +235,7 @@ async fn health_stays_readable_when_everything_is_broken() {
         if n < 20 {
             view.status = StatusView::Halted;
         }
-        rig.shown.publish(&view.name.clone(), Some(view));
+        rig.shown.publish([(view.name.clone(), Some(view))]);
     }
     let json = rig.get("/v1/health").await.json();
     let problems = json["problems"].as_array().expect("a list");

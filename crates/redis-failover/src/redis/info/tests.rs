@@ -11,16 +11,20 @@ macro_rules! fixture {
     };
 }
 
+fn dependence(text: &[u8]) -> Dependence {
+    Fields::parse(text).dependence()
+}
+
 fn server(flavor: Flavor, version: &str) -> ServerInfo {
     ServerInfo { flavor, version: version.into(), run_id: None, read_only: false }
 }
 
 fn redis(text: impl AsRef<[u8]>) -> Result<Facts, InfoError> {
-    replication(text.as_ref(), &server(Flavor::Redis, "7.0.15"), ASKED_AT)
+    replication(text.as_ref(), &server(Flavor::Redis, "7.0.15"), ASKED_AT).map(|(facts, _)| facts)
 }
 
 fn ledisdb(text: impl AsRef<[u8]>) -> Result<Facts, InfoError> {
-    replication(text.as_ref(), &server(Flavor::Ledisdb, "0.5"), ASKED_AT)
+    replication(text.as_ref(), &server(Flavor::Ledisdb, "0.5"), ASKED_AT).map(|(facts, _)| facts)
 }
 
 fn address(text: &str) -> Addr {
@@ -136,7 +140,8 @@ fn what_keeps_no_data_is_no_server() {
 #[test]
 fn a_master_names_its_replicas() {
     let server = ServerInfo::parse(fixture!("redis-7.0-server")).expect("redis");
-    let facts = replication(fixture!("redis-7.0-master"), &server, ASKED_AT);
+    let facts =
+        replication(fixture!("redis-7.0-master"), &server, ASKED_AT).map(|(facts, _)| facts);
     assert_eq!(
         facts,
         Ok(Facts {

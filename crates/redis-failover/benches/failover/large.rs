@@ -1,0 +1,65 @@
+//! One master dies among thousands of groups.
+
+use crate::common::{Daemon, Group, Writer, wait_until};
+use crate::fake::{Fleet, raise_file_limit};
+use crate::idle::{Watching, sizes, wait_until_all_are_healthy};
+use crate::idle_sentinel;
+use crate::scenario::{Bench, RECOVERY_LIMIT, SETTLE, ms, progress};
+use crate::table::{Row, Target};
+
+pub(crate) fn large(bench: &Bench) -> Vec<Row> {
+    raise_file_limit();
+    let alone = bench.start(&["-check_interval=1000", "-max_down_time=3"]);
+    let gaps = failovers(bench, &alone, 0);
+    drop(alone);
+    let twice = 2.0 * median(&gaps);
+    let mut rows = vec![bench.row(&name(0), "ms", gaps, Target::None, "")];
+    for groups in sizes(bench) {
+        let fleet = Fleet::start(*groups);
+        let peer = idle_sentinel::failovers(bench, &fleet);
+        let watching = Watching::start(bench, &fleet);
+        let gaps = failovers(bench, &watching.daemon, *groups);
+        let row = bench.row(&name(*groups), "ms", gaps, Target::MedianBelow(twice), "");
+        rows.push(row.beside(peer));
+    }
+    rows
+}
+
+fn name(groups: usize) -> String {
+    format!("kill -9 among {groups} other groups, write gap")
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// One real group after the other is guarded too, and its master killed.
+fn failovers(bench: &Bench, daemon: &Daemon, others: usize) -> Vec<f64> {
+    let mut gaps = Vec::new();
+    for run in 0..bench.runs(10) {
+        let mut group = Group::start(bench.kind, 2);
+        let old = group.master.addr();
+        let answer = daemon.post("/master", &format!("masters={old}"));
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        daemon.wait_until_healthy(&old, &group.addrs());
+        group.wait_in_step();
+        let mut writer = Writer::start(&group);
+        // The fault falls on another moment of the program's rhythm in each run.
+        let phase = u64::try_from(run * 137 % 1000).expect("below 1000");
+        std::thread::sleep(SETTLE + std::time::Duration::from_millis(phase));
+        let fault_at = group.master.kill9();
+        let gap = writer.wait_for_gap(fault_at, &old, RECOVERY_LIMIT);
+        writer.stop();
+        gaps.push(ms(gap.length));
+        progress(&format!("kill -9 among {others} groups"), run, gaps[run]);
+        daemon.wait_for(&gap.addr, RECOVERY_LIMIT, |view| view["status"] == "active");
+        let path = format!("/master?masters={}", gap.addr);
+        wait_until("the group is forgotten", RECOVERY_LIMIT, || {
+            (daemon.delete(&path).status == 200).then_some(())
+        });
+        wait_until_all_are_healthy(daemon, others);
+    }
+    gaps
+}
