@@ -26,7 +26,8 @@ test: deps
 demo:
 	bash scripts/demo.sh
 
-# Prints a table, and writes target/bench.json. `make bench BENCH="kill9 idle"` runs these alone.
+# Prints a table with Sentinel beside ours, and writes target/bench.json, in about 25 minutes. `make bench BENCH="kill9 idle"`
+# runs these alone.
 bench: deps
 	$(CARGO) bench -p redis-failover --bench failover -- $(BENCH)
 

@@ -88,7 +88,7 @@ fn row(
 }
 
 pub(crate) fn kill9(bench: &Bench) -> Vec<Row> {
-    let costs = costs(bench, "kill -9", (50, 10), |stage| stage.master().kill9());
+    let costs = costs(bench, "kill -9", (50, 7), |stage| stage.master().kill9());
     let spans = spans(bench, &costs.0);
     let row = |name, unit, figure, target| row(bench, name, unit, &costs, figure, target);
     let mut rows = vec![
@@ -153,7 +153,7 @@ fn steps_of(stage: &Stage) -> Vec<(String, f64)> {
 
 /// `max_down_time` 1 s, half of `check_interval` 100 ms until the next probe, and what the failover itself takes.
 pub(crate) fn hang(bench: &Bench) -> Vec<Row> {
-    let costs = costs(bench, "SIGSTOP", (20, 7), |stage| stage.master().stop());
+    let costs = costs(bench, "SIGSTOP", (20, 5), |stage| stage.master().stop());
     let row = |name, unit, figure, target| row(bench, name, unit, &costs, figure, target);
     vec![
         row("SIGSTOP, write gap", "ms", |c| c.gap, Target::MedianAndMax(1065.0, 1140.0)),
@@ -170,7 +170,7 @@ pub(crate) fn hang(bench: &Bench) -> Vec<Row> {
 
 /// The server takes no writes any more while it waits for its replicas, which is part of the gap.
 pub(crate) fn shutdown(bench: &Bench) -> Vec<Row> {
-    let costs = costs(bench, "SHUTDOWN", (20, 7), |stage| stage.master().shutdown());
+    let costs = costs(bench, "SHUTDOWN", (10, 5), |stage| stage.master().shutdown());
     let row = |name, unit, figure, target| row(bench, name, unit, &costs, figure, target);
     vec![
         row("SHUTDOWN NOSAVE, write gap", "ms", |c| c.gap, Target::None),
@@ -185,7 +185,7 @@ pub(crate) fn shutdown(bench: &Bench) -> Vec<Row> {
 
 /// The leader and the master die in the same instant.
 pub(crate) fn leader(bench: &Bench) -> Vec<Row> {
-    let costs = both(bench, (20, 7), |who, run| {
+    let costs = both(bench, (10, 5), |who, run| {
         let mut stage = Stage::set(bench, who, run);
         let leader = stage.monitor.leader();
         let mut both = [stage.monitor.process(leader), stage.groups[0].master.process()];

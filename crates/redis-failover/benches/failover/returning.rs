@@ -13,7 +13,7 @@ const AWAY: Duration = Duration::from_secs(2);
 const DEMOTED_LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn returning(bench: &Bench) -> Vec<Row> {
-    let (ours, sentinel) = both(bench, (20, 5), |who, run| {
+    let (ours, sentinel) = both(bench, (20, 3), |who, run| {
         let mut stage = Stage::set(bench, who, run);
         let old = stage.group().master.addr();
         let killed_at = stage.master().kill9();

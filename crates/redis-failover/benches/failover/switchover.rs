@@ -35,7 +35,7 @@ struct Cost {
 const DEMOTED_LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn switchover(bench: &Bench) -> Vec<Row> {
-    let (ours, sentinel) = both(bench, (20, 5), |who, run| {
+    let (ours, sentinel) = both(bench, (20, 3), |who, run| {
         let mut stage = Stage::set(bench, who, run);
         let old = stage.group().master.addr();
         let asked_at = now();

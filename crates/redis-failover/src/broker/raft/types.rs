@@ -170,24 +170,31 @@ pub(crate) struct Batch {
     pub(crate) proposals: Arc<[Proposal]>,
 }
 
+/// A field and not a tag of an enum: to find a tag, everything beside it would be kept in an intermediate form first, for
+/// every entry that a follower gets.
 #[derive(Serialize, Deserialize)]
-#[serde(tag = "version")]
-enum StoredBatch {
+struct StoredBatch {
+    version: BatchVersion,
+    proposals: Arc<[Proposal]>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum BatchVersion {
     #[serde(rename = "1")]
-    V1 { proposals: Arc<[Proposal]> },
+    V1,
 }
 
 impl From<StoredBatch> for Batch {
     fn from(stored: StoredBatch) -> Self {
-        match stored {
-            StoredBatch::V1 { proposals } => Self { proposals },
+        match stored.version {
+            BatchVersion::V1 => Self { proposals: stored.proposals },
         }
     }
 }
 
 impl From<Batch> for StoredBatch {
     fn from(batch: Batch) -> Self {
-        Self::V1 { proposals: batch.proposals }
+        Self { version: BatchVersion::V1, proposals: batch.proposals }
     }
 }
 
@@ -220,7 +227,7 @@ mod tests {
             Proposal { origin: Origin(u64::MAX), number: 7, token: Token(3), changes: Vec::new() };
         let batch = Batch { proposals: [proposal].into() };
         let text = serde_json::to_string(&batch).expect("to text");
-        assert!(text.contains(r#""version":"1""#), "{text}");
+        assert!(text.starts_with(r#"{"version":"1","proposals":["#), "{text}");
         assert_eq!(serde_json::from_str::<Batch>(&text).expect("from text"), batch);
         assert!(serde_json::from_str::<Batch>(r#"{"version":"9","proposals":[]}"#).is_err());
     }
