@@ -135,7 +135,7 @@ impl Fleet {
         self.expect_leader(now);
         match event {
             Event::Probed { addr, seq, outcome } => {
-                self.socket_seen(now, &addr, &outcome);
+                self.socket_seen(&addr, &outcome);
                 self.with_owner(now, &addr, |group, ctx| group.probed(ctx, &addr, seq, outcome));
             }
             Event::Accepted { addr } => {
@@ -306,7 +306,7 @@ impl Fleet {
             pace.forget(name);
         }
         if !is_confirmed {
-            self.check_merge(now, name);
+            self.check_merge(name);
         }
     }
 

@@ -5,12 +5,14 @@
 //! the core is told none.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
-use crate::event::Event;
+use crate::event::{Event, Testimony};
 use crate::fleet::{Fleet, Policies};
 use crate::node::{GroupName, NodeId};
 use crate::time::Time;
@@ -53,6 +55,81 @@ pub enum Line<'a> {
     },
     /// An action was taken from the queue.
     Did(Cow<'a, Action>),
+}
+
+/// Whoever takes the lines of a journal, in their order.
+pub trait Scribe {
+    /// Takes the next line.
+    fn write(&mut self, line: &Line<'_>);
+}
+
+/// A fleet of which everything that it is told and does is written down, when there is somebody who does. What only looks
+/// at it needs no line.
+#[derive(Debug)]
+pub struct Recorded<S> {
+    fleet: Fleet,
+    scribe: Option<S>,
+}
+
+impl<S: Scribe> Recorded<S> {
+    /// A new fleet, and the first line of its journal.
+    pub fn new(me: NodeId, policies: Policies, mut scribe: Option<S>) -> Self {
+        if let Some(scribe) = &mut scribe {
+            let (me, policies) = (Cow::Borrowed(&me), Cow::Borrowed(&policies));
+            scribe.write(&Line::Began { version: VERSION, me, policies });
+        }
+        Self { fleet: Fleet::new(me, policies), scribe }
+    }
+
+    /// Whoever writes.
+    pub fn scribe(&self) -> Option<&S> {
+        self.scribe.as_ref()
+    }
+
+    /// See [`Fleet::handle`].
+    pub fn handle(&mut self, now: Time, event: Event) {
+        self.note(|| Line::Happened { at: now, event: Cow::Borrowed(&event) });
+        self.fleet.handle(now, event);
+    }
+
+    /// See [`Fleet::handle_timeout`].
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.note(|| Line::Passed { at: now });
+        self.fleet.handle_timeout(now);
+    }
+
+    /// See [`Fleet::testify`].
+    pub fn testify(&mut self, now: Time, group: &GroupName) -> Option<Testimony> {
+        self.note(|| Line::Testified { at: now, group: Cow::Borrowed(group) });
+        self.fleet.testify(now, group)
+    }
+
+    /// See [`Fleet::poll`].
+    #[must_use = "the action was taken from the queue"]
+    pub fn poll(&mut self) -> Option<Action> {
+        let action = self.fleet.poll()?;
+        self.note(|| Line::Did(Cow::Borrowed(&action)));
+        Some(action)
+    }
+
+    /// See [`Fleet::take_changed`].
+    pub fn take_changed(&mut self) -> BTreeSet<GroupName> {
+        self.fleet.take_changed()
+    }
+
+    fn note<'a>(&mut self, line: impl FnOnce() -> Line<'a>) {
+        if let Some(scribe) = &mut self.scribe {
+            scribe.write(&line());
+        }
+    }
+}
+
+impl<S> Deref for Recorded<S> {
+    type Target = Fleet;
+
+    fn deref(&self) -> &Fleet {
+        &self.fleet
+    }
 }
 
 /// What the core does now where it did something else when the journal was written.
@@ -146,16 +223,20 @@ mod tests {
     use crate::node::{Leadership, Token};
     use crate::sample::{addr, at};
 
-    /// A node that takes a group on, recorded as a driver would.
+    /// The lines as they are on a disk.
+    #[derive(Default)]
+    struct Disk(Vec<String>);
+
+    impl Scribe for Disk {
+        fn write(&mut self, line: &Line<'_>) {
+            self.0.push(serde_json::to_string(line).expect("a line can be written"));
+        }
+    }
+
+    /// A node that takes a group on.
     fn recorded() -> Vec<Line<'static>> {
-        let (me, policies) = (NodeId::new("a"), Policies::default());
-        let mut fleet = Fleet::new(me.clone(), policies.clone());
-        let began = Line::Began {
-            version: VERSION,
-            me: Cow::Owned(me.clone()),
-            policies: Cow::Owned(policies),
-        };
-        let mut lines = vec![began];
+        let me = NodeId::new("a");
+        let mut fleet = Recorded::new(me.clone(), Policies::default(), Some(Disk::default()));
         let spec = GroupSpec { name: None, master: addr(1), replicas: Vec::new() };
         let mut events = vec![
             Event::Request { id: 1, request: Request::Add(vec![spec]) },
@@ -164,30 +245,23 @@ mod tests {
         ];
         let mut now = at(1000);
         while let Some(event) = events.pop() {
-            lines.push(Line::Happened { at: now, event: Cow::Owned(event.clone()) });
             fleet.handle(now, event);
             while let Some(action) = fleet.poll() {
-                if let Action::Propose { id, changes, .. } = &action {
-                    events
-                        .push(Event::Committed { id: Some(id.clone()), changes: changes.clone() });
+                if let Action::Propose { id, changes, .. } = action {
+                    events.push(Event::Committed { id: Some(id), changes });
                 }
-                lines.push(Line::Did(Cow::Owned(action)));
             }
             now = now + std::time::Duration::from_micros(10);
         }
         let name = GroupName::new("127.0.0.1:1").expect("a name");
-        lines.push(Line::Testified { at: now, group: Cow::Owned(name.clone()) });
         assert!(fleet.testify(now, &name).is_some());
-        while let Some(action) = fleet.poll() {
-            lines.push(Line::Did(Cow::Owned(action)));
-        }
+        while fleet.poll().is_some() {}
         now = fleet.poll_timeout().expect("there is a next probe");
-        lines.push(Line::Passed { at: now });
         fleet.handle_timeout(now);
-        while let Some(action) = fleet.poll() {
-            lines.push(Line::Did(Cow::Owned(action)));
-        }
-        lines
+        while fleet.poll().is_some() {}
+        let Disk(lines) = fleet.scribe.expect("it writes");
+        let read = |text: &String| serde_json::from_str(text).expect("a line can be read");
+        lines.iter().map(read).collect()
     }
 
     /// Where a replay departs, and how.

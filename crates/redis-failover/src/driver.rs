@@ -10,6 +10,7 @@ use std::time::Duration;
 use failover_core::action::Action;
 use failover_core::addr::Addr;
 use failover_core::event::{Answer, CommandResult, Event, ProposalId, RequestId};
+use failover_core::journal::Recorded;
 use failover_core::node::{GroupName, Leadership, NodeId, Token};
 use failover_core::notice::{Notice, Weight};
 use failover_core::record::{Change, Kind, Phase};
@@ -22,7 +23,7 @@ use crate::clock::Clock;
 use crate::events::{Events, Lanes};
 use crate::fault;
 use crate::hooks::{Desk, FailoverPlan, Sights};
-use crate::journal::Recorded;
+use crate::journal::Journal;
 use crate::redis::{Instance, Login, Order, OrderedBy};
 use crate::requests::Waiting;
 use crate::resolve::Resolver;
@@ -43,7 +44,7 @@ const REFRESH_TURNS: usize = 50;
 
 /// Everything the loop owns.
 pub(crate) struct Driver {
-    pub(crate) fleet: Recorded,
+    pub(crate) fleet: Recorded<Journal>,
     pub(crate) clock: Clock,
     pub(crate) broker: Broker,
     pub(crate) logins: Logins,

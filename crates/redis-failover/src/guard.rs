@@ -7,6 +7,7 @@ use std::time::Duration;
 use failover_core::addr::Addr;
 use failover_core::event::{Answer, Event, GroupSpec, Request};
 use failover_core::fleet::Policies;
+use failover_core::journal::Recorded;
 use failover_core::node::{GroupName, NodeId};
 use failover_core::notice::Notice;
 use failover_core::record::HookEvent;
@@ -26,7 +27,7 @@ use crate::hooks::{
 };
 #[cfg(feature = "http")]
 use crate::http;
-use crate::journal::Recorded;
+use crate::journal::Journal;
 use crate::member::{self, Member, Surroundings};
 use crate::redis::Login;
 use crate::requests::Requests;
@@ -227,8 +228,9 @@ impl Builder {
             }
             Some(wanted) => first.push(Event::Request { id: FIRST_REQUEST, request: wanted }),
         }
+        let journal = Journal::wanted(&config.journal).map_err(StartError::Store)?;
         let driver = Driver {
-            fleet: Recorded::new(node, policies, &config.journal).map_err(StartError::Store)?,
+            fleet: Recorded::new(node, policies, journal),
             clock,
             broker,
             logins,

@@ -3,96 +3,20 @@
 //! A journal without a gap is worth something, any other is not. So it ends, and says so, when it is full or when the
 //! disk is too slow for it; the loop never waits for it. It begins with the run, for only from there a replay is exact.
 
-use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-use failover_core::action::Action;
-use failover_core::event::{Event, Testimony};
-use failover_core::fleet::{Fleet, Policies};
-use failover_core::journal::{Line, VERSION};
-use failover_core::node::{GroupName, NodeId};
-use failover_core::time::Time;
+use failover_core::journal::{Line, Scribe};
 
 use crate::config::JournalConfig;
 
 /// Most lines that wait for the disk.
 const LINES_MAX: usize = 65_536;
 
-/// A fleet of which everything that it is told and does is written down, when that is wanted.
-pub(crate) struct Recorded {
-    fleet: Fleet,
-    journal: Option<Journal>,
-}
-
-impl Recorded {
-    /// A new fleet.
-    ///
-    /// # Errors
-    /// A sentence, when there is to be a journal and it cannot be written.
-    pub(crate) fn new(
-        me: NodeId,
-        policies: Policies,
-        config: &JournalConfig,
-    ) -> Result<Self, String> {
-        let mut journal = None;
-        if let Some(path) = &config.file {
-            let mut opened = Journal::open(path, config.bytes_max)?;
-            let (me, policies) = (Cow::Borrowed(&me), Cow::Borrowed(&policies));
-            opened.write(&Line::Began { version: VERSION, me, policies });
-            journal = Some(opened);
-        }
-        Ok(Self { fleet: Fleet::new(me, policies), journal })
-    }
-
-    pub(crate) fn handle(&mut self, now: Time, event: Event) {
-        self.note(|| Line::Happened { at: now, event: Cow::Borrowed(&event) });
-        self.fleet.handle(now, event);
-    }
-
-    pub(crate) fn handle_timeout(&mut self, now: Time) {
-        self.note(|| Line::Passed { at: now });
-        self.fleet.handle_timeout(now);
-    }
-
-    pub(crate) fn testify(&mut self, now: Time, group: &GroupName) -> Option<Testimony> {
-        self.note(|| Line::Testified { at: now, group: Cow::Borrowed(group) });
-        self.fleet.testify(now, group)
-    }
-
-    pub(crate) fn poll(&mut self) -> Option<Action> {
-        let action = self.fleet.poll()?;
-        self.note(|| Line::Did(Cow::Borrowed(&action)));
-        Some(action)
-    }
-
-    fn note<'a>(&mut self, line: impl FnOnce() -> Line<'a>) {
-        if let Some(journal) = &mut self.journal {
-            journal.write(&line());
-        }
-    }
-}
-
-/// What only looks needs no line.
-impl Deref for Recorded {
-    type Target = Fleet;
-
-    fn deref(&self) -> &Fleet {
-        &self.fleet
-    }
-}
-
-impl Recorded {
-    pub(crate) fn take_changed(&mut self) -> std::collections::BTreeSet<GroupName> {
-        self.fleet.take_changed()
-    }
-}
-
 /// The file, and the thread that writes it.
-struct Journal {
+pub(crate) struct Journal {
     path: PathBuf,
     /// Gone once the journal has ended.
     lines: Option<SyncSender<Vec<u8>>>,
@@ -101,6 +25,14 @@ struct Journal {
 }
 
 impl Journal {
+    /// The journal that is wanted, if one is.
+    ///
+    /// # Errors
+    /// A sentence, when it cannot be written.
+    pub(crate) fn wanted(config: &JournalConfig) -> Result<Option<Self>, String> {
+        config.file.as_deref().map(|path| Self::open(path, config.bytes_max)).transpose()
+    }
+
     /// Opens the file behind what is in it, so that the run that ended before is not lost.
     fn open(path: &Path, bytes_max: u64) -> Result<Self, String> {
         let failed = |error: std::io::Error| {
@@ -121,7 +53,9 @@ impl Journal {
         let bytes_left = bytes_max.saturating_sub(bytes);
         Ok(Self { path: path.to_owned(), lines: Some(lines), bytes_left })
     }
+}
 
+impl Scribe for Journal {
     fn write(&mut self, line: &Line<'_>) {
         let Some(lines) = &self.lines else { return };
         let Ok(mut text) = serde_json::to_vec(line) else { return };

@@ -1,70 +1,32 @@
 //! A core whose journal is written and gone through again while it runs: the twin has only what a file would have.
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::ops::Deref;
-
-use failover_core::action::Action;
-use failover_core::event::{Event, Testimony};
-use failover_core::fleet::{Fleet, Policies};
-use failover_core::journal::{Line, Replay, VERSION};
-use failover_core::node::{GroupName, NodeId};
-use failover_core::time::Time;
+use failover_core::fleet::Policies;
+use failover_core::journal::{Line, Recorded, Replay, Scribe};
+use failover_core::node::NodeId;
 
 /// A core, and its twin in the runs that have one.
-#[derive(Debug)]
-pub(crate) struct Twinned {
-    fleet: Fleet,
-    twin: Option<Replay>,
+pub(crate) type Twinned = Recorded<Twin>;
+
+/// What is gone through again.
+#[derive(Debug, Default)]
+pub(crate) struct Twin {
+    replay: Replay,
     departed: Option<String>,
 }
 
-impl Twinned {
-    pub(crate) fn new(me: NodeId, policies: Policies, has_twin: bool) -> Self {
-        let mut this =
-            Self { fleet: Fleet::new(me.clone(), policies.clone()), twin: None, departed: None };
-        if has_twin {
-            this.twin = Some(Replay::new());
-            let (me, policies) = (Cow::Owned(me), Cow::Owned(policies));
-            this.note(|| Line::Began { version: VERSION, me, policies });
-        }
-        this
-    }
+pub(crate) fn twinned(me: NodeId, policies: Policies, has_twin: bool) -> Twinned {
+    Recorded::new(me, policies, has_twin.then(Twin::default))
+}
 
-    /// How the twin departed, once it did.
-    pub(crate) fn departed(&self) -> Option<&str> {
-        self.departed.as_deref()
-    }
+/// How its twin departed, once it did.
+pub(crate) fn departed(node: &Twinned) -> Option<&str> {
+    node.scribe()?.departed.as_deref()
+}
 
-    pub(crate) fn handle(&mut self, now: Time, event: Event) {
-        self.note(|| Line::Happened { at: now, event: Cow::Borrowed(&event) });
-        self.fleet.handle(now, event);
-    }
-
-    pub(crate) fn handle_timeout(&mut self, now: Time) {
-        self.note(|| Line::Passed { at: now });
-        self.fleet.handle_timeout(now);
-    }
-
-    pub(crate) fn testify(&mut self, now: Time, group: &GroupName) -> Option<Testimony> {
-        self.note(|| Line::Testified { at: now, group: Cow::Borrowed(group) });
-        self.fleet.testify(now, group)
-    }
-
-    pub(crate) fn poll(&mut self) -> Option<Action> {
-        let action = self.fleet.poll()?;
-        self.note(|| Line::Did(Cow::Borrowed(&action)));
-        Some(action)
-    }
-
-    pub(crate) fn take_changed(&mut self) -> BTreeSet<GroupName> {
-        self.fleet.take_changed()
-    }
-
-    fn note<'a>(&mut self, line: impl FnOnce() -> Line<'a>) {
-        let Some(twin) = &mut self.twin else { return };
-        let through = serde_json::to_vec(&line())
-            .and_then(|text| Ok(twin.take(serde_json::from_slice(&text)?)))
+impl Scribe for Twin {
+    fn write(&mut self, line: &Line<'_>) {
+        let through = serde_json::to_vec(line)
+            .and_then(|text| Ok(self.replay.take(serde_json::from_slice(&text)?)))
             .map_err(|why| why.to_string())
             .and_then(|taken| taken.map_err(|departure| departure.to_string()));
         if let Err(why) = through {
@@ -73,45 +35,47 @@ impl Twinned {
     }
 }
 
-impl Deref for Twinned {
-    type Target = Fleet;
-
-    fn deref(&self) -> &Fleet {
-        &self.fleet
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use failover_core::addr::Addr;
+    use failover_core::event::{Event, GroupSpec, Request};
     use failover_core::node::{Leadership, Token};
+    use failover_core::time::Time;
 
     use super::*;
 
-    fn lead(at_both: bool) -> Twinned {
-        let me = NodeId::new("a");
-        let mut node = Twinned::new(me, Policies::default(), true);
-        let now = Time::from_millis(1000);
-        let leads = Event::Leadership(Leadership::Leader(Token(1)));
-        match at_both {
-            true => node.handle(now, leads),
-            false => node.fleet.handle(now, leads),
+    /// A twin that may not be told who leads.
+    struct Told {
+        twin: Twin,
+        everything: bool,
+    }
+
+    impl Scribe for Told {
+        fn write(&mut self, line: &Line<'_>) {
+            let leads = matches!(line, Line::Happened { event, .. } if matches!(**event, Event::Leadership(_)));
+            if self.everything || !leads {
+                self.twin.write(line);
+            }
         }
-        let spec = failover_core::event::GroupSpec {
-            name: None,
-            master: failover_core::addr::Addr::new("10.0.0.1", 6379).expect("an address"),
-            replicas: Vec::new(),
-        };
-        let request = failover_core::event::Request::Add(vec![spec]);
+    }
+
+    /// How the twin of a node that takes a group on departs.
+    fn departed(everything: bool) -> Option<String> {
+        let told = Told { twin: Twin::default(), everything };
+        let mut node = Recorded::new(NodeId::new("a"), Policies::default(), Some(told));
+        let now = Time::from_millis(1000);
+        node.handle(now, Event::Leadership(Leadership::Leader(Token(1))));
+        let master = Addr::new("10.0.0.1", 6379).expect("an address");
+        let request = Request::Add(vec![GroupSpec { name: None, master, replicas: Vec::new() }]);
         node.handle(now, Event::Request { id: 1, request });
         while node.poll().is_some() {}
-        node
+        node.scribe().and_then(|told| told.twin.departed.clone())
     }
 
     #[test]
     fn a_twin_that_was_not_told_everything_departs() {
-        assert_eq!(lead(true).departed(), None);
-        let departed = lead(false);
-        let why = departed.departed().expect("it refuses what the other one proposes");
+        assert_eq!(departed(true), None);
+        let why = departed(false).expect("it refuses what the other one proposes");
         assert!(why.contains("something else"), "{why}");
     }
 }

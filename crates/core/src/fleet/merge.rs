@@ -6,11 +6,10 @@ use crate::addr::Addr;
 use crate::event::{Probed, ProposalId};
 use crate::node::GroupName;
 use crate::record::Change;
-use crate::time::Time;
 
 impl Fleet {
     /// A registered name may resolve to an address that another group knows: it is that group's instance.
-    pub(super) fn socket_seen(&mut self, now: Time, addr: &Addr, outcome: &Probed) {
+    pub(super) fn socket_seen(&mut self, addr: &Addr, outcome: &Probed) {
         let Probed::Replied { socket: Some(socket), .. } = outcome else { return };
         if socket == addr {
             return;
@@ -20,12 +19,12 @@ impl Fleet {
         };
         if name != owner {
             let (name, owner) = (name.clone(), owner.clone());
-            self.merge(now, &name, &owner);
+            self.merge(&name, &owner);
         }
     }
 
     /// A group that was only registered and turns out to be part of another one goes.
-    pub(super) fn check_merge(&mut self, now: Time, name: &GroupName) {
+    pub(super) fn check_merge(&mut self, name: &GroupName) {
         let Some(group) = self.groups.get(name).filter(|group| !group.entry().confirmed) else {
             return;
         };
@@ -36,11 +35,11 @@ impl Fleet {
             .flatten()
             .find_map(|addr| self.owners.of(addr).filter(|owner| *owner != name));
         if let Some(owner) = owner.cloned() {
-            self.merge(now, name, &owner);
+            self.merge(name, &owner);
         }
     }
 
-    fn merge(&mut self, _now: Time, name: &GroupName, owner: &GroupName) {
+    fn merge(&mut self, name: &GroupName, owner: &GroupName) {
         let unconfirmed =
             self.record.entry(name).is_some_and(|entry| !entry.confirmed && entry.saga.is_none());
         let Some(token) = self.leadership.token().filter(|_| unconfirmed) else { return };

@@ -19,7 +19,7 @@ use crate::journal;
 use crate::model_redis::{Message, Reply, Running};
 use crate::network::{Place, Way};
 use crate::shell::{Order, Shell, Wish, Wrong, conn_base};
-use crate::twin::Twinned;
+use crate::twin::{departed, twinned};
 
 /// One node: the core under test and the shell around it.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ fn shell(
     addrs: &[Addr],
     base: u64,
 ) -> Shell {
-    let fleet = Twinned::new(id.clone(), policies.clone(), has_twin);
+    let fleet = twinned(id.clone(), policies.clone(), has_twin);
     Shell::new(fleet, group.clone(), addrs, base)
 }
 
@@ -251,7 +251,7 @@ impl World {
             self.observe(&Seen::Did { actions });
         }
         let _ = self.nodes[node].shell.fleet.take_changed();
-        if let Some(why) = self.nodes[node].shell.fleet.departed() {
+        if let Some(why) = departed(&self.nodes[node].shell.fleet) {
             let why = format!("the journal of node {node} does not lead to what it did: {why}");
             self.violate("replayed", why);
         }
