@@ -526,8 +526,18 @@ fn a_master_that_somebody_made_by_hand_is_adopted_when_the_old_one_follows_it() 
     desk.server(1).follows = Some(2);
     desk.pass(1000);
     assert_eq!(desk.master(), 2);
-    assert!(desk.told(1).is_empty() && desk.told(2).is_empty());
     assert_eq!(desk.of_kind(Kind::Adoption).len(), 1);
+    // Whoever made it one by hand does not say from where on the others differ.
+    assert_eq!((desk.told(1), desk.told(2)), (vec!["copy"], vec![]));
+    desk.copied(1);
+    desk.pass(10_000);
+    desk.copied(3);
+    desk.pass(10_000);
+    assert_eq!(
+        (desk.told(1), desk.told(3)),
+        (vec!["part", "follow"], vec!["copy", "part", "follow"])
+    );
+    assert_eq!([1, 2, 3].map(|port| desk.copy(port)), [None; 3]);
 }
 
 #[test]

@@ -91,6 +91,7 @@ impl Group {
         self.stranger = self.learn_from_master(ctx, &mut entry);
         self.learn_from_replicas(&mut entry);
         self.learn_copies(ctx.now, &mut entry);
+        self.learn_of_loss(&mut entry);
         if entry == self.entry {
             return false;
         }
