@@ -2,8 +2,9 @@
 
 CARGO ?= cargo
 SEEDS ?= 3000
+COVERAGE_SEEDS ?= 400
 
-.PHONY: build check fix test demo bench sim replay doc deny clean deps
+.PHONY: build check fix test demo bench sim coverage replay doc deny clean deps
 
 build:
 	$(CARGO) build --release
@@ -36,6 +37,10 @@ bench: deps
 sim:
 	$(CARGO) run --release -p failover-sim -- --seeds $(SEEDS) --shrink
 	$(CARGO) test --release -p failover-sim --test mutations
+
+# Which lines of the decisions no modelled run comes to. Slow, and a report only.
+coverage:
+	bash scripts/coverage.sh $(COVERAGE_SEEDS)
 
 # Goes through the journal_file of a real node again, and says where the decisions are others now.
 replay:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs the servers and tools that the tests, the benchmark and the demo start.
 #
-#   scripts/install-deps.sh [redis] [valkey] [iproute2] [etcd] [zookeeper] [curl] [jq]
+#   scripts/install-deps.sh [redis] [valkey] [iproute2] [etcd] [zookeeper] [curl] [jq] [kcov]
 #                                                                        (none named: redis valkey)
 #
-# Made for Debian: packages through apt-get, Valkey from the release's backports where the release
-# itself has none. Quick when everything is there, and safe to run twice at once. No service that a
+# Made for Debian: packages through apt-get, Valkey and kcov from the release's backports where the
+# release itself has none. Quick when everything is there, and safe to run twice at once. No service that a
 # package brings is started, nor enabled for the next boot.
 #
 # iproute2 makes the networks that the tests cut apart, which only root can.
@@ -29,7 +29,7 @@ fail() {
 
 # --- What is needed ------------------------------------------------------------------------------
 
-known() { case $1 in redis | valkey | iproute2 | etcd | zookeeper | curl | jq) true ;; *) false ;; esac; }
+known() { case $1 in redis | valkey | iproute2 | etcd | zookeeper | curl | jq | kcov) true ;; *) false ;; esac; }
 
 # Debian's library has the server too, and brings no service.
 readonly ZOOKEEPER_JAR=/usr/share/java/zookeeper.jar
@@ -170,7 +170,7 @@ install_one() {
     read -ra packages <<<"$(packages_of "$name")"
     for package in "${packages[@]}"; do
         installable "$package" && continue
-        [[ $name == valkey ]] || return 1
+        [[ $name == @(valkey|kcov) ]] || return 1
         add_backports || return 1
         installable "$package" || return 1
     done

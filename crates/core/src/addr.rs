@@ -3,9 +3,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::text::Text;
 
 /// Where an instance listens: a host name or an IP address, and a port.
 ///
@@ -14,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// (its run id, or the address its name resolved to).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Addr {
-    host: Arc<str>,
+    host: Text,
     port: u16,
 }
 
@@ -39,7 +40,7 @@ impl Addr {
             return fail("the port must be between 1 and 65535");
         }
         if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok(Self { host: ip.to_canonical().to_string().into(), port });
+            return Ok(Self { host: Text::from(&*ip.to_canonical().to_string()), port });
         }
         if host.is_empty() {
             return fail("the host is missing");
@@ -51,7 +52,12 @@ impl Addr {
         if !host.chars().all(fits) {
             return fail("the host has a character that no host name or address has");
         }
-        Ok(Self { host: host.to_ascii_lowercase().into(), port })
+        Ok(Self { host: Text::from(&*host.to_ascii_lowercase()), port })
+    }
+
+    /// Whether it is known to be the same without a look at the text: one is a clone of the other.
+    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
+        self.port == other.port && self.host.is_clone_of(&other.host)
     }
 
     /// The host, an IPv6 address without brackets.
@@ -72,7 +78,7 @@ impl Addr {
 
 impl From<SocketAddr> for Addr {
     fn from(socket: SocketAddr) -> Self {
-        Self { host: socket.ip().to_canonical().to_string().into(), port: socket.port() }
+        Self { host: Text::from(&*socket.ip().to_canonical().to_string()), port: socket.port() }
     }
 }
 
@@ -107,9 +113,9 @@ impl FromStr for Addr {
 impl fmt::Display for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
+            write!(f, "[{}]:{}", &*self.host, self.port)
         } else {
-            write!(f, "{}:{}", self.host, self.port)
+            write!(f, "{}:{}", &*self.host, self.port)
         }
     }
 }

@@ -64,6 +64,7 @@ pub mod policy;
 pub mod record;
 #[cfg(test)]
 mod sample;
+mod text;
 pub mod time;
 pub mod view;
 pub mod watch;

@@ -1,16 +1,16 @@
 //! Names of nodes and groups, and the token under which a leader acts.
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::policy::GROUP_NAME_BYTES_MAX;
+use crate::text::Text;
 
 /// One running redis-failover process, as the other nodes know it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct NodeId(Arc<str>);
+pub struct NodeId(Text);
 
 impl NodeId {
     /// From the name that the broker or the configuration gives the node.
@@ -28,7 +28,7 @@ impl fmt::Display for NodeId {
 /// The stable name of a group: given by its owner, or the address first registered.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct GroupName(Arc<str>);
+pub struct GroupName(Text);
 
 impl GroupName {
     /// Checks and wraps a name.
@@ -62,7 +62,7 @@ impl From<&crate::addr::Addr> for GroupName {
     fn from(addr: &crate::addr::Addr) -> Self {
         let mut text = addr.to_string();
         text.truncate(GROUP_NAME_BYTES_MAX);
-        Self(text.into())
+        Self(Text::from(&*text))
     }
 }
 

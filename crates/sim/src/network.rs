@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model_redis::Conn;
 
-/// Connections whose last message is remembered; more and the quiet ones are forgotten.
-const REMEMBERED_MAX: usize = 64;
+/// Connections whose last message is remembered; more and those with nothing on its way are forgotten.
+const REMEMBERED_MAX: usize = 16;
 
 /// Where something is sent from or arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub enum Place {
 }
 
 /// What keeps its order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// From the node to a server, on one connection.
     Out(Conn),
@@ -42,7 +42,8 @@ pub(crate) struct Network {
     lags: Vec<Vec<Duration>>,
     /// What it takes beside that for a while.
     extras: BTreeMap<(usize, usize), Duration>,
-    last: BTreeMap<Way, Time>,
+    /// Few, and looked through for every message.
+    last: Vec<(Way, Time)>,
     /// From where nothing gets to where.
     cuts: BTreeSet<(Place, Place)>,
 }
@@ -56,7 +57,7 @@ impl Network {
             10.. => Duration::ZERO,
         };
         let lags = (0..servers).map(|_| (0..servers).map(|_| lag()).collect()).collect();
-        Self { lags, extras: BTreeMap::new(), last: BTreeMap::new(), cuts: BTreeSet::new() }
+        Self { lags, extras: BTreeMap::new(), last: Vec::new(), cuts: BTreeSet::new() }
     }
 
     /// What replication from one server to another takes beside the usual.
@@ -92,14 +93,15 @@ impl Network {
         };
         // Most are quick; one in a hundred is late by what a busy host or a lost packet costs.
         let late = if rng.u8(..100) == 0 { 20_000 } else { 300 };
-        let mut at = now + least + extra + Duration::from_micros(rng.u64(10..late));
-        if let Some(last) = self.last.get(&way) {
-            at = at.max(*last + Duration::from_micros(1));
+        let soonest = now + least + extra + Duration::from_micros(rng.u64(10..late));
+        if let Some((_, last)) = self.last.iter_mut().find(|(known, _)| *known == way) {
+            *last = soonest.max(*last + Duration::from_micros(1));
+            return *last;
         }
-        if self.last.len() > REMEMBERED_MAX {
-            self.last.retain(|_, last| *last >= now);
+        if self.last.len() >= REMEMBERED_MAX {
+            self.last.retain(|(_, last)| *last >= now);
         }
-        self.last.insert(way, at);
-        at
+        self.last.push((way, soonest));
+        soonest
     }
 }

@@ -1,6 +1,7 @@
 //! Who could take over, in which order, and why the others cannot. A pure function of what is known.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use super::Group;
 use super::copies::{is_on_its_way, is_parted, judge_copy};
@@ -17,6 +18,9 @@ use crate::record::{Attempt, GroupEntry, RankedCandidate};
 use crate::time::{Time, millis};
 use crate::view::{Death, How, State};
 use crate::watch::Watch;
+
+/// No server starts again and feeds a replica within this.
+const NOT_BACK_WITHIN: Duration = Duration::from_millis(50);
 
 /// What an election is held over.
 #[derive(Clone, Copy)]
@@ -392,9 +396,9 @@ fn lineage<'a>(contest: &Contest<'a>) -> Vec<&'a ReplicationId> {
     }
 }
 
-/// The history that the recorded master began for its first replica, where it died before it was read again: whoever was
-/// seen to end a copy of it has its name. It must have been seen to go, since another process of it, which nobody read, might
-/// have had nothing.
+/// The history that the recorded master began for its first replica, where it died before it was read again: whoever ended a
+/// copy of it has its name. It must have been seen to go, and the copy to come, or to be there when the master was gone: another
+/// process of it, which nobody read, might have had nothing.
 fn copied<'a>(contest: &Contest<'a>) -> Option<&'a ReplicationId> {
     let master = &contest.entry.master;
     let watch = contest.watches.get(master)?;
@@ -408,7 +412,10 @@ fn copied<'a>(contest: &Contest<'a>) -> Option<&'a ReplicationId> {
         .values()
         .filter_map(Watch::copied)
         .filter(|copied| contest.entry.instance_of(&copied.of) == Some(master))
-        .filter(|copied| read_at < copied.at)
+        .filter(|copied| {
+            let in_time = copied.at <= contest.dead_since + NOT_BACK_WITHIN;
+            read_at < copied.at && (copied.was_seen || in_time)
+        })
         .max_by_key(|copied| copied.at)?;
     (!contest.entry.lineage.contains(&newest.id)).then_some(&newest.id)
 }

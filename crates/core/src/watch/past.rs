@@ -7,13 +7,15 @@ use crate::addr::Addr;
 use crate::instance::{Facts, Link, ReplicationId, Role};
 use crate::time::Time;
 
-/// A full copy that an instance was seen to take and to end.
+/// A full copy that an instance took from the master that it went on following.
 #[derive(Clone, Debug)]
 pub(crate) struct Copied {
     /// From whom, by the name that it has for it.
     pub(crate) of: Addr,
     /// The history that it got with it, which is the one that its master was on.
     pub(crate) id: ReplicationId,
+    /// Whether it was seen taking it.
+    pub(crate) was_seen: bool,
     /// When it was asked that showed it first.
     pub(crate) at: Time,
 }
@@ -42,13 +44,13 @@ impl Watch {
         lost
     }
 
-    /// The copy that it has by now, where it was seen taking it. Its master may have begun that history for it, and have died
-    /// before it was read again.
+    /// The copy that it has by now, where it was read before it had it too. Its master may have begun that history for it, and
+    /// have died before it was read again.
     pub(crate) fn copied(&self) -> Option<&Copied> {
         self.copied.as_ref()
     }
 
-    /// Notes the end of a copy: another history, from the master that it was taking a copy from.
+    /// Notes the end of a copy: another history, of the master that it followed before. A short copy is over between two readings.
     pub(super) fn see_copied(&mut self, facts: &Facts) {
         let Some(before) = &self.facts else { return };
         let Role::Replica { master: of, link } = &facts.role else {
@@ -57,15 +59,13 @@ impl Watch {
         };
         let has = facts.replication_id.as_ref();
         self.copied.take_if(|copied| copied.of != *of || Some(&copied.id) != has);
-        let took = match &before.role {
-            Role::Replica { master, link: Link::Syncing } => {
-                master == of && before.run_id == facts.run_id
-            }
-            Role::Replica { .. } | Role::Master { .. } => false,
-        };
+        let Role::Replica { master, link: link_before } = &before.role else { return };
+        let took = master == of && before.run_id == facts.run_id;
         let ended = *link != Link::Syncing && facts.is_other_data(before);
         if let Some(id) = has.filter(|_| took && ended) {
-            self.copied = Some(Copied { of: of.clone(), id: id.clone(), at: facts.asked_at });
+            let was_seen = *link_before == Link::Syncing;
+            let (of, id, at) = (of.clone(), id.clone(), facts.asked_at);
+            self.copied = Some(Copied { of, id, was_seen, at });
         }
     }
 

@@ -228,6 +228,30 @@ fn keys_are_counted_anew_when_other_data_took_their_place() {
 }
 
 #[test]
+fn a_copy_that_was_over_between_two_readings_is_noticed() {
+    let facts = |ms, id: &str, link| Facts {
+        replication_id: Some(crate::sample::id(id)),
+        second_replication_id: None,
+        run_id: Some("replica".into()),
+        ..replica(at(ms), &addr(9), link)
+    };
+    let up = || Link::Up { last_io_secs: 0 };
+    let mut watch = Watch::new(at(0), &addr(2), &policy());
+    watch.read(at(1), facts(1, "old", Link::Down { since_secs: Some(0) }));
+    watch.read(at(2), facts(2, "old", Link::Syncing));
+    assert!(watch.copied().is_none(), "it is still on its way");
+    for (ms, id, was_seen) in [(3, "seen coming", true), (4, "over in no time", false)] {
+        watch.read(at(ms), facts(ms, id, up()));
+        let copied = watch.copied().expect("it is of the same master and other data");
+        let expected = (&addr(9), &crate::sample::id(id), was_seen, at(ms));
+        assert_eq!((&copied.of, &copied.id, copied.was_seen, copied.at), expected);
+    }
+    let restarted = Facts { run_id: Some("another".into()), ..facts(5, "third", up()) };
+    watch.read(at(5), restarted);
+    assert!(watch.copied().is_none(), "another process may have read it from its disk");
+}
+
+#[test]
 fn a_master_keeps_the_priority_that_it_named_as_a_replica() {
     let mut watch = heard();
     let link = Link::Up { last_io_secs: 0 };

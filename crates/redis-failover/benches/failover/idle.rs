@@ -38,18 +38,22 @@ pub(crate) struct Watching {
 impl Watching {
     pub(crate) fn start(bench: &Bench, fleet: &Fleet) -> Self {
         let dir = temporary_dir();
-        let path = dir.path().join("failover.toml");
-        // A list of this length does not fit on a command line.
-        let masters: Vec<String> = fleet.masters().map(|addr| format!("\"{addr}\"")).collect();
-        let text = format!("masters = [{}]\n", masters.join(","));
-        std::fs::write(&path, text).expect("the directory is ours");
-        let config = format!("-config={}", path.display());
+        let config = format!("-config={}", write_config(&dir, fleet));
         let interval = format!("-check_interval={}", INTERVAL.as_millis());
         let started_at = now();
         let daemon = bench.start(&[&config, &interval, "-max_down_time=3"]);
         wait_until_all_are_healthy(&daemon, fleet.groups());
         Self { daemon, ready_s: started_at.elapsed().as_secs_f64(), _dir: dir }
     }
+}
+
+/// Names all masters in a file: a list of this length does not fit on a command line. Returns its path.
+pub(crate) fn write_config(dir: &tempfile::TempDir, fleet: &Fleet) -> String {
+    let path = dir.path().join("failover.toml");
+    let masters: Vec<String> = fleet.masters().map(|addr| format!("\"{addr}\"")).collect();
+    let text = format!("masters = [{}]\n", masters.join(","));
+    std::fs::write(&path, text).expect("the directory is ours");
+    path.display().to_string()
 }
 
 pub(crate) fn wait_until_all_are_healthy(daemon: &Daemon, groups: usize) {

@@ -2,7 +2,7 @@
 //!
 //! Prints one table and writes `target/bench.json` of the workspace. Names on the command line
 //! (`kill9 hang shutdown leader switchover return hundred idle large`, each beside Sentinel; `single flicker busy
-//! obstacles emptied fencing fleets commit stores takeover`) run these alone. From the environment:
+//! obstacles emptied fencing together fleets commit stores takeover`) run these alone. From the environment:
 //!
 //! - `BENCH_QUICK=1`: few runs, to try the benchmark itself;
 //! - `BENCH_ALONE=1`: without Sentinel, which takes most of the time;
@@ -45,7 +45,7 @@ use table::Row;
 /// A name on the command line and what it runs.
 type Scenario = (&'static str, fn(&Bench) -> Vec<Row>);
 
-const SCENARIOS: [Scenario; 19] = [
+const SCENARIOS: [Scenario; 20] = [
     ("kill9", faults::kill9),
     ("hang", faults::hang),
     ("shutdown", faults::shutdown),
@@ -61,6 +61,7 @@ const SCENARIOS: [Scenario; 19] = [
     ("fencing", fencing::fencing),
     ("idle", idle::idle),
     ("large", large::large),
+    ("together", large::together),
     ("fleets", fleets::fleets),
     ("commit", cluster::commit),
     ("stores", stores::kill9),

@@ -49,6 +49,8 @@ pub mod wire;
 pub mod witness;
 pub mod xcodis;
 
+use std::path::Path;
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
@@ -61,6 +63,9 @@ pub use witness::{Told, Writer};
 
 /// How long the rig waits for something that takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The names of temporary directories begin so, and go on with whose they are.
+const DIR_PREFIX: &str = "redis-failover-test-of-";
 
 /// The one clock of the rig.
 #[expect(clippy::disallowed_methods, reason = "the rig measures real time; it decides nothing")]
@@ -81,9 +86,27 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Optio
     }
 }
 
-/// A directory that goes with the value, and whose name says whose it was if this process is
-/// killed.
+/// A directory that goes with the value. What is left of processes that were killed, or that shared a directory among all
+/// their tests, goes with the next process that asks for one.
 pub fn temporary_dir() -> tempfile::TempDir {
-    let dir = tempfile::Builder::new().prefix("redis-failover-test-").tempdir();
+    static REAPED: Once = Once::new();
+    REAPED.call_once(reap_directories);
+    let prefix = format!("{DIR_PREFIX}{}-", std::process::id());
+    let dir = tempfile::Builder::new().prefix(&prefix).tempdir();
     dir.expect("the temporary directory is writable")
+}
+
+/// Removes the directories whose names tell of a process that is no more. Several may do so at once.
+fn reap_directories() {
+    let entries =
+        std::fs::read_dir(std::env::temp_dir()).expect("the temporary directory is there");
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(DIR_PREFIX));
+        let of = rest.and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
+        let Some(pid) = of.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
+        if !Path::new(&format!("/proc/{pid}")).exists() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }

@@ -31,6 +31,8 @@ pub(super) struct Node {
     pub(super) shell: Shell,
     /// How time goes for it.
     pub(super) pace: Pace,
+    /// When its core wants to be woken, as far as it was told by then. It is asked for at every step of the world.
+    pub(super) due_at: Option<Time>,
     /// The newest leadership that it heard of.
     pub(super) token: Token,
     /// How much of what was committed it has.
@@ -65,6 +67,7 @@ impl Node {
             life: 0,
             shell: shell(&id, policies, has_twin, group, addrs, conn_base(index, 0)),
             pace: Pace::new(now, Clock::default()),
+            due_at: None,
             id,
             token: Token(0),
             applied: 0,
@@ -200,6 +203,7 @@ impl World {
         new.shell = shell;
         new.running = Running::Up;
         new.pace = Pace::new(now, clock);
+        new.due_at = None;
         new.relayed.clear();
         new.routine_until = now;
         self.introduce(node);
@@ -250,6 +254,7 @@ impl World {
         if actions > 0 {
             self.observe(&Seen::Did { actions });
         }
+        self.nodes[node].note_due();
         let _ = self.nodes[node].shell.fleet.take_changed();
         if let Some(why) = departed(&self.nodes[node].shell.fleet) {
             let why = format!("the journal of node {node} does not lead to what it did: {why}");

@@ -8,7 +8,8 @@ use super::World;
 use super::node::Node;
 use crate::faults::Clock;
 
-const MILLION: i128 = 1_000_000;
+/// Products of it with what a clock counts in weeks still fit.
+const MILLION: i64 = 1_000_000;
 
 /// A clock, how fast the loop is, and until when it is busy.
 #[derive(Clone, Copy, Debug)]
@@ -49,31 +50,41 @@ impl Pace {
 
     /// What the clock says.
     pub(super) fn local(&self, now: Time) -> Time {
-        let set_at = i128::from(self.set_at.as_micros());
-        let ran = i128::from(now.as_micros()) - set_at;
-        moment(set_at + self.ahead() + ran * self.rate() / MILLION)
+        let ran = self.since_set(now);
+        self.after_set(self.ahead().saturating_add(ran.saturating_mul(self.rate()) / MILLION))
     }
 
     /// The first moment at which the clock says this, or more.
     pub(super) fn when(&self, local: Time) -> Time {
-        let set_at = i128::from(self.set_at.as_micros());
-        let ran = i128::from(local.as_micros()) - set_at - self.ahead();
+        let ran = self.since_set(local).saturating_sub(self.ahead());
         // Rounded up: a clock that is asked too early would be asked again and again.
-        moment(set_at + (ran * MILLION + self.rate() - 1).div_euclid(self.rate()))
+        let rounded = ran.saturating_mul(MILLION).saturating_add(self.rate() - 1);
+        self.after_set(rounded.div_euclid(self.rate()))
     }
 
-    fn ahead(&self) -> i128 {
-        i128::from(self.clock.ahead_ms) * 1000
+    /// Microseconds from when the clock was set.
+    fn since_set(&self, moment: Time) -> i64 {
+        signed(moment) - signed(self.set_at)
+    }
+
+    fn after_set(&self, micros: i64) -> Time {
+        Time::from_micros(
+            u64::try_from(signed(self.set_at).saturating_add(micros)).unwrap_or_default(),
+        )
+    }
+
+    fn ahead(&self) -> i64 {
+        self.clock.ahead_ms.saturating_mul(1000)
     }
 
     /// Microseconds that the clock counts in a second.
-    fn rate(&self) -> i128 {
-        MILLION + i128::from(self.clock.fast_ppm.max(-500_000))
+    fn rate(&self) -> i64 {
+        MILLION + i64::from(self.clock.fast_ppm.max(-500_000))
     }
 }
 
-fn moment(micros: i128) -> Time {
-    Time::from_micros(u64::try_from(micros).unwrap_or_default())
+fn signed(moment: Time) -> i64 {
+    i64::try_from(moment.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl World {
@@ -86,8 +97,12 @@ impl World {
 impl Node {
     /// When its core wants to be woken, and its loop can.
     pub(super) fn timer(&self) -> Option<Time> {
-        let timer = self.pace.when(self.shell.fleet.poll_timeout()?);
-        Some(timer.max(self.pace.busy_until()))
+        Some(self.due_at?.max(self.pace.busy_until()))
+    }
+
+    /// The core was told something: it may want to be woken at another moment.
+    pub(super) fn note_due(&mut self) {
+        self.due_at = self.shell.fleet.poll_timeout().map(|local| self.pace.when(local));
     }
 }
 

@@ -125,19 +125,27 @@ fn another_history_is_refused_and_an_older_one_of_ours_is_not() {
 /// A master that restarted begins a history when its first replica comes, and is gone before it is read again.
 #[test]
 fn whoever_ended_a_copy_of_a_master_that_is_gone_has_its_history() {
-    for (seen_to_go, chosen) in [(true, 3), (false, 2)] {
+    // The master is gone since 5.
+    for (seen_to_go, link, asked_at, chosen) in [
+        (true, Link::Syncing, 11, 3),
+        (true, Link::Syncing, 91, 3),
+        (false, Link::Syncing, 11, 2),
+        (true, DOWN, 11, 3),
+        // It got it from nobody knows which process.
+        (true, DOWN, 91, 2),
+    ] {
         let mut case = Case::new();
         case.replica(2, |facts| facts.offset = 90);
         case.replica(3, |facts| {
-            facts.role = Role::Replica { master: addr(1), link: Link::Syncing };
+            facts.role = Role::Replica { master: addr(1), link: link.clone() };
         });
         let watch = case.watches.get_mut(&addr(3)).expect("it was heard");
         let mut has = watch.facts().expect("it was read").clone();
-        has.asked_at = at(11);
+        has.asked_at = at(asked_at);
         has.role = Role::Replica { master: addr(1), link: DOWN };
         has.replication_id = Some(id("begun"));
         has.offset = 5;
-        watch.read(at(11), has);
+        watch.read(at(asked_at), has);
         if seen_to_go {
             let master = case.watches.get_mut(&addr(1)).expect("it was heard");
             master.ended(at(5));
@@ -145,7 +153,7 @@ fn whoever_ended_a_copy_of_a_master_that_is_gone_has_its_history() {
             master.probed(at(6), seq, Probed::Refused, &case.policy);
             master.update(at(6), &case.policy);
         }
-        assert_eq!(case.chosen(), Some(chosen), "{seen_to_go}");
+        assert_eq!(case.chosen(), Some(chosen), "{seen_to_go} {link:?} {asked_at}");
     }
 }
 
