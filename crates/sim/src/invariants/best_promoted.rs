@@ -209,7 +209,7 @@ impl BestPromoted {
     fn known(&self, server: &Server, now: Time) -> bool {
         let link = match server.part() {
             Part::Master => return false,
-            Part::Replica(_) if server.syncing() => return false,
+            Part::Replica(_) if server.syncing() || server.is_locked() => return false,
             // Until then a master that was demoted says the same of its link as a server that restarted: never up.
             Part::Replica(_) if now.since(server.linked_at()) < NEWS => return false,
             Part::Replica(_) if !server.link_up() && server.link_down_since().is_none() => {

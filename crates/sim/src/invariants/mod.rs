@@ -137,7 +137,9 @@ pub(crate) struct Sight {
     awake_since: Vec<Option<Time>>,
     /// The recorded master lost its data, and is not seen by every node yet.
     losing: Option<usize>,
-    /// It did, and not every node saw what it had then.
+    /// It once did.
+    has_lost: bool,
+    /// It did, and not every node saw what it had then and remembers it.
     missed_loss: bool,
 }
 
@@ -163,6 +165,7 @@ impl Sight {
             led_since: now,
             awake_since: Vec::new(),
             losing: None,
+            has_lost: false,
             missed_loss: false,
         }
     }
@@ -190,6 +193,7 @@ impl Sight {
             .enumerate()
             .map(|(node, awake)| {
                 let since = self.awake_since.get(node).copied().flatten();
+                self.missed_loss |= self.has_lost && awake && since.is_none();
                 awake.then(|| since.unwrap_or(now))
             })
             .collect();
@@ -198,10 +202,12 @@ impl Sight {
     /// The recorded master begins anew with less than it had, which shows or does not.
     pub(crate) fn note_loss(&mut self, server: usize, shows: bool) {
         self.losing = Some(server);
+        self.has_lost = true;
         self.missed_loss |= !shows;
     }
 
-    /// Whether there is somebody who cannot know by comparison that the recorded master once lost its data.
+    /// Whether there is somebody who cannot know by comparison that the recorded master once lost its data: what it had is in no
+    /// record, so that a node that starts afterwards is one.
     pub(crate) fn missed_loss(&self) -> bool {
         self.missed_loss
     }

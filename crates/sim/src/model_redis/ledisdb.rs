@@ -76,7 +76,8 @@ impl Server {
         self.part == Part::Master && !self.own.read_only
     }
 
-    fn is_locked(&self) -> bool {
+    /// Whether it connects to its master, and nobody who asks what it is gets an answer before that one does.
+    pub(crate) fn is_locked(&self) -> bool {
         let connects =
             matches!((self.part, self.link), (Part::Replica(_), LinkState::Asking { .. }));
         self.is_ledisdb() && connects
