@@ -115,6 +115,9 @@ pub enum Command {
     Promote {
         /// Only if it is this process still; `None` where the flavor has no run ids.
         run_id: Option<Box<str>>,
+        /// Only if it is this far still, where the flavor has no run ids: a process that began anew may have nothing.
+        #[serde(default)]
+        at_least: Option<u64>,
         /// What its writes depend on from then on; set before, in the same write.
         fence: Option<MinReplicas>,
     },

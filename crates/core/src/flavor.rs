@@ -34,6 +34,8 @@ pub struct Manners {
     pub port_max: u16,
     /// What its offset counts.
     pub unit: &'static str,
+    /// What says how much it holds: its keys, or what it counts alone.
+    pub holds: &'static str,
 }
 
 const REDIS: Manners = Manners {
@@ -45,6 +47,7 @@ const REDIS: Manners = Manners {
     cuts_clients: true,
     port_max: u16::MAX,
     unit: "bytes",
+    holds: "keys",
 };
 
 const LEDISDB: Manners = Manners {
@@ -57,6 +60,7 @@ const LEDISDB: Manners = Manners {
     // It reads the port of its master as a signed number of 16 bits.
     port_max: 32_767,
     unit: "log entries",
+    holds: "log entries",
 };
 
 impl Flavor {

@@ -136,6 +136,8 @@ pub struct Group {
     copying: Option<(Addr, Time)>,
     /// When instances were told to take over a full copy, by this leadership.
     copies: BTreeMap<Addr, Time>,
+    /// Who copies, or copied, what the master has since it lost its data, and when that was.
+    begun_anew: BTreeMap<Addr, Time>,
     /// The recorded master runs as another process than the recorded one.
     restarted: Option<Restarted>,
     /// The process of a recorded master that was found to have its data, or nobody has more.
@@ -241,6 +243,7 @@ impl Group {
             drifts: BTreeMap::new(),
             copying: None,
             copies: BTreeMap::new(),
+            begun_anew: BTreeMap::new(),
             restarted: None,
             kept: None,
             stranger: false,

@@ -155,10 +155,16 @@ impl Facts {
         matches!(self.role, Role::Replica { link: Link::Up { .. }, .. })
     }
 
-    /// Whether it is a master that has less than it had, where no run id tells another process from the one before.
+    /// Whether it has less than it had, where no run id tells another process from the one before.
     pub fn lacks_writes_of(&self, before: &Self) -> bool {
         let nameless = self.run_id.is_none() && before.run_id.is_none();
-        nameless && self.is_master() && before.is_master() && self.offset < before.offset
+        nameless && self.offset < before.offset
+    }
+
+    /// How many writes it holds, where it counts each of them and a copy comes with the count.
+    pub fn writes_counted(&self) -> Option<u64> {
+        let copying = matches!(self.role, Role::Replica { link: Link::Syncing, .. });
+        Some(self.offset).filter(|_| self.flavor.manners().counts_alone && !copying)
     }
 
     /// Whether the data are others than those before, and not those and more.

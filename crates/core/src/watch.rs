@@ -48,10 +48,13 @@ pub struct Watch {
     absence: Absence,
     /// When it was first read in the role that it has now, without a gap since.
     standing_since: Time,
+    /// The same of whether it is a master, or whom it follows.
+    role_since: Time,
     /// When the process that it is now was first read, or read its data last.
     process_since: Time,
     keys: Keys,
-    lost_writes: bool,
+    /// How far it was, when it has less since.
+    lost_writes: Option<u64>,
     /// The latest moment at which it provably had news from its master.
     heard_master: Option<Time>,
     /// The copy that it was seen to end.
@@ -92,9 +95,10 @@ impl Watch {
             returned: true,
             absence: Absence::default(),
             standing_since: now,
+            role_since: now,
             process_since: now,
             keys: Keys::default(),
-            lost_writes: false,
+            lost_writes: None,
             heard_master: None,
             copied: None,
             answers_since: now,
@@ -445,8 +449,10 @@ impl Watch {
         changed |= how != self.how;
         self.how = how;
         self.detail = detail;
+        // A process without a name may be another one whenever its connection ended.
+        let nameless = |after: &Facts| after.run_id.is_none() && trouble.is_some();
         let restarted = match (&self.facts, &facts) {
-            (Some(before), Some(after)) => before.run_id != after.run_id,
+            (Some(before), Some(after)) => before.run_id != after.run_id || nameless(after),
             (_, None) | (None, Some(_)) => false,
         };
         if how != How::Loading && self.loading.is_some() {
@@ -468,7 +474,7 @@ impl Watch {
             self.absence.end(now, since, self.facts.as_ref(), after);
         }
         if trouble.is_some() {
-            self.standing_since = now;
+            (self.standing_since, self.role_since) = (now, now);
         }
         if let Some(facts) = facts {
             changed |= self.read(now, *facts);
@@ -493,8 +499,7 @@ impl Watch {
         }
         self.hear_master(&facts);
         self.see_copied(&facts);
-        let lost = self.facts.as_ref().is_some_and(|before| facts.lacks_writes_of(before));
-        self.lost_writes = facts.is_master() && (lost || self.lost_writes);
+        let lost = self.see_loss(&facts);
         let before = self.facts.as_ref();
         let another = before.is_none_or(|before| before.run_id != facts.run_id) || lost;
         if another || self.how == How::Loading {
@@ -504,6 +509,9 @@ impl Watch {
         let changed = self.facts.as_ref().is_none_or(|before| !before.same_standing(&facts));
         if changed {
             self.standing_since = now;
+        }
+        if self.facts.as_ref().is_none_or(|before| before.follows() != facts.follows()) {
+            self.role_since = now;
         }
         self.facts = Some(facts);
         changed

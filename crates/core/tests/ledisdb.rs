@@ -39,6 +39,8 @@ struct Server {
     is_deaf: bool,
     /// Its answer to a promotion does not say how far it was.
     is_vague: bool,
+    /// It is another process with nothing, when the next order comes.
+    begins_anew: bool,
 }
 
 struct Desk {
@@ -94,6 +96,7 @@ impl Desk {
             late: None,
             is_deaf: false,
             is_vague: false,
+            begins_anew: false,
         };
         let servers = [(1, server(None)), (2, server(Some(1))), (3, server(Some(1)))];
         let mut desk = Self {
@@ -227,6 +230,9 @@ impl Desk {
             self.now = self.now + Duration::from_millis(250);
             return CommandResult::Unknown("no reply came before the deadline".to_owned());
         }
+        if std::mem::take(&mut server.begins_anew) {
+            server.offset = 0;
+        }
         let was = server.offset;
         if let Err(why) = self.act(port, command) {
             return CommandResult::Refused(why);
@@ -242,8 +248,11 @@ impl Desk {
     fn act(&mut self, port: u16, command: &Command) -> Result<(), String> {
         let server = self.server(port);
         match command {
-            Command::Promote { run_id, .. } => {
+            Command::Promote { run_id, at_least, .. } => {
                 assert_eq!(*run_id, None, "it has no name for its process");
+                if at_least.is_some_and(|least| server.offset < least) {
+                    return Err("it has less than when it was elected".to_owned());
+                }
                 (server.follows, server.read_only) = (None, false);
             }
             Command::Follow { master, keep, .. } => {
@@ -526,8 +535,18 @@ fn a_master_that_somebody_made_by_hand_is_adopted_when_the_old_one_follows_it() 
     desk.server(1).follows = Some(2);
     desk.pass(1000);
     assert_eq!(desk.master(), 2);
-    assert!(desk.told(1).is_empty() && desk.told(2).is_empty());
     assert_eq!(desk.of_kind(Kind::Adoption).len(), 1);
+    // Whoever made it one by hand does not say from where on the others differ.
+    assert_eq!((desk.told(1), desk.told(2)), (vec!["copy"], vec![]));
+    desk.copied(1);
+    desk.pass(10_000);
+    desk.copied(3);
+    desk.pass(10_000);
+    assert_eq!(
+        (desk.told(1), desk.told(3)),
+        (vec!["part", "follow"], vec!["copy", "part", "follow"])
+    );
+    assert_eq!([1, 2, 3].map(|port| desk.copy(port)), [None; 3]);
 }
 
 #[test]
@@ -615,4 +634,114 @@ fn a_switchover_that_is_given_up_lets_writes_go_on() {
     desk.pass(10_000);
     assert_eq!((desk.master(), desk.told(1)), (1, vec!["pause", "unpause"]));
     assert_eq!(desk.of_kind(Kind::Switchover)[0].outcome, Outcome::Undone);
+}
+
+/// Its connection ends, and the next one stands at once: it is another process, or is not.
+fn blinks(desk: &mut Desk, port: u16) {
+    desk.handle(Event::Ended { addr: addr(port) });
+}
+
+#[test]
+fn a_candidate_that_began_anew_with_nothing_is_not_promoted() {
+    let mut desk = Desk::new();
+    desk.server(2).offset = 110;
+    desk.server(2).begins_anew = true;
+    desk.pass(500);
+    desk.kill(1);
+    desk.pass(500);
+    assert_eq!((desk.master(), desk.told(3)), (3, vec!["promote"]));
+    assert_eq!(desk.told(2), ["promote", "copy"], "it refused");
+}
+
+#[test]
+fn a_master_that_came_back_with_nothing_as_a_replica_is_replaced_by_whoever_has_its_data() {
+    let mut desk = Desk::new();
+    desk.kill(1);
+    assert_eq!(desk.master(), 2);
+    desk.server(2).offset = 300;
+    desk.server(3).offset = 300;
+    desk.pass(1000);
+    desk.commands.clear();
+    // Its flags point at the dead one, and its data is gone.
+    desk.starts(2, Some(1));
+    (desk.server(2).offset, desk.server(2).link) = (0, Link::Down { since_secs: None });
+    desk.server(3).link = LOST;
+    blinks(&mut desk, 2);
+    desk.pass(1000);
+    assert_eq!((desk.master(), desk.told(3), desk.told(2)), (3, vec!["promote"], vec!["copy"]));
+}
+
+#[test]
+fn what_is_a_master_after_its_connection_ended_was_not_made_one_by_hand() {
+    let mut desk = Desk::new();
+    desk.starts(3, None);
+    blinks(&mut desk, 3);
+    desk.pass(500);
+    assert_eq!(desk.told(3), ["copy"]);
+    let demotion = desk.of_kind(Kind::Demotion)[0];
+    assert!(demotion.reason.contains("returned as a master"), "{}", demotion.reason);
+}
+
+#[test]
+fn an_order_of_unknown_end_is_not_done_because_its_server_follows() {
+    let mut desk = Desk::new();
+    desk.kill(1);
+    desk.server(1).is_deaf = true;
+    desk.server(1).offset = 130;
+    desk.starts(1, None);
+    desk.pass(300);
+    assert_eq!((desk.told(1), desk.servers[&1].mood), (vec!["copy"], Mood::Hangs));
+    // It never read the order, and its next process follows by its flags, with what it had.
+    let new = desk.master();
+    desk.server(new).offset = 140;
+    desk.server(1).is_deaf = false;
+    desk.server(1).late = None;
+    desk.starts(1, Some(new));
+    desk.server(1).link = UP;
+    desk.pass(5000);
+    assert_eq!((desk.told(1), desk.copy(1)), (vec!["copy"], Some(FullCopy::Told)));
+}
+
+#[test]
+fn one_that_goes_away_while_it_is_parted_holds_nobody_up() {
+    let mut desk = Desk::new();
+    desk.kill(1);
+    desk.starts(1, None);
+    desk.pass(500);
+    desk.copied(1);
+    desk.pass(2000);
+    assert_eq!((desk.told(1), desk.copy(1)), (vec!["copy", "part"], Some(FullCopy::Parted)));
+    desk.kill(1);
+    desk.starts(3, None);
+    blinks(&mut desk, 3);
+    desk.pass(1000);
+    assert_eq!(desk.told(3).last(), Some(&"copy"));
+}
+
+#[test]
+fn whoever_goes_on_behind_a_master_that_lost_its_data_copies_what_it_has_now() {
+    let mut desk = Desk::new();
+    for port in [2, 3] {
+        desk.server(port).mood = Mood::Unreachable;
+    }
+    desk.pass(3000);
+    desk.server(1).offset = 3;
+    blinks(&mut desk, 1);
+    desk.pass(1000);
+    // It took more than it had before they are heard again.
+    desk.server(1).offset = 150;
+    for port in [2, 3] {
+        (desk.server(port).mood, desk.server(port).offset) = (Mood::Serves, 150);
+    }
+    desk.pass(5000);
+    assert_eq!((desk.master(), desk.told(1)), (1, vec![]));
+    assert_eq!((desk.copy(2), desk.copy(3)), (Some(FullCopy::Told), Some(FullCopy::Owed)));
+    desk.copied(2);
+    desk.pass(10_000);
+    desk.copied(3);
+    desk.pass(10_000);
+    let whole = vec!["copy", "part", "follow"];
+    assert_eq!((desk.told(2), desk.told(3)), (whole.clone(), whole));
+    desk.pass(3_600_000);
+    assert!(desk.commands.is_empty(), "{:?}", desk.commands);
 }

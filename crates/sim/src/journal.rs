@@ -137,6 +137,9 @@ fn facts(facts: &Facts) -> String {
             format!("replica of {master}, link {link}")
         }
     };
+    if facts.read_only {
+        text.push_str(" that refuses writes");
+    }
     let id = facts.replication_id.as_ref().and_then(|id| id.0.get(..4)).unwrap_or("none");
     let _ = write!(text, ", offset {} in {id}", facts.offset);
     text

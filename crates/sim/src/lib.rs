@@ -19,6 +19,7 @@
 
 use std::time::Duration;
 
+use failover_core::instance::Flavor;
 use failover_core::mutation::Mutation;
 use failover_core::policy::Policy;
 
@@ -41,6 +42,7 @@ pub mod world;
 pub use shell::Wrong;
 
 use deed::Timed;
+use fastrand::Rng;
 use invariants::Violation;
 use world::{Counts, World};
 
@@ -49,6 +51,12 @@ pub const SERVERS: usize = 3;
 
 /// How long the group is healthy before the first fault.
 const PEACE: Duration = Duration::from_secs(5);
+
+/// Draws the kind of the servers, apart from everything else that a seed means.
+const FLAVOR_SALT: u64 = 0x1ed15;
+
+/// One run in so many is with LedisDB.
+const LEDISDB_SEEDS: u8 = 8;
 
 /// What a run is like.
 #[derive(Clone, Debug)]
@@ -61,6 +69,8 @@ pub struct Options {
     pub policy: Option<Policy>,
     /// How many nodes guard the group; absent: drawn from the seed, or one.
     pub nodes: Option<usize>,
+    /// Which kind of servers there are; absent: drawn from the seed, or Redis.
+    pub flavor: Option<Flavor>,
     /// Whether rules, priorities and the habits of clients are drawn from the seed.
     pub draw: bool,
     /// A mistake that the driver makes on purpose.
@@ -79,6 +89,7 @@ impl Default for Options {
             journal: false,
             policy: None,
             nodes: None,
+            flavor: None,
             draw: true,
             wrong: None,
             deeds: None,
@@ -91,6 +102,8 @@ impl Default for Options {
 pub struct Outcome {
     /// The seed that it came from.
     pub seed: u64,
+    /// Which kind of servers there were.
+    pub flavor: Flavor,
     /// The first invariant that did not hold.
     pub violation: Option<Violation>,
     /// What was counted.
@@ -115,6 +128,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
     world.require_settled();
     Outcome {
         seed,
+        flavor: world.server(0).settings().flavor,
         violation: world.violation().cloned(),
         counts: world.counts(),
         deeds: world.deeds().to_vec(),
@@ -122,4 +136,13 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
         trace: world.trace().to_vec(),
         journal: world.into_journal(),
     }
+}
+
+/// Which kind of servers there are in a run.
+fn flavor_of(seed: u64, options: &Options) -> Flavor {
+    let drawn = || Rng::with_seed(seed ^ FLAVOR_SALT).u8(..LEDISDB_SEEDS) == 0;
+    options.flavor.unwrap_or(match options.draw && drawn() {
+        true => Flavor::Ledisdb,
+        false => Flavor::Redis,
+    })
 }

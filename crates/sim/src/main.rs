@@ -78,7 +78,7 @@ fn options(wish: &Wish) -> Options {
         None => (None, None),
     };
     let faults_for = Duration::from_secs(wish.minutes * 60);
-    Options { faults_for, mutation, wrong, ..Options::default() }
+    Options { faults_for, mutation, wrong, flavor: wish.flavor, ..Options::default() }
 }
 
 fn list(say: &mut impl FnMut(&str)) {

@@ -10,6 +10,7 @@
 //! - `orders`: what the program changes
 //! - `disk`: what outlives a process
 //! - `look`: what is seen of it
+//! - `ledisdb`: what is different where it is LedisDB
 //!
 //! How far it is like real servers is tested with them, in the crate that talks to both.
 
@@ -17,10 +18,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use failover_core::addr::Addr;
-use failover_core::instance::MinReplicas;
+use failover_core::instance::{Flavor, MinReplicas};
 use failover_core::time::Time;
 
 mod disk;
+mod ledisdb;
 mod look;
 mod message;
 mod orders;
@@ -73,9 +75,11 @@ pub struct Kept {
     pub at: Time,
 }
 
-/// What is set in the configuration of a server.
+/// What a server is, and what is set in its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// Which kind of server it is; Valkey is like Redis here.
+    pub flavor: Flavor,
     /// `replica-priority`.
     pub priority: u32,
     /// `repl-backlog-size`.
@@ -91,6 +95,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            flavor: Flavor::Redis,
             priority: 100,
             backlog_bytes_max: 1024 * 1024,
             ping_period_secs: 10,
@@ -157,6 +162,8 @@ pub struct Server {
     conns: BTreeMap<Conn, Time>,
     inbox: VecDeque<Message>,
     turns: u32,
+    /// What only LedisDB has.
+    own: ledisdb::Own,
 }
 
 impl Server {
@@ -191,7 +198,8 @@ impl Server {
             linked_at: now,
             synced: false,
             cached: false,
-            replid: id,
+            // What has no name for its history has the same as everybody here.
+            replid: if settings.flavor == Flavor::Ledisdb { 0 } else { id },
             replid2: None,
             offset: 0,
             data: Vec::new(),
@@ -206,6 +214,7 @@ impl Server {
             conns: BTreeMap::new(),
             inbox: VecDeque::new(),
             turns: 0,
+            own: ledisdb::Own::new(),
         }
     }
 
@@ -237,12 +246,21 @@ impl Server {
     }
 
     fn execute(&mut self, now: Time, message: Message, fresh_id: u64, out: &mut Vec<Effect>) {
+        if let Some(message) = self.unless_locked(message) {
+            self.act(now, message, fresh_id, out);
+        }
+        self.unlock(now, fresh_id, out);
+    }
+
+    fn act(&mut self, now: Time, message: Message, fresh_id: u64, out: &mut Vec<Effect>) {
         match message {
             Message::Ask { conn, connect, seq, asked_at } => {
                 self.answer(now, conn, connect, (seq, asked_at), out);
             }
             Message::Order { conn, id, command, epoch } => {
-                if self.conns.contains_key(&conn) {
+                if self.conns.contains_key(&conn) && self.is_ledisdb() {
+                    self.obey_and_report(now, &command, (conn, id), epoch, out);
+                } else if self.conns.contains_key(&conn) {
                     let done = self.obey(now, &command, (conn, epoch, fresh_id), out);
                     let done = done.map(|()| Box::new(self.facts(now, now)));
                     self.say(now, Reply::Done { conn, id, done }, out);
@@ -266,6 +284,9 @@ impl Server {
                     out.push(Effect::Serves);
                 }
             }
+            Message::Psync { from, link, offset, cached, .. } if self.is_ledisdb() => {
+                self.serve_log(now, (from, link), cached.then_some(offset), fresh_id, out);
+            }
             Message::Psync { from, link, replid, offset, cached } => {
                 self.serve(now, (from, link), cached.then_some((replid, offset)), fresh_id, out);
             }
@@ -284,11 +305,15 @@ impl Server {
             Message::Continue { link, .. }
             | Message::FullSync { link }
             | Message::Snapshot { link, .. }
+            | Message::Ahead { link }
+            | Message::Again { link }
             | Message::Rejected { link }
             | Message::Stream { link, .. }
             | Message::LinkLost { link } => {
                 // Others are of a connection that was replaced meanwhile.
-                if link == self.link_id {
+                if link == self.link_id && self.is_ledisdb() {
+                    self.hear_log(now, message, out);
+                } else if link == self.link_id {
                     self.hear_master(now, message, out);
                 }
             }
@@ -312,6 +337,10 @@ impl Server {
         if self.running != Running::Up || self.loading {
             return;
         }
+        if self.is_ledisdb() {
+            self.look_for_master(now, out);
+            return;
+        }
         self.turns += 1;
         self.drop_silent_replicas(now, out);
         self.count_good_replicas(now);
@@ -327,6 +356,9 @@ impl Server {
         self.drop_replicas(now, out);
         for conn in std::mem::take(&mut self.conns).into_keys() {
             out.push(Effect::Reply(Reply::Lost { conn }));
+        }
+        if self.is_ledisdb() {
+            self.turn_away(out);
         }
         self.inbox.clear();
         self.paused_until = None;
@@ -413,6 +445,8 @@ fn refuse(message: &Message, out: &mut Vec<Effect>) {
         | Message::Continue { .. }
         | Message::FullSync { .. }
         | Message::Snapshot { .. }
+        | Message::Ahead { .. }
+        | Message::Again { .. }
         | Message::Rejected { .. }
         | Message::Stream { .. }
         | Message::LinkLost { .. } => {}

@@ -4,6 +4,7 @@
 //! # Why it is here: any number of lines.
 //! seed 100848
 //! seconds 600
+//! flavor ledisdb
 //! deed 336.123456 {"fault":{"kill":0}}
 //! trace 10.0.0.2:6379 becomes a master
 //! ```
@@ -11,6 +12,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use failover_core::instance::Flavor;
 use failover_core::mutation::Mutation;
 
 use crate::deed::{Deed, Timed};
@@ -30,6 +32,8 @@ pub struct Scenario {
     pub seed: u64,
     /// For how long faults happen.
     pub faults_for: Duration,
+    /// Which kind of servers there are; Redis where nothing is said.
+    pub flavor: Flavor,
     /// A mistake that the core makes on purpose.
     pub mutation: Option<Mutation>,
     /// What is done, and when.
@@ -45,6 +49,7 @@ impl Scenario {
             about: Vec::new(),
             seed: outcome.seed,
             faults_for: options.faults_for,
+            flavor: outcome.flavor,
             mutation: options.mutation,
             deeds: outcome.deeds.clone(),
             trace: Vec::new(),
@@ -56,6 +61,7 @@ impl Scenario {
         let options = Options {
             faults_for: self.faults_for,
             journal,
+            flavor: Some(self.flavor),
             mutation: self.mutation,
             deeds: Some(self.deeds.clone()),
             ..Options::default()
@@ -72,6 +78,7 @@ impl Scenario {
             about: Vec::new(),
             seed: 0,
             faults_for: Duration::ZERO,
+            flavor: Flavor::Redis,
             mutation: None,
             deeds: Vec::new(),
             trace: Vec::new(),
@@ -93,6 +100,10 @@ impl Scenario {
                         return Err(wrong("has more seconds than anybody waits for"));
                     }
                     scenario.faults_for = Duration::from_secs(seconds);
+                }
+                "flavor" => {
+                    scenario.flavor =
+                        flavor(rest).ok_or_else(|| wrong("names servers that there are not"))?;
                 }
                 "mutation" => {
                     let named = Mutation::ALL.into_iter().find(|known| known.name() == rest);
@@ -121,6 +132,9 @@ impl Scenario {
             let _ = writeln!(text, "# {line}");
         }
         let _ = writeln!(text, "seed {}\nseconds {}", self.seed, self.faults_for.as_secs());
+        if self.flavor != Flavor::Redis {
+            let _ = writeln!(text, "flavor {}", self.flavor.name());
+        }
         if let Some(mutation) = self.mutation {
             let _ = writeln!(text, "mutation {}", mutation.name());
         }
@@ -177,6 +191,11 @@ impl Scenario {
     }
 }
 
+/// The kind of servers with this name, if there is a model of it.
+pub fn flavor(name: &str) -> Option<Flavor> {
+    [Flavor::Redis, Flavor::Ledisdb].into_iter().find(|known| known.name() == name)
+}
+
 /// Seconds with at most six digits behind the point.
 fn moment(text: &str) -> Option<Duration> {
     let (seconds, micros) = text.split_once('.')?;
@@ -198,6 +217,7 @@ mod tests {
             about: vec!["Why.".to_owned()],
             seed: 7,
             faults_for: Duration::from_secs(60),
+            flavor: Flavor::Ledisdb,
             mutation: Some(Mutation::Hasty),
             deeds: vec![
                 (Duration::from_micros(6_000_001), Deed::Writes(3)),
@@ -217,6 +237,7 @@ mod tests {
             ("seed 1\ndeed 3 {}", "line 2 has a time"),
             ("seed 1\ndeed 3.000001 {\"fault\":\"flood\"}", "line 2 has a deed"),
             ("seed 1\nmutation none", "line 2 names a mutation"),
+            ("seed 1\nflavor vanilla", "line 2 names servers"),
         ] {
             let why = Scenario::parse(text).expect_err(text);
             assert!(why.contains(expected), "{why}");

@@ -1,11 +1,12 @@
 //! The flags of `failover-sim`.
 
+use failover_core::instance::Flavor;
 use failover_core::mutation::Mutation;
-use failover_sim::Wrong;
+use failover_sim::{Wrong, scenario};
 
 pub(crate) const USAGE: &str = "\
-usage: failover-sim --seed N [--minutes M] [--mutation NAME] [--shrink]
-       failover-sim --seeds N [--from N] [--minutes M] [--jobs N] [--mutation NAME] [--shrink]
+usage: failover-sim --seed N [--minutes M] [--flavor NAME] [--mutation NAME] [--shrink]
+       failover-sim --seeds N [--from N] [--minutes M] [--jobs N] [--flavor NAME] [--mutation NAME] [--shrink]
        failover-sim --scenario FILE [--shrink]
        failover-sim --journal FILE
        failover-sim --list
@@ -17,6 +18,7 @@ usage: failover-sim --seed N [--minutes M] [--mutation NAME] [--shrink]
   --journal FILE   go through what a real node wrote down (its journal_file) again
   --minutes M      virtual minutes with faults, per seed (default 10)
   --jobs N         seeds at the same time (default: all cores)
+  --flavor NAME    the kind of servers: redis or ledisdb (default: drawn from the seed)
   --mutation NAME  make this mistake on purpose
   --shrink         print what fails as a scenario file with as little in it as possible
   --list           print the invariants and the mutations";
@@ -26,6 +28,7 @@ usage: failover-sim --seed N [--minutes M] [--mutation NAME] [--shrink]
 pub(crate) struct Wish {
     pub(crate) what: What,
     pub(crate) minutes: u64,
+    pub(crate) flavor: Option<Flavor>,
     pub(crate) mistake: Option<Mistake>,
     pub(crate) shrink: bool,
 }
@@ -50,7 +53,7 @@ pub(crate) enum Mistake {
 /// Reads the flags, as `--flag value` or `--flag=value`.
 pub(crate) fn read(mut args: impl Iterator<Item = String>) -> Result<Wish, String> {
     let (mut seed, mut seeds, mut from, mut minutes, mut jobs) = (None, None, None, None, None);
-    let (mut scenario, mut journal, mut mistake) = (None, None, None);
+    let (mut scenario, mut journal, mut mistake, mut flavor) = (None, None, None, None);
     let (mut list, mut help, mut shrink) = (false, false, false);
     while let Some(arg) = args.next() {
         let (flag, value) = match arg.split_once('=') {
@@ -70,12 +73,13 @@ pub(crate) fn read(mut args: impl Iterator<Item = String>) -> Result<Wish, Strin
                 shrink = true;
                 continue;
             }
-            "--scenario" | "--journal" | "--mutation" => {
+            "--scenario" | "--journal" | "--mutation" | "--flavor" => {
                 let value =
                     value.or_else(|| args.next()).ok_or_else(|| format!("{flag} wants a value"))?;
                 match flag.as_str() {
                     "--scenario" => scenario = Some(value),
                     "--journal" => journal = Some(value),
+                    "--flavor" => flavor = Some(flavor_of(&value)?),
                     _ => mistake = Some(mistake_of(&value)?),
                 }
                 continue;
@@ -118,7 +122,11 @@ pub(crate) fn read(mut args: impl Iterator<Item = String>) -> Result<Wish, Strin
                 );
             }
         };
-    Ok(Wish { what, minutes, mistake, shrink })
+    Ok(Wish { what, minutes, flavor, mistake, shrink })
+}
+
+fn flavor_of(name: &str) -> Result<Flavor, String> {
+    scenario::flavor(name).ok_or_else(|| format!("there is no model of {name} servers"))
 }
 
 fn mistake_of(name: &str) -> Result<Mistake, String> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use failover_core::addr::Addr;
 use failover_core::event::{CommandId, CommandResult, Event, GroupSpec, Request};
 use failover_core::fleet::Policies;
+use failover_core::instance::Flavor;
 use failover_core::node::{GroupName, Token};
 use failover_core::policy::{Fencing, Policy};
 use failover_core::record::{GroupEntry, HookEvent};
@@ -22,7 +23,7 @@ use crate::model_broker::{Fate, ModelBroker, Proposal};
 use crate::model_redis::{Message, Part, Reply, Running, Server, Settings};
 use crate::network::{Network, Place};
 use crate::shell::{Order, Wrong};
-use crate::{Options, SERVERS};
+use crate::{Options, SERVERS, flavor_of};
 
 mod agenda;
 mod ailments;
@@ -181,11 +182,14 @@ impl World {
             0 if options.draw => rng.u64(500..20_000),
             _ => Settings::default().backlog_bytes_max,
         };
-        let settings = Settings { backlog_bytes_max, ..Settings::default() };
+        let flavor = flavor_of(seed, options);
+        let settings = Settings { flavor, backlog_bytes_max, ..Settings::default() };
         let mut servers: Vec<Server> = (0..SERVERS)
             .map(|index| {
                 let id = rng.u64(..);
-                let priority = priority(&mut rng, index);
+                let drawn = priority(&mut rng, index);
+                // LedisDB always says the same, and has no setting by which replicas fence their master.
+                let priority = if flavor == Flavor::Ledisdb { settings.priority } else { drawn };
                 let part = if index == 0 { Part::Master } else { Part::Replica(0) };
                 let settings = Settings { priority, ..settings };
                 Server::new(index, &addrs, part, settings, started, id)
@@ -194,7 +198,7 @@ impl World {
         let drawn = draw_policy(&mut rng);
         let mut policy =
             options.policy.clone().unwrap_or(if options.draw { drawn } else { Policy::default() });
-        if options.draw && options.policy.is_none() {
+        if options.draw && options.policy.is_none() && flavor != Flavor::Ledisdb {
             draw_fencing(seed, &mut policy, &mut servers);
         }
         policy.mutation = options.mutation;

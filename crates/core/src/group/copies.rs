@@ -62,6 +62,17 @@ impl Group {
         }
     }
 
+    /// Notes with a master that nobody promoted for the group that everyone else owes a copy of what it has: nobody knows from
+    /// where on they differ.
+    pub(super) fn owe_copies_of(&self, master: &Addr, entry: &mut GroupEntry) {
+        if self.manners().finds_common {
+            return;
+        }
+        for (addr, known) in &mut entry.instances {
+            known.copy = (addr != master).then_some(FullCopy::Owed);
+        }
+    }
+
     /// Whether an instance has what the group's master had until now, and nothing beyond an offset.
     fn begins_alike(&self, addr: &Addr, at: u64) -> bool {
         let watch = self.watches.get(addr).filter(|watch| watch.serves());
@@ -81,15 +92,16 @@ impl Group {
         let master = &self.entry.master;
         let follows = follows_recorded(&self.entry, &self.watches, addr, facts);
         match self.copy_of(addr) {
-            // Once it was found it remains so also when it was read last.
+            // When its master has more it goes on from where it was, and holds something else.
             None if follows
-                && (self.is_beyond(facts)
-                    || self.drifts.contains_key(addr) && self.has_more(facts)) =>
+                && !self.manners().finds_common
+                && (self.is_beyond(watch, facts) || self.drifts.contains_key(addr)) =>
             {
                 Some(Wrong::Drift(
                     Kind::Repair,
                     format!(
-                        "{addr} holds more than its master {master} ({} {}), which it can never follow so",
+                        "{addr} held more than its master {master}, or followed another one (it is at {} {}): what it holds is \
+                         not what {master} has",
                         facts.offset,
                         facts.flavor.manners().unit
                     ),
@@ -116,17 +128,22 @@ impl Group {
         }
     }
 
-    /// Whether a replica had more than its master has, before that one was asked.
-    fn is_beyond(&self, facts: &Facts) -> bool {
+    /// Whether a replica said that it had more than its master has, before that one was asked.
+    fn is_beyond(&self, watch: &Watch, facts: &Facts) -> bool {
         let master = self.watches.get(&self.entry.master).and_then(Watch::facts);
-        let before = master.is_some_and(|master| facts.asked_at <= master.asked_at);
+        let said_at = watch.last_reply().filter(|at| *at >= facts.asked_at);
+        let before = master.zip(said_at).is_some_and(|(master, at)| {
+            // One that nobody writes to, and that gets nothing, has no more by now than it said.
+            let stands = !master.is_master() && !master.link_up();
+            stands || at <= master.asked_at
+        });
         before && self.has_more(facts)
     }
 
     /// Whether a replica has more than its master had when they were read last. It may have got that meanwhile.
     fn has_more(&self, facts: &Facts) -> bool {
         let master = self.watches.get(&self.entry.master).and_then(Watch::facts);
-        let more = |master: &Facts| master.is_master() && facts.offset > master.offset;
+        let more = |master: &Facts| facts.offset > master.offset;
         !facts.flavor.manners().finds_common && !is_syncing(facts) && master.is_some_and(more)
     }
 
@@ -139,7 +156,7 @@ impl Group {
             let attached = self.entry.instances.get(addr).is_some_and(|known| known.attached);
             let whole = attached && self.copy_of(addr).is_none();
             let follows = follows_recorded(&self.entry, &self.watches, addr, facts);
-            let more = self.is_beyond(facts) || found && self.has_more(facts);
+            let more = self.is_beyond(watch, facts) || found && self.has_more(facts);
             (whole && follows && more).then_some(addr)
         })
     }
@@ -166,7 +183,11 @@ impl Group {
             let follows = follows_recorded(&self.entry, &self.watches, addr, facts);
             match self.copy_of(addr) {
                 Some(FullCopy::Told) => follows && self.is_copied(addr, watch, facts),
-                Some(FullCopy::Parted) => follows || is_parted(&self.entry, addr, facts),
+                // While it was parted another one was made the master, which may have less.
+                Some(FullCopy::Parted) if is_parted(&self.entry, addr, facts) => {
+                    !self.has_more(facts)
+                }
+                Some(FullCopy::Parted) => follows,
                 None | Some(FullCopy::Owed) => false,
             }
         });
@@ -190,6 +211,12 @@ impl Group {
         let Some(watch) = self.watches.get_mut(addr) else { return Ok(None) };
         let read = watch.facts().filter(|facts| facts.asked_at >= self.led_since && watch.serves());
         let Some(facts) = read else {
+            if watch.away() {
+                // Others may be in need of a repair, and it is found again when it comes back.
+                return Err(format!(
+                    "{addr} went away before it was told to follow {master} again"
+                ));
+            }
             watch.ask(ctx.now, self.led_since);
             return Ok(None);
         };
@@ -248,6 +275,37 @@ impl Group {
             let told = *self.copies.entry(addr.clone()).or_insert(now);
             let watch = self.watches.get(addr).filter(|watch| watch.serves());
             if watch.is_some_and(|watch| watch.answers_since() > told) {
+                known.copy = Some(FullCopy::Owed);
+            }
+        }
+    }
+
+    /// Whether an instance has to be told to take over a full copy.
+    pub(super) fn owes_copy(&self, addr: &Addr) -> bool {
+        self.copy_of(addr) == Some(FullCopy::Owed)
+    }
+
+    /// A master that lost its data and took other writes since has replicas that go on from where they were, as soon as it has
+    /// more than they do: from then on they hold something else. Whoever has more still is not among them.
+    pub(super) fn learn_of_loss(&mut self, entry: &mut GroupEntry) {
+        let master = self.watches.get(&entry.master).filter(|watch| watch.lost_writes());
+        let Some((master, facts)) = master.and_then(|watch| Some((watch, watch.facts()?))) else {
+            self.begun_anew.clear();
+            return;
+        };
+        let lost_at = master.process_since();
+        for (addr, known) in &mut entry.instances {
+            if known.copy.is_some() {
+                self.begun_anew.insert(addr.clone(), lost_at);
+            }
+            let watch = self.watches.get(addr).filter(|watch| watch.serves());
+            let read = watch.and_then(Watch::facts).filter(|theirs| theirs.asked_at > lost_at);
+            let goes_on = read.is_some_and(|theirs| {
+                let of = theirs.follows().and_then(|of| self.entry.instance_of(of));
+                of == Some(&self.entry.master) && theirs.link_up() && theirs.offset <= facts.offset
+            });
+            let done = self.begun_anew.get(addr) == Some(&lost_at);
+            if goes_on && !done && self.restarted == Some(Restarted::Kept) {
                 known.copy = Some(FullCopy::Owed);
             }
         }

@@ -122,7 +122,8 @@ impl Group {
         if let Some(heir) = self.made_by_hand(ctx.now, standing_since) {
             if let Some((other, keys)) = self.holder_of_more(&heir) {
                 return Some(format!(
-                    "{what}, which holds next to nothing, while {other} holds {keys} keys: decide with a failover"
+                    "{what}, which holds next to nothing, while {other} holds {keys} {}: decide with a failover",
+                    self.manners().holds
                 ));
             }
             let (entry, history) =
@@ -152,7 +153,8 @@ impl Group {
         }
         if let Some((other, keys)) = self.holder_of_more(&master) {
             return Some(format!(
-                "{what}, and holds next to nothing, while {other} holds {keys} keys: decide with a failover"
+                "{what}, and holds next to nothing, while {other} holds {keys} {}: decide with a failover",
+                self.manners().holds
             ));
         }
         let by_old_file = restarted && self.entry.instance_of(&of).is_some();
@@ -314,6 +316,7 @@ impl Group {
             known.attached = true;
             known.abandoned = None;
         }
+        self.owe_copies_of(master, &mut entry);
         let facts = self.watches.get(master).and_then(Watch::facts);
         entry.master_run_id = facts.and_then(|facts| facts.run_id.clone());
         if let Some(id) = facts.and_then(|facts| facts.replication_id.as_ref()) {

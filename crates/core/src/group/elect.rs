@@ -267,12 +267,25 @@ pub(crate) fn judge_heir(contest: &Contest<'_>, facts: &Facts) -> Result<(), Str
     if facts.flavor.manners().finds_common {
         return judge_history(contest, facts);
     }
-    // Nothing else can be compared.
+    // Nothing else can be compared. The recorded master may have restarted with less than it had.
     let recorded = contest.watches.get(&contest.entry.master).and_then(Watch::facts);
-    match recorded.is_some_and(|recorded| recorded.offset <= facts.offset) {
+    let extents = whole_replicas(contest).chain(recorded);
+    match recorded.is_some() && extents.map(|facts| facts.offset).max() <= Some(facts.offset) {
         true => Ok(()),
         false => Err("may lack what the recorded master had".to_owned()),
     }
+}
+
+/// What those replicas of the recorded master report that owe no copy.
+fn whole_replicas<'a>(contest: &Contest<'a>) -> impl Iterator<Item = &'a Facts> {
+    let Contest { entry, watches, .. } = *contest;
+    watches.iter().filter_map(|(addr, watch)| {
+        let facts = watch.facts().filter(|_| watch.serves())?;
+        let known = entry.instances.get(addr)?;
+        let whole = known.attached && known.copy.is_none();
+        let of = facts.follows().and_then(|of| entry.instance_of(of));
+        (whole && of == Some(&entry.master)).then_some(facts)
+    })
 }
 
 /// Whether it can take over from a master that lost its data. How its link is says nothing here: until a full copy has

@@ -376,6 +376,14 @@ impl Group {
         {
             watch.read(ctx.now, Facts::clone(facts));
         }
+        if let CommandResult::Unknown(_) = result
+            && let Some(addr) = self.commanded_addr(id)
+            && let Some(watch) = self.watches.get_mut(&addr)
+            && watch.facts().is_some_and(|facts| facts.run_id.is_none())
+        {
+            // Its connection is gone, and a process without a name may be another one by now.
+            watch.ended(ctx.now);
+        }
         if self.switching_ended(ctx, id, &result) || self.fence_ended(ctx, token, id, &result) {
             return;
         }

@@ -6,7 +6,7 @@ use crate::addr::Addr;
 use crate::instance::{Facts, Role};
 use crate::node::Token;
 use crate::policy::{INSTANCES_PER_GROUP_MAX, LINEAGE_MAX};
-use crate::record::{GroupEntry, Known};
+use crate::record::{FullCopy, GroupEntry, Known};
 use crate::view::State;
 use crate::watch::Watch;
 
@@ -91,6 +91,7 @@ impl Group {
         self.stranger = self.learn_from_master(ctx, &mut entry);
         self.learn_from_replicas(&mut entry);
         self.learn_copies(ctx.now, &mut entry);
+        self.learn_of_loss(&mut entry);
         if entry == self.entry {
             return false;
         }
@@ -180,7 +181,15 @@ impl Group {
             }
             if let Some(known) = entry.instances.get_mut(&addr) {
                 known.attached = true;
-                if surely {
+                let forgets = !self.manners().finds_common;
+                if surely && forgets && known.abandoned.is_some() {
+                    // It may have been a master for a while, and have forgotten that with its process. As long as there is
+                    // no master to copy from, it is what is left.
+                    if master_says && judged {
+                        known.abandoned = None;
+                        known.copy = Some(FullCopy::Owed);
+                    }
+                } else if surely {
                     // Its role was read: the promotion that was given up did not happen, or was undone.
                     known.abandoned = None;
                 }

@@ -30,6 +30,8 @@ pub(super) struct Settled {
     of: Addr,
     /// The process that it was.
     run_id: Option<Box<str>>,
+    /// Since when it had answered.
+    since: Time,
 }
 
 impl Group {
@@ -125,8 +127,14 @@ impl Group {
     /// or was never there, was left behind by a failover.
     pub(super) fn note_settled(&mut self) {
         for (addr, watch) in &self.watches {
-            let another =
-                |before: &Settled| watch.facts().is_some_and(|facts| facts.run_id != before.run_id);
+            let another = |before: &Settled| {
+                // A process without a name may be another one whenever its connection ended.
+                let since = watch.answers_since();
+                watch.facts().is_some_and(|facts| {
+                    let nameless = facts.run_id.is_none() && since > before.since;
+                    facts.run_id != before.run_id || nameless
+                })
+            };
             if self.settled.get(addr).is_some_and(another) {
                 // It was away, however short: another process of it, or another server.
                 self.settled.remove(addr);
@@ -143,7 +151,11 @@ impl Group {
             {
                 let of = facts.follows().unwrap_or(&self.entry.master);
                 if facts.link_up() || !self.settled.contains_key(addr) {
-                    let settled = Settled { of: of.clone(), run_id: facts.run_id.clone() };
+                    let settled = Settled {
+                        of: of.clone(),
+                        run_id: facts.run_id.clone(),
+                        since: watch.answers_since(),
+                    };
                     self.settled.insert(addr.clone(), settled);
                 }
             }
@@ -282,7 +294,9 @@ impl Group {
                     (Some(false), true) => {
                         let run_id = self.run_id_of(ctx.now, &master);
                         let fence = self.promoted_fence(&master);
-                        let promote = Command::Promote { run_id, fence };
+                        let offset = self.facts_of(ctx.now, &master).map(|facts| facts.offset);
+                        let at_least = self.offset_of_nameless(&run_id, offset);
+                        let promote = Command::Promote { run_id, at_least, fence };
                         self.command(ctx.now, token, &master, promote)
                     }
                     (Some(true), true) => {
@@ -418,8 +432,11 @@ impl Group {
             history.reason = format!("{}; {note}", history.reason);
             history.bytes_possibly_lost = bytes;
         }
-        if end.is_ok() {
-            self.note_copies(ctx.now, &mut entry, std::slice::from_ref(target));
+        if let Ok(followed) = &end {
+            // One that follows, and did not say that it was told to, may have restarted, with what it had.
+            let told = followed.facts.is_some() || !self.owes_copy(target);
+            let told = if told { std::slice::from_ref(target) } else { &[] };
+            self.note_copies(ctx.now, &mut entry, told);
             self.repairs.remove(target);
         } else {
             let failures = self.repairs.get(target).map_or(0, |(_, failures)| *failures);

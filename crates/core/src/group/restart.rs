@@ -10,7 +10,7 @@ use super::elect::{Contest, judge};
 use super::identity::same_process;
 use super::{Context, Diagnosis, Group};
 use crate::addr::Addr;
-use crate::instance::{Facts, Link, Role};
+use crate::instance::{Facts, Flavor, Link, Role};
 use crate::mutation::Mutation;
 use crate::record::{HistoryEntry, Kind, Outcome, Step};
 use crate::time::Time;
@@ -120,7 +120,8 @@ impl Group {
         let master = &self.entry.master;
         let watch = self.watches.get(master).filter(|watch| watch.serves());
         let Some(watch) = watch else { return none };
-        if watch.lost_writes() {
+        let forgot = |facts: &Facts| facts.run_id.is_none() && !facts.is_master();
+        if watch.lost_writes() || watch.facts().is_some_and(forgot) && watch.came_back_so() {
             return (Some(self.judge_lost_writes(now)), Ask::new());
         }
         let Some(recorded) = &self.entry.master_run_id else { return none };
@@ -326,8 +327,9 @@ impl Group {
     pub(super) fn left_with_its_keys(&self, addr: &Addr, keys: u64) -> String {
         let master = &self.entry.master;
         format!(
-            "{addr} holds {keys} keys, and {master}, which is the recorded master, never held more than {}: it is not told to \
+            "{addr} holds {keys} {}, and {master}, which is the recorded master, never held more than {}: it is not told to \
              follow, which would wipe it; a failover with force makes it the master, and forgetting it gives its data up",
+            self.manners().holds,
             self.watches.get(master).map(Watch::keys_most).unwrap_or_default()
         )
     }
@@ -375,7 +377,7 @@ impl Group {
         if watch.keys_since(since) != Some(0) {
             return None;
         }
-        let others = self.watches.len() - 1;
+        let (others, holds) = (self.watches.len() - 1, self.manners().holds);
         let who = match others {
             0 => "it has no replica".to_owned(),
             _ => format!(
@@ -383,7 +385,7 @@ impl Group {
             ),
         };
         let reason = format!(
-            "{master} restarted with no data, where {held} keys were counted last, and {who}; only a backup can bring it \
+            "{master} restarted with no data, where {held} {holds} were counted last, and {who}; only a backup can bring it \
              back"
         );
         Some(HistoryEntry {
@@ -422,9 +424,10 @@ pub(super) fn is_less(keys: u64, other: u64, share: u64) -> bool {
 
 /// How many keys an instance holds as far as it said, for sentences.
 pub(super) fn keys_in_words(watch: &Watch) -> String {
+    let holds = watch.facts().map_or(Flavor::Redis, |facts| facts.flavor).manners().holds;
     match watch.keys_now() {
-        Some(0) => "no keys".to_owned(),
-        Some(keys) => format!("{keys} keys"),
-        None => "an unknown number of keys".to_owned(),
+        Some(0) => format!("no {holds}"),
+        Some(keys) => format!("{keys} {holds}"),
+        None => format!("an unknown number of {holds}"),
     }
 }

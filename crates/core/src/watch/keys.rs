@@ -1,4 +1,4 @@
-//! How many keys an instance holds, and held.
+//! How many keys an instance holds, and held; where it does not tell, and counts every write, how many these are.
 
 use super::Watch;
 use crate::instance::Facts;
@@ -73,7 +73,13 @@ impl Watch {
         }
         // While it reads its data it holds a part of it, and that it does not tell the rest says nothing.
         self.keys.asked.take_if(|_| self.how == How::Loading);
-        if let Some(keys) = facts.keys.filter(|_| self.how != How::Loading) {
+        let counted = facts.writes_counted();
+        if counted.is_some_and(|writes| writes < self.keys.most) {
+            // What counts every write, and has fewer, has something else.
+            self.keys.most = 0;
+        }
+        let told = facts.keys.or(counted);
+        if let Some(keys) = told.filter(|_| self.how != How::Loading) {
             self.keys.last = Some((keys, facts.asked_at));
             self.keys.asked = None;
             self.keys.most = self.keys.most.max(keys);

@@ -24,12 +24,24 @@ impl Watch {
     /// Whether it came back from wherever it was in the role that it has now.
     pub fn came_back_so(&self) -> bool {
         let seen_at = self.absence.comeback().map(|comeback| comeback.seen_at);
-        self.standing_since == self.answers_since || seen_at == Some(self.standing_since)
+        self.role_since == self.answers_since || seen_at == Some(self.role_since)
     }
 
-    /// Whether it is a master that has less than the same address had before, and no run id to tell why.
+    /// Whether it has less than the same address had, and no run id to tell why.
     pub fn lost_writes(&self) -> bool {
-        self.lost_writes
+        self.lost_writes.is_some()
+    }
+
+    /// Notes that it has less than it had. What it takes as one since does not make up for that, and what it gets
+    /// as a replica does; whoever made it a master since knew what it had. Returns whether it lost something since it was read before.
+    pub(super) fn see_loss(&mut self, facts: &Facts) -> bool {
+        let Some(before) = &self.facts else { return false };
+        let lost = facts.lacks_writes_of(before);
+        let had = Some(before.offset).filter(|_| lost).max(self.lost_writes);
+        let same_role = before.is_master() == facts.is_master();
+        let lacks = |had: &u64| facts.is_master() || facts.offset < *had;
+        self.lost_writes = had.filter(|had| lost || same_role && lacks(had));
+        lost
     }
 
     /// The copy that it has by now, where it was read before it had it too. Its master may have begun that history for it, and

@@ -63,7 +63,9 @@ pub(super) async fn carry_out(
     }
     let mut talk = Talk { connection, clock, allowed, answered };
     let done = match command {
-        Command::Promote { fence, .. } => talk.promote(&server, &known, *fence).await,
+        Command::Promote { at_least, fence, .. } => {
+            talk.promote(&server, &known, (*at_least, *fence)).await
+        }
         Command::Fence { .. } if known.min_replicas.is_none() => {
             return CommandResult::Refused(format!(
                 "{} {} has no setting for how many replicas must acknowledge a write",
@@ -122,21 +124,39 @@ impl Talk<'_> {
         &mut self,
         server: &ServerInfo,
         known: &Words,
-        fence: Option<MinReplicas>,
+        (at_least, fence): (Option<u64>, Option<MinReplicas>),
     ) -> Done {
         let asked_at = self.clock.now();
         let mut commands = fence.map(|set| known.fence(set)).unwrap_or_default();
         let before = commands.len();
         commands.push(known.promote());
         commands.extend(known.standing());
-        // Where the server itself does not remember how far it was as a replica, it is asked right before.
-        let asks = !server.flavor.manners().finds_common;
-        if asks {
-            self.connection.command(&[words(&["INFO", "replication"])]).await?;
+        // Where the server itself does not remember how far it was as a replica, it is asked right before. One whose process has
+        // no name may be another by now.
+        let mut was = None;
+        if !server.flavor.manners().finds_common {
+            let replies = self.exchange(&[words(&["INFO", "replication"])]).await?;
+            let Some(text) = replies.first().and_then(Frame::text) else {
+                return Ok(Err("it does not say how far it is; it was not promoted".to_owned()));
+            };
+            let (facts, _) = info::replication(text, server, asked_at)
+                .map_err(|error| Broken::Garbage(error.to_string()))?;
+            if let Some(least) = at_least.filter(|least| facts.offset < *least) {
+                return Ok(Err(format!(
+                    "it is at {}, and was at {least} when it was elected: it restarted, or took over something else, and may have \
+                     lost its data; it was not promoted",
+                    facts.offset
+                )));
+            }
+            if !(self.allowed)() {
+                return Ok(Err(
+                    "the leadership was over before the command could be sent".to_owned()
+                ));
+            }
+            was = Some(facts.offset).filter(|_| !facts.is_master());
         }
         self.connection.command(&commands).await?;
         fault::point("after-promote-send").await.map_err(Broken::Garbage)?;
-        let replica = if asks { self.collect(1).await? } else { Vec::new() };
         let replies = self.collect(commands.len()).await?;
         if let Some(refusal) = refusal(&replies[before]) {
             return Ok(Err(refusal));
@@ -147,10 +167,8 @@ impl Talk<'_> {
             self.connection.note_min_replicas(fence.filter(|_| warnings.is_empty()));
         }
         let mut facts = self.facts(known, &replies[before + 1..], asked_at)?;
-        if let Some(reply) = replica.first().and_then(Frame::text) {
-            let was = info::replication(reply, server, asked_at);
-            let was = was.ok().map(|(facts, _)| facts).filter(|was| !was.is_master());
-            facts.second_offset = was.map(|was| was.offset);
+        if !server.flavor.manners().finds_common {
+            facts.second_offset = was;
         }
         fault::point("after-promote-verify").await.map_err(Broken::Garbage)?;
         if known.config_rewrite {

@@ -5,5 +5,6 @@ mod cluster;
 mod common;
 mod edges;
 mod guarded;
+mod model;
 mod proxies;
 mod stand_in;

@@ -1,6 +1,8 @@
 //! The promoted replica was eligible, and no eligible replica with more was passed over: no acknowledged write is lost
 //! that an electable replica had.
 //!
+//! LedisDB has no names for histories: what follows the recorded master, and owes no copy, is of its history there.
+//!
 //! It is judged when the election was held, by what was really so: the core cannot know what happened in the last
 //! moments, so only what was so for a while counts against it.
 
@@ -9,7 +11,7 @@ use std::time::Duration;
 
 use failover_core::addr::Addr;
 use failover_core::policy::Policy;
-use failover_core::record::{Attempt, GroupEntry, Kind, Phase, Rule};
+use failover_core::record::{Attempt, FullCopy, GroupEntry, Kind, Phase, Rule};
 use failover_core::time::Time;
 
 use super::{Seen, Truth};
@@ -125,6 +127,9 @@ impl BestPromoted {
         let unread = unread.is_some_and(|long| long < EMPTIED_NEWS);
         let news = if emptied || unread { EMPTIED_NEWS } else { NEWS };
         // Nor can anybody know what a master took that came back with nothing and was read by nobody.
+        if truth.forgot() {
+            return Ok(());
+        }
         let unread = truth.servers[master]
             .began_empty()
             .is_some_and(|began| truth.sight.lost_for(master, truth.now) >= truth.now.since(began));
@@ -140,6 +145,8 @@ impl BestPromoted {
                 || given_up
                 || !heard
                 || forbidden(entry, &truth.addrs[other])
+                || owes_copy(entry, &truth.addrs[other])
+                || server.is_ledisdb() && server.part() != Part::Replica(master)
                 || !self.known(server, truth.now)
             {
                 continue;
@@ -202,7 +209,7 @@ impl BestPromoted {
     fn known(&self, server: &Server, now: Time) -> bool {
         let link = match server.part() {
             Part::Master => return false,
-            Part::Replica(_) if server.syncing() => return false,
+            Part::Replica(_) if server.syncing() || server.is_locked() => return false,
             // Until then a master that was demoted says the same of its link as a server that restarted: never up.
             Part::Replica(_) if now.since(server.linked_at()) < NEWS => return false,
             Part::Replica(_) if !server.link_up() && server.link_down_since().is_none() => {
@@ -218,6 +225,14 @@ impl BestPromoted {
             && server.running() == Running::Up
             && now.since(server.running_since()) > HEARD_AFTER
             && link.is_none_or(|since| now.since(since) < self.policy.max_link_down)
+    }
+}
+
+/// Whether it is out until it has a full copy: it may hold what the group never had.
+fn owes_copy(entry: &GroupEntry, addr: &Addr) -> bool {
+    match entry.instances.get(addr).and_then(|known| known.copy) {
+        Some(FullCopy::Owed | FullCopy::Told) => true,
+        Some(FullCopy::Parted) | None => false,
     }
 }
 

@@ -1,8 +1,10 @@
 //! A decision is committed before its first command, and each command is one that the committed decision asks for.
+//!
+//! A LedisDB replica that has its full copy follows nobody for a moment (`Part`): that is part of the repair that is decided.
 
 use failover_core::action::Command;
 use failover_core::addr::Addr;
-use failover_core::record::{GroupEntry, Kind, Phase};
+use failover_core::record::{FullCopy, GroupEntry, Kind, Phase};
 
 use super::{Seen, Truth};
 
@@ -46,6 +48,10 @@ fn decided(entry: &GroupEntry, addr: &Addr, command: &Command) -> bool {
             _,
             Command::Follow { master, .. },
         ) => saga.target == *addr && *master == entry.master && addr != master,
+        (Kind::Demotion | Kind::Repair, _, Command::Part) => {
+            let copy = entry.instances.get(addr).and_then(|known| known.copy);
+            saga.target == *addr && copy == Some(FullCopy::Parted)
+        }
         (
             Kind::Failover
             | Kind::ManualFailover

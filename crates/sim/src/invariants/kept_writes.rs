@@ -66,7 +66,7 @@ impl KeptWrites {
             .into_iter()
             .any(|(heir, life)| heir != index && truth.servers[heir].life() != life);
         let excused = std::mem::take(&mut self.excused);
-        let excused = excused || restarted || old_restarted || heir_restarted;
+        let excused = excused || truth.forgot() || restarted || old_restarted || heir_restarted;
         self.master = now;
         // One that came back may bring what was given up.
         self.gone.remove(&held);

@@ -40,6 +40,9 @@ pub(crate) fn settled(
             (Part::Master, true) if server.waits_for_replicas() => {
                 return Err(format!("{addr} takes no writes for want of replicas"));
             }
+            (Part::Master, true) if !server.takes_writes() => {
+                return Err(format!("{addr} refuses every write"));
+            }
             (Part::Master, true) => {}
             (Part::Master, false) => {
                 return Err(format!("{addr} is a master beside the recorded {}", entry.master));
@@ -55,6 +58,9 @@ pub(crate) fn settled(
             }
             (Part::Replica(_), false) => {}
         }
+    }
+    if let Some((addr, _)) = entry.instances.iter().find(|(_, known)| known.copy.is_some()) {
+        return Err(format!("{addr} does not have its full copy yet"));
     }
     // One that forgets its setting with every restart is set again ever less often.
     let open = |server: &&Server| {

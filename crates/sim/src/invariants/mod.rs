@@ -27,10 +27,11 @@ pub(crate) mod no_false_alarm;
 pub(crate) mod one_master;
 pub(crate) mod one_promotion;
 pub(crate) mod quorum;
+pub(crate) mod true_copies;
 pub(crate) mod true_master;
 
 /// The names of all invariants, with what they say.
-pub const ALL: [(&str, &str); 16] = [
+pub const ALL: [(&str, &str); 17] = [
     ("one-promotion", "an epoch is taken once, and at most one replica is promoted under it"),
     (
         "quorum",
@@ -63,6 +64,7 @@ pub const ALL: [(&str, &str); 16] = [
     ),
     ("bounded-work", "no probe storm, no repair loop, no timer that is always due"),
     ("bounded-state", "queues, histories and what is wanted at once stay below their limits"),
+    ("true-copies", "in the end every replica has what its master has, in the same order"),
     ("replayed", "what is written down of a node leads to the same actions again"),
     (
         "liveness",
@@ -133,6 +135,12 @@ pub(crate) struct Sight {
     led_since: Time,
     /// Since when each node runs without a stop.
     awake_since: Vec<Option<Time>>,
+    /// The recorded master lost its data, and is not seen by every node yet.
+    losing: Option<usize>,
+    /// It once did.
+    has_lost: bool,
+    /// It did, and not every node saw what it had then and remembers it.
+    missed_loss: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -152,7 +160,14 @@ impl Sight {
             read_until: now,
             by_all_since: Some(now),
         };
-        Self { servers: vec![reached; servers], led_since: now, awake_since: Vec::new() }
+        Self {
+            servers: vec![reached; servers],
+            led_since: now,
+            awake_since: Vec::new(),
+            losing: None,
+            has_lost: false,
+            missed_loss: false,
+        }
     }
 
     /// Which nodes reach a server now.
@@ -166,6 +181,10 @@ impl Sight {
         reached.by_majority_since = since(count > by.len() / 2, reached.by_majority_since);
         reached.by_all_since = since(count == by.len(), reached.by_all_since);
         reached.by = by.to_vec();
+        if self.losing == Some(server) {
+            self.missed_loss |= reached.by_all_since.is_none();
+            self.losing = None;
+        }
     }
 
     /// Which nodes run now.
@@ -174,9 +193,23 @@ impl Sight {
             .enumerate()
             .map(|(node, awake)| {
                 let since = self.awake_since.get(node).copied().flatten();
+                self.missed_loss |= self.has_lost && awake && since.is_none();
                 awake.then(|| since.unwrap_or(now))
             })
             .collect();
+    }
+
+    /// The recorded master begins anew with less than it had, which shows or does not.
+    pub(crate) fn note_loss(&mut self, server: usize, shows: bool) {
+        self.losing = Some(server);
+        self.has_lost = true;
+        self.missed_loss |= !shows;
+    }
+
+    /// Whether there is somebody who cannot know by comparison that the recorded master once lost its data: what it had is in no
+    /// record, so that a node that starts afterwards is one.
+    pub(crate) fn missed_loss(&self) -> bool {
+        self.missed_loss
     }
 
     /// For how long a node has run without a stop.
@@ -214,6 +247,12 @@ impl Truth<'_> {
         self.addrs.iter().position(|known| known == addr)
     }
 
+    /// Whether a LedisDB master once lost its data where somebody could not see it, and the program is not to blame for what
+    /// goes on from there: nothing tells such a process from the one before.
+    pub(crate) fn forgot(&self) -> bool {
+        self.servers[0].is_ledisdb() && self.sight.missed_loss()
+    }
+
     /// Whether a master has so much less than another server that it must have restarted without its data, or went back to
     /// what it had saved while another one is further in the same history.
     pub(crate) fn lost_its_data(&self, master: usize) -> bool {
@@ -227,6 +266,11 @@ impl Truth<'_> {
         });
         if went_back {
             return true;
+        }
+        // Where a master has no name for its process, what it had is known by its offset alone, and nobody tells why it has less.
+        let is = &self.servers[master];
+        if is.is_ledisdb() && is.life() > 0 {
+            return self.servers.iter().any(|other| other.offset() > is.offset());
         }
         let held = |server: &Server| server.data().len();
         let most = self.servers.iter().map(held).max().unwrap_or_default();
@@ -288,6 +332,7 @@ impl Invariants {
 
     /// Checks what is only looked at now and then, at the end.
     pub(crate) fn finish(&mut self, truth: &Truth<'_>) -> Judgement {
-        self.kept_writes.look(truth).map_err(|sentence| ("kept-writes", sentence))
+        self.kept_writes.look(truth).map_err(|sentence| ("kept-writes", sentence))?;
+        true_copies::look(truth).map_err(|sentence| ("true-copies", sentence))
     }
 }

@@ -1,5 +1,8 @@
 //! A second master is demoted soon after it is there, as long as the recorded one serves and the group may be acted on; and a
-//! switchover makes none, not even for a moment.
+//! switchover makes none, not even for a moment. A master that refuses every write (LedisDB) is none.
+//!
+//! LedisDB comes back with its first role. One that was away since the group was registered, and is a master then, was never seen
+//! to be of the group: it is a person who makes it one.
 
 use std::time::Duration;
 
@@ -8,7 +11,6 @@ use failover_core::record::{Kind, Status};
 use failover_core::time::Time;
 
 use super::{Seen, Truth};
-use crate::model_redis::Part;
 
 /// A probe, a look at the recorded master, a decision, a command, and a broker that is slow at times.
 const DEMOTED_WITHIN: Duration = Duration::from_secs(8);
@@ -47,7 +49,7 @@ impl OneMaster {
             let old = &truth.servers[recorded];
             // One that was demoted, died and came back is a master again before anybody can know it.
             let long = truth.now.since(old.running_since()) > RESTARTED_BEFORE;
-            if old.part() == Part::Master && old.serves() && long && !truth.touched[recorded] {
+            if old.takes_writes() && old.serves() && long && !truth.touched[recorded] {
                 return Err(format!(
                     "{addr} is promoted in a switchover while {} is a master still",
                     entry.master
@@ -56,7 +58,7 @@ impl OneMaster {
         }
         let serves = |index: usize| {
             let server = &truth.servers[index];
-            server.part() == Part::Master && server.serves()
+            server.takes_writes() && server.serves()
         };
         // One that restarted without its data is as good as dead, and nobody is made to follow it.
         let emptied = truth.lost_its_data(recorded);
@@ -75,10 +77,13 @@ impl OneMaster {
             // For whoever has so much more, a person decides.
             let held = |server: usize| truth.servers[server].data().len();
             let is_missed = held(recorded) < held(index) / NOTHING_SHARE;
+            let is_stranger = truth.servers[index].is_ledisdb()
+                && !entry.instances.get(&truth.addrs[index]).is_some_and(|known| known.attached);
             if !acted_on
                 || index == recorded
                 || !serves(index)
                 || is_missed
+                || is_stranger
                 || !reached(index)
                 || !reached(recorded)
             {

@@ -1,5 +1,5 @@
 //! The record names a new master only when it is one, and a failover that failed after it may have changed something halts the
-//! group.
+//! group; unless the master is back. LedisDB comes back with its first role, and is made a master again.
 
 use std::time::Duration;
 
@@ -29,8 +29,10 @@ impl TrueMaster {
     }
 
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
-        if let Seen::Sent { command: Command::Promote { .. }, addr, .. } = seen
+        if let Seen::Sent { addr, command: Command::Promote { at_least, .. }, .. } = seen
             && let Some(server) = truth.index(addr)
+            // One that has less than it had is asked how far it is, and not told to be a master.
+            && at_least.is_none_or(|at_least| truth.servers[server].offset() >= at_least)
         {
             self.sent.push((server, truth.servers[server].life()));
         }
@@ -71,7 +73,7 @@ impl TrueMaster {
                         || truth.sight.lost_for(index, truth.now).is_zero()
                 }
             };
-            server.part() == Part::Master && answered
+            (server.part() == Part::Master || server.is_ledisdb()) && answered
         });
         if sent && !retries && !serves && entry.status == Status::Active {
             return Err(format!(

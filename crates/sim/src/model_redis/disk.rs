@@ -45,7 +45,7 @@ impl Server {
 
     /// Writes down what it was told (`CONFIG REWRITE`).
     pub(super) fn rewrite(&mut self) {
-        if self.settings.rewrites {
+        if self.settings.rewrites && !self.is_ledisdb() {
             self.file = File { part: self.part, settings: self.settings };
         }
     }
@@ -89,7 +89,8 @@ impl Server {
         self.turns = 0;
         self.began = (disk, now);
         self.read(disk);
-        self.loading = !loads_for.is_zero();
+        // LedisDB opens what it has, and listens after that.
+        self.loading = !loads_for.is_zero() && !self.is_ledisdb();
         if self.loading {
             let message = Message::Loaded { life: self.life, disk };
             out.push(Effect::Remind { after: loads_for, message });
@@ -116,6 +117,10 @@ impl Server {
     pub(super) fn loaded(&mut self, now: Time, disk: Disk, out: &mut Vec<Effect>) {
         if std::mem::take(&mut self.loading) {
             out.push(Effect::Serves);
+        }
+        if self.is_ledisdb() {
+            self.begin_with_log(now, out);
+            return;
         }
         let history = self.saved.as_ref().and_then(|saved| saved.history);
         if let (Disk::Saved, Some((replid, offset))) = (disk, history) {

@@ -15,6 +15,8 @@ const PRIORITY_OF_A_MASTER: u32 = 100;
 const KEYS_INTERVAL: Duration = Duration::from_secs(30);
 /// A replica whose acknowledgement is older, in seconds, is not shown as one that is counted on.
 const ONLINE_LAG_SECS: u32 = 1;
+/// Longer than any `check_interval`: what it had this long ago was read.
+const READ_AFTER: Duration = Duration::from_millis(1_200);
 
 impl Server {
     /// Where it listens.
@@ -59,7 +61,8 @@ impl Server {
 
     /// Whether it finished a sync since its start, or is a master.
     pub fn synced(&self) -> bool {
-        self.synced || self.part == Part::Master
+        let has_data = self.is_ledisdb() && self.offset > 0;
+        self.synced || self.part == Part::Master || has_data
     }
 
     /// Lower is preferred, 0 is never promoted.
@@ -123,6 +126,12 @@ impl Server {
         Some(self.began.1).filter(|_| self.began.0 == Disk::Nothing)
     }
 
+    /// How many writes it surely had when it was read last, before its process ended.
+    pub(crate) fn read_by_now(&self) -> u64 {
+        let read = self.data.iter().take_while(|kept| kept.at + READ_AFTER < self.since).count();
+        u64::try_from(read).unwrap_or(u64::MAX)
+    }
+
     /// What it is set to.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -162,7 +171,7 @@ impl Server {
             *keys_at = asked_at;
         }
         let mut facts = Box::new(self.facts(now, asked_at));
-        if counted {
+        if counted && !self.is_ledisdb() {
             facts.keys = u64::try_from(self.data.len()).ok();
         }
         let health = self.health();
@@ -186,6 +195,9 @@ impl Server {
 
     /// What it would report right now, but for the number of its keys.
     pub(crate) fn facts(&self, now: Time, asked_at: Time) -> Facts {
+        if self.is_ledisdb() {
+            return self.facts_of_log(now, asked_at);
+        }
         let role = match self.part {
             Part::Master => Role::Master {
                 replicas: self.attached.keys().map(|from| self.addrs[*from].clone()).collect(),
@@ -197,7 +209,7 @@ impl Server {
                         Link::Up { last_io_secs: now.since(last_io).as_secs() }
                     }
                     LinkState::Syncing { .. } => Link::Syncing,
-                    LinkState::Down | LinkState::Asking { .. } => Link::Down {
+                    LinkState::Down | LinkState::Asking { .. } | LinkState::Astray => Link::Down {
                         since_secs: self.down_since.map(|since| now.since(since).as_secs()),
                     },
                 },

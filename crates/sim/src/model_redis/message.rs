@@ -29,6 +29,11 @@ impl Piece {
         Self { end: offset + Self::bytes(value), value }
     }
 
+    /// One write of a server that counts writes.
+    pub(super) fn logged(offset: u64, value: Value) -> Self {
+        Self { end: offset + 1, value: Some(value) }
+    }
+
     pub(super) fn begin(&self) -> u64 {
         self.end - Self::bytes(self.value)
     }
@@ -69,6 +74,10 @@ pub(crate) enum Message {
     FullSync { link: u64 },
     /// Everything.
     Snapshot { link: u64, replid: u64, offset: u64, data: Vec<Kept> },
+    /// The replica wants to go on from a place that its master (LedisDB) is not at.
+    Ahead { link: u64 },
+    /// Time to ask the same again.
+    Again { link: u64 },
     /// The master does not serve replicas now, or is dead.
     Rejected { link: u64 },
     /// The stream.

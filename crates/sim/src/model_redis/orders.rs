@@ -64,6 +64,10 @@ impl Server {
         fresh_id: u64,
         out: &mut Vec<Effect>,
     ) {
+        if self.is_ledisdb() {
+            self.slaveof_by_hand(now, command, out);
+            return;
+        }
         match command {
             Command::Promote { .. } if self.part != Part::Master && !self.loading => {
                 self.promote(now, fresh_id, out);

@@ -21,6 +21,8 @@ pub(super) enum LinkState {
     Syncing { since: Time },
     /// It gets the stream.
     Up { last_io: Time },
+    /// It asks in vain for what follows its own last write (LedisDB).
+    Astray,
 }
 
 /// What a server knows of one of its replicas.
@@ -30,6 +32,8 @@ pub(super) struct Feed {
     /// It gets the stream; before that a copy is being made for it.
     pub(super) online: bool,
     pub(super) acked_at: Time,
+    /// It is named when the server is asked for its replicas.
+    pub(super) listed: bool,
 }
 
 impl Server {
@@ -49,7 +53,7 @@ impl Server {
         }
         let pieces = place.and_then(|(replid, offset)| self.pieces_after(replid, offset));
         let online = pieces.is_some();
-        self.attached.insert(from, Feed { link, online, acked_at: now });
+        self.attached.insert(from, Feed { link, online, acked_at: now, listed: true });
         let Some(pieces) = pieces else {
             if self.backlog.is_none() {
                 // Whoever begins to count begins a history.
@@ -95,6 +99,9 @@ impl Server {
             data: self.data.clone(),
         };
         out.push(Effect::Send { to, message });
+        if self.is_ledisdb() {
+            self.go_on_from_copy(to, link, out);
+        }
     }
 
     /// Something arrives on the link to the master.
@@ -139,7 +146,9 @@ impl Server {
                 self.lose_link(now);
                 self.connect(now, out);
             }
-            Message::Ask { .. }
+            Message::Ahead { .. }
+            | Message::Again { .. }
+            | Message::Ask { .. }
             | Message::Order { .. }
             | Message::Write { .. }
             | Message::Psync { .. }
@@ -233,7 +242,7 @@ impl Server {
                 let message = Message::Ack { from: self.index, link: self.link_id };
                 out.push(Effect::Send { to: of, message });
             }
-            LinkState::Asking { .. } | LinkState::Syncing { .. } => {}
+            LinkState::Asking { .. } | LinkState::Syncing { .. } | LinkState::Astray => {}
         }
     }
 

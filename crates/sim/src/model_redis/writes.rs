@@ -14,7 +14,10 @@ impl Server {
         } else if self.paused_until.is_some_and(|until| now < until) {
             self.held.push(value);
         } else {
-            self.append(now, Piece::after(self.offset, Some(value)), out);
+            match self.is_ledisdb() {
+                true => self.log(now, Piece::logged(self.offset, value), out),
+                false => self.append(now, Piece::after(self.offset, Some(value)), out),
+            }
             out.push(Effect::Acknowledge { value });
         }
     }
@@ -27,7 +30,7 @@ impl Server {
         } else if self.part == Part::Master && fence.is_on() && self.good_replicas < fence.to_write
         {
             Some(Denial::TooFewReplicas)
-        } else if self.part != Part::Master {
+        } else if !self.takes_writes() {
             Some(Denial::ReadOnly)
         } else if self.loading {
             Some(Denial::Loading)

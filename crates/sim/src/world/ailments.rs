@@ -22,10 +22,14 @@ impl World {
             Ailment::Refuse => runs && !server.refusing(),
             Ailment::Listen => runs && server.refusing(),
             // One that reads its data has not tried to save anything yet.
-            Ailment::BreakDisk => runs && !server.misconfigured() && !server.loading(),
+            Ailment::BreakDisk => {
+                runs && !server.misconfigured() && !server.loading() && !server.is_ledisdb()
+            }
             Ailment::MendDisk => runs && server.misconfigured(),
             Ailment::Slow { ms } => runs && server.slow_by() != Duration::from_millis(ms),
-            Ailment::Prioritise { priority } => server.priority() != priority,
+            Ailment::Prioritise { priority } => {
+                server.priority() != priority && !server.is_ledisdb()
+            }
             Ailment::Lag { to, ms } => {
                 self.network.extra(whom, to) != Duration::from_millis(ms) && to != whom
             }

@@ -71,9 +71,14 @@ impl World {
 
     pub(super) fn start_server(&mut self, index: usize, disk: Disk, loads_for: Duration) {
         self.touched[index] = false;
+        let read = self.servers[index].read_by_now();
         let mut out = Vec::new();
         let id = self.rng.u64(..);
         self.servers[index].start(self.now, disk, loads_for, id, &mut out);
+        if disk != Disk::Log && index == self.recorded() {
+            // What it has less than when it was read last shows, and only that.
+            self.sight.note_loss(index, self.servers[index].offset() < read);
+        }
         self.cron_later(index);
         self.effects(index, out);
     }

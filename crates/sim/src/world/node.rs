@@ -349,7 +349,7 @@ impl World {
         {
             let other = (0..SERVERS).find(|index| *index != server && *index != self.recorded());
             if let Some(other) = other {
-                let command = Command::Promote { run_id: None, fence: None };
+                let command = Command::Promote { run_id: None, at_least: None, fence: None };
                 let twin = Order { id: u64::MAX - order.id, command, ..order.clone() };
                 self.order(node, other, twin);
             }
@@ -383,7 +383,7 @@ impl World {
             let addr = self.addrs[0].clone();
             let leader = self.broker.leader().unwrap_or(0);
             let deadline = self.local(leader) + Duration::from_secs(1);
-            let command = Command::Promote { run_id: None, fence: None };
+            let command = Command::Promote { run_id: None, at_least: None, fence: None };
             let token = self.broker.token();
             let epoch = self.agreed().map_or(0, |entry| entry.epoch);
             let order = Order { id: u64::MAX, command, token, epoch, by: None, deadline };

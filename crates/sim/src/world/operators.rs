@@ -6,7 +6,7 @@ use failover_core::action::{Command, Keep};
 use failover_core::addr::Addr;
 use failover_core::event::{Event, GroupSpec, Request};
 use failover_core::node::GroupName;
-use failover_core::record::{GivenRule, Rule, Status};
+use failover_core::record::{GivenRule, GroupEntry, Rule, Status};
 
 use super::{Happening, World};
 use crate::deed::Deed;
@@ -44,7 +44,7 @@ impl World {
                 Request::Rule { group, addr, rule }
             }
             Operation::PromoteByHand(server) => {
-                let command = Command::Promote { run_id: None, fence: None };
+                let command = Command::Promote { run_id: None, at_least: None, fence: None };
                 self.change_by_hand(&operation, server, &command);
                 return;
             }
@@ -54,8 +54,8 @@ impl World {
                 self.change_by_hand(&operation, server, &command);
                 return;
             }
-            // Nobody takes a group away whose roles are not what they should be.
-            Operation::Replace if self.is_whole() => {
+            // Nobody takes a group away whose roles are not what they should be, or forgets with it who owes a full copy.
+            Operation::Replace if self.is_whole() && !self.owes_copies() => {
                 let master = self.recorded();
                 self.after(UNGUARDED, Happening::Add { master, gone: false });
                 Request::Remove(vec![group.to_string()])
@@ -140,7 +140,7 @@ impl World {
         let recorded = self.recorded();
         let stands = |(index, server): (usize, &crate::model_redis::Server)| {
             let right = match server.part() {
-                Part::Master => index == recorded,
+                Part::Master => index == recorded && server.takes_writes(),
                 Part::Replica(of) => index != recorded && of == recorded && server.link_up(),
             };
             right && server.running() == Running::Up
@@ -151,6 +151,11 @@ impl World {
                 || entry.instances.values().any(|known| known.abandoned.is_some())
         });
         !open && self.servers.iter().enumerate().all(stands)
+    }
+
+    fn owes_copies(&self) -> bool {
+        let known = |entry: &GroupEntry| entry.instances.values().any(|known| known.copy.is_some());
+        self.agreed().is_some_and(known)
     }
 
     /// The group is guarded again: asked for when it is gone, and until it is there.
@@ -179,6 +184,14 @@ impl World {
     fn undo_chains(&mut self) {
         let recorded = self.recorded();
         for server in 0..self.servers.len() {
+            if self.is_stranger(server) {
+                self.by_hand = 0;
+                let (master, keep) = (self.addrs[recorded].clone(), Keep::Nothing);
+                let command = Command::Follow { master, master_run_id: None, keep };
+                let operation = Operation::FollowByHand { server, of: recorded };
+                self.change_by_hand(&operation, server, &command);
+                continue;
+            }
             let chained = match self.servers[server].part() {
                 Part::Master => false,
                 Part::Replica(of) => of != recorded,
@@ -188,7 +201,7 @@ impl World {
             }
             self.by_hand = 0;
             if server == recorded {
-                let command = Command::Promote { run_id: None, fence: None };
+                let command = Command::Promote { run_id: None, at_least: None, fence: None };
                 self.change_by_hand(&Operation::PromoteByHand(server), server, &command);
             } else {
                 let master = self.addrs[recorded].clone();
@@ -197,6 +210,18 @@ impl World {
                 self.change_by_hand(&operation, server, &command);
             }
         }
+    }
+
+    /// Whether it is a master that nobody knows to be of the group: where roles are forgotten it was away when the group was
+    /// registered.
+    fn is_stranger(&self, server: usize) -> bool {
+        let known = self.agreed().and_then(|entry| entry.instances.get(&self.addrs[server]));
+        let is = &self.servers[server];
+        is.is_ledisdb()
+            && is.takes_writes()
+            && server != self.recorded()
+            && is.running() == Running::Up
+            && known.is_some_and(|known| !known.attached)
     }
 
     /// Where the program says that a person has to decide with a failover, one does: for whoever has the most.

@@ -84,6 +84,8 @@ impl World {
             | Message::Snapshot { .. }
             | Message::Continue { .. }
             | Message::FullSync { .. }
+            | Message::Ahead { .. }
+            | Message::Again { .. }
             | Message::Rejected { .. }
             | Message::Stream { .. } => {
                 let way = Way::Servers(from, to);

@@ -141,7 +141,18 @@ impl Group {
         let elected = self.entry.saga.as_ref().and_then(|saga| saga.target_run_id.clone());
         let run_id = elected.filter(|_| !self.policy.has(Mutation::AnyProcess));
         let fence = self.promoted_fence(target);
-        self.command(now, token, target, Command::Promote { run_id, fence })
+        let at_least = self.offset_of_nameless(&run_id, self.offset_elected(target));
+        self.command(now, token, target, Command::Promote { run_id, at_least, fence })
+    }
+
+    /// By how much an instance is known whose process has no name.
+    pub(in crate::group) fn offset_of_nameless(
+        &self,
+        run_id: &Option<Box<str>>,
+        offset: Option<u64>,
+    ) -> Option<u64> {
+        let counts = self.manners().counts_alone && !self.policy.has(Mutation::AnyProcess);
+        offset.filter(|_| run_id.is_none() && counts)
     }
 
     /// The process behind an address, as it was last read here or by the node that reaches it.
@@ -454,7 +465,9 @@ impl Group {
 }
 
 /// Whether a promoted replica has less than it had: a replica of a master that came back with nothing copies that, whenever
-/// it finds it. Servers without replication ids count anew as masters.
+/// it finds it, and a process without a name may have begun anew. Redis without replication ids counts anew as a master.
 fn goes_back(promoted: &Facts, elected_at: u64) -> bool {
-    promoted.second_replication_id.is_some() && promoted.offset < elected_at
+    let counts_on =
+        promoted.second_replication_id.is_some() || promoted.flavor.manners().counts_alone;
+    counts_on && promoted.offset < elected_at
 }

@@ -46,7 +46,9 @@ impl Group {
             return;
         }
         self.mark(ctx, "promote_sent", Some(target), None);
-        let promote = Command::Promote { run_id: elected, fence: self.promoted_fence(target) };
+        let at_least = self.offset_of_nameless(&elected, Some(offset));
+        let fence = self.promoted_fence(target);
+        let promote = Command::Promote { run_id: elected, at_least, fence };
         self.order(ctx, token, s, (target, Order::Promote), promote);
     }
 

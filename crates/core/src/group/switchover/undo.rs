@@ -64,7 +64,8 @@ impl Group {
             self.close_undone(ctx, token, s, Outcome::Failed);
             return;
         }
-        let promote = Command::Promote { run_id: None, fence: self.promoted_fence(&old) };
+        let fence = self.promoted_fence(&old);
+        let promote = Command::Promote { run_id: None, at_least: None, fence };
         self.order(ctx, token, s, (&old, Order::Restore), promote);
     }
 

@@ -76,7 +76,9 @@ impl Step {
             Self::Demote(who, of) => {
                 (who, Command::Demote { master: addrs[of].clone(), master_run_id: None })
             }
-            Self::Promote(who) => (who, Command::Promote { run_id: None, fence: None }),
+            Self::Promote(who) => {
+                (who, Command::Promote { run_id: None, at_least: None, fence: None })
+            }
             Self::Fence(who, to_write, max_lag_secs) => {
                 (who, Command::Fence { set: MinReplicas { to_write, max_lag_secs } })
             }
