@@ -282,17 +282,28 @@ impl Group {
     }
 
     /// Whether an instance that came back, or the master that it would follow, has not said yet how much it holds, which
-    /// they do on a new connection. Whoever has not is asked, and waited for a moment.
+    /// they do on a new connection. Whoever has not is asked, and waited for a moment. So is a master that seems to have
+    /// next to nothing, and was counted before the instance was: clients may have filled it since.
     pub(super) fn awaits_count(&mut self, now: Time, addr: &Addr) -> bool {
         let tells =
             |addr: &Addr| self.watches.get(addr).is_some_and(|watch| watch.keys_now().is_some());
         let silent = match (tells(&self.entry.master), tells(addr)) {
-            (true, false) => addr,
-            (false, true) => &self.entry.master,
+            (true, false) => addr.clone(),
+            (false, true) => self.entry.master.clone(),
+            (true, true)
+                if self.would_be_missed(addr).is_some() && self.is_counted_before(addr) =>
+            {
+                self.entry.master.clone()
+            }
             // Where neither does, they may be servers that never do.
             (true, true) | (false, false) => return false,
         };
-        let Some(watch) = self.watches.get_mut(silent) else { return false };
+        self.awaits_word(now, &silent)
+    }
+
+    /// Asks an instance how much it holds, unless it was asked for long enough.
+    fn awaits_word(&mut self, now: Time, addr: &Addr) -> bool {
+        let Some(watch) = self.watches.get_mut(addr) else { return false };
         let until = watch.keys_asked().unwrap_or(now) + self.policy.corroboration_timeout;
         if now >= until {
             return false;
@@ -308,6 +319,12 @@ impl Group {
             self.wake_at(until);
         }
         true
+    }
+
+    /// Whether the recorded master was counted before an instance was.
+    fn is_counted_before(&self, addr: &Addr) -> bool {
+        let counted = |addr: &Addr| self.watches.get(addr).and_then(Watch::keys_counted_at);
+        counted(&self.entry.master) < counted(addr)
     }
 
     /// How many keys an instance holds, when next to nothing of them would be left if it followed the recorded master. One whose
