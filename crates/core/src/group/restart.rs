@@ -248,6 +248,16 @@ impl Group {
         held.map_or(Restarted::Kept, Restarted::Held)
     }
 
+    /// Whether a master that restarted without its data is asked once more how much it holds, before it is replaced. It was
+    /// counted a while ago, something else held its replacement up, and clients may have filled it meanwhile.
+    pub(super) fn awaits_emptied(&mut self, now: Time) -> bool {
+        let master = self.entry.master.clone();
+        let counted = self.watches.get(&master).and_then(Watch::keys_counted_at);
+        let old = counted.is_some_and(|at| now > at + self.policy.corroboration_timeout);
+        // One that never said is judged by other things.
+        old && self.awaits_word(now, &master)
+    }
+
     /// What becomes of a master that lacks what another one has. Clients may have filled it since it was counted, and nobody
     /// replaces it for less than what it has by now: it is waited for once when it is asked again, and goes on being asked.
     fn without_data(&self, now: Time, asked_again: bool) -> Restarted {

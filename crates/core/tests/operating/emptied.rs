@@ -343,6 +343,29 @@ fn a_pause_is_kept_also_by_a_master_that_restarts_empty() {
 }
 
 #[test]
+fn a_master_that_was_filled_while_a_pause_lasted_is_counted_when_it_ends() {
+    for (filled, master) in [(100, 1), (0, 2)] {
+        let mut desk = Desk::new();
+        desk.pause(None);
+        let emptied = desk.server(1);
+        emptied.keys = 0;
+        emptied.life += 1;
+        emptied.history = "restarted".to_owned();
+        for port in [2, 3] {
+            desk.server(port).broken = true;
+        }
+        desk.handle(Event::Ended { addr: addr(1) });
+        desk.pass(3000);
+        assert_eq!(desk.view().diagnosis.name, "MasterRestartedEmpty");
+        desk.counting_always = false;
+        desk.pass(3000);
+        desk.server(1).keys = filled;
+        desk.resume();
+        assert_eq!(desk.master(), master, "with {filled} keys");
+    }
+}
+
+#[test]
 fn whoever_was_wiped_while_nothing_could_be_decided_is_not_promoted_any_more() {
     let mut desk = restarted(0, |desk| desk.committing = false);
     desk.pass(20);
