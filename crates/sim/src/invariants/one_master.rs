@@ -30,12 +30,18 @@ pub(crate) struct OneMaster {
     beside: Vec<Option<Time>>,
     /// When the recorded master was seen to have lost its data last.
     emptied_at: Option<Time>,
+    /// Who was surely seen to belong to the group since it was registered. To the nodes a master that was not may be
+    /// somebody else's, whatever it was in a group that was given up, so that it is left to people.
+    attached: Vec<bool>,
 }
 
 impl OneMaster {
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
         self.beside.resize(truth.servers.len(), None);
-        let Some(entry) = truth.entry else { return Ok(()) };
+        let Some(entry) = truth.entry else {
+            self.attached.clear();
+            return Ok(());
+        };
         let Some(recorded) = truth.index(&entry.master) else { return Ok(()) };
         if let Seen::Sent { addr, command: Command::Promote { .. }, .. } = seen
             && **addr != entry.master
@@ -58,6 +64,19 @@ impl OneMaster {
             let server = &truth.servers[index];
             server.part() == Part::Master && server.serves()
         };
+        self.attached.resize(truth.servers.len(), false);
+        for (index, server) in truth.servers.iter().enumerate() {
+            let since = match server.part() {
+                Part::Master => Some(server.running_since()).filter(|_| index == recorded),
+                Part::Replica(of) => {
+                    Some(server.linked_at()).filter(|_| of == recorded && server.link_up())
+                }
+            };
+            let read = truth.sight.by_all(index, truth.now).unwrap_or_default();
+            self.attached[index] |= read > RESTARTED_BEFORE
+                && since.is_some_and(|since| truth.now.since(since) > RESTARTED_BEFORE)
+                && entry.status == Status::Active;
+        }
         // One that restarted without its data is as good as dead, and nobody is made to follow it.
         let emptied = truth.lost_its_data(recorded);
         if emptied {
@@ -78,6 +97,7 @@ impl OneMaster {
             if !acted_on
                 || index == recorded
                 || !serves(index)
+                || !self.attached[index]
                 || is_missed
                 || !reached(index)
                 || !reached(recorded)

@@ -175,15 +175,17 @@ impl World {
         self.after(Duration::from_secs(1), Happening::Add { master, gone });
     }
 
-    /// Chains that were made by hand are only reported, and left to people, and so are rings in which somebody restarted.
-    fn undo_chains(&mut self) {
+    /// Chains that were made by hand are only reported, and left to people, and so are rings in which somebody restarted, and
+    /// masters that were never seen attached to the group since it was added again.
+    fn undo_by_hand(&mut self) {
         let recorded = self.recorded();
         for server in 0..self.servers.len() {
-            let chained = match self.servers[server].part() {
-                Part::Master => false,
-                Part::Replica(of) => of != recorded,
+            let known = self.agreed().and_then(|entry| entry.instances.get(&self.addrs[server]));
+            let is_left = match self.servers[server].part() {
+                Part::Master => server != recorded && known.is_some_and(|known| !known.attached),
+                Part::Replica(of) => of != recorded && self.touched[server],
             };
-            if !chained || !self.touched[server] || self.servers[server].running() != Running::Up {
+            if !is_left || self.servers[server].running() != Running::Up {
                 continue;
             }
             self.by_hand = 0;
@@ -234,7 +236,7 @@ impl World {
             self.ask(Request::Resume(self.group.clone()));
         }
         if !self.troubles {
-            self.undo_chains();
+            self.undo_by_hand();
             self.follow_advice();
             let ruled: Vec<usize> =
                 (0..self.addrs.len()).filter(|server| self.has_rule(*server)).collect();
