@@ -7,7 +7,7 @@ use failover_core::time::Time;
 
 use super::{Seen, Truth};
 use crate::faults::FAST_PERCENT_MAX;
-use crate::model_redis::{Part, Running};
+use crate::model_redis::{Part, Running, Server};
 
 /// A master that has served for this long is known to be well.
 const WELL_AFTER: Duration = Duration::from_secs(1);
@@ -60,8 +60,13 @@ impl NoFalseAlarm {
         if serves && seen_for.is_some_and(|long| long > WELL_AFTER) {
             return Err(format!("{candidate} was elected, but {} serves", entry.master));
         }
+        // For a node that just began, one that takes no new connections and has no replica cannot be told from one that is gone:
+        // its host refuses, and every link to it is down.
+        let linked = |server: &Server| server.part() == Part::Replica(recorded) && server.link_up();
+        let seems_gone = master.refusing() && !truth.servers.iter().any(linked);
         // One whose process is gone, or was, need not be silent for long.
-        let ended = master.running() == Running::Dead || master.life() != self.well[recorded];
+        let ended =
+            master.running() == Running::Dead || master.life() != self.well[recorded] || seems_gone;
         if ended || master.part() != Part::Master {
             return Ok(());
         }
