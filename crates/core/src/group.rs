@@ -33,6 +33,7 @@ mod fencing;
 mod flapping;
 mod identity;
 mod learn;
+mod lineage;
 mod looks;
 mod pause;
 mod picture;

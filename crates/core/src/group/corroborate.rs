@@ -83,6 +83,11 @@ pub(crate) fn hear(hearing: &Hearing<'_>) -> Verdict {
     for (addr, watch) in watches.iter().filter(|(addr, _)| **addr != entry.master) {
         let borrowed = peers.facts(now, policy, addr).filter(|_| watch.away());
         if let Some((node, facts)) = borrowed {
+            // What the other node read before the master was seen down is no offset to elect by: until it has read it anew,
+            // or this node has, somebody else would be promoted in its place.
+            if facts.asked_at < down && now < patient_until {
+                ask.push(Question { addr: addr.clone(), at: now, since: down });
+            }
             if !facts.link_up() || !follows_recorded(entry, watches, addr, facts) {
                 continue;
             }

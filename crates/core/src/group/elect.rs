@@ -1,13 +1,13 @@
 //! Who could take over, in which order, and why the others cannot. A pure function of what is known.
 
 use std::cmp::Reverse;
-use std::time::Duration;
 
 use super::Group;
 use super::copies::{is_on_its_way, is_parted, judge_copy};
 use super::identity::same_process;
+use super::lineage::{extent_in, history_age, is_unsettled, lineage};
 use super::quorum::Peers;
-use super::restart::has_nothing_beside;
+use super::restart::{has_nothing_beside, is_copy};
 use super::rules::{judge_rules, preference, priority_of};
 use crate::addr::Addr;
 use crate::group::Watches;
@@ -16,11 +16,8 @@ use crate::mutation::Mutation;
 use crate::policy::Policy;
 use crate::record::{Attempt, GroupEntry, RankedCandidate};
 use crate::time::{Time, millis};
-use crate::view::{Death, How, State};
+use crate::view::{How, State};
 use crate::watch::Watch;
-
-/// No server starts again and feeds a replica within this.
-const NOT_BACK_WITHIN: Duration = Duration::from_millis(50);
 
 /// What an election is held over.
 #[derive(Clone, Copy)]
@@ -293,6 +290,10 @@ fn judge_rescuer(contest: &Contest<'_>, addr: &Addr, facts: &Facts) -> Result<()
     if contest.watches.get(addr).and_then(|watch| watch.keys_since(Time::ZERO)) == Some(0) {
         return Err("holds no keys either".to_owned());
     }
+    let master = contest.watches.get(&contest.entry.master).and_then(Watch::facts);
+    if master.is_some_and(|master| is_copy(master, facts)) {
+        return Err("has copied what the master has now".to_owned());
+    }
     Ok(())
 }
 
@@ -362,77 +363,6 @@ fn judge_history(contest: &Contest<'_>, facts: &Facts) -> Result<(), String> {
             short(&newest.0)
         ))
     }
-}
-
-/// The histories of the group's masters, newest first. What the recorded master last said of itself counts also while
-/// the record does not have it yet: a master that restarted is on a new one, and so is everyone who followed it since.
-fn lineage<'a>(contest: &Contest<'a>) -> Vec<&'a ReplicationId> {
-    let own = contest
-        .watches
-        .get(&contest.entry.master)
-        .and_then(Watch::facts)
-        .filter(|facts| facts.is_master())
-        .and_then(|facts| facts.replication_id.as_ref())
-        // One that the record knows as an older one was read before the record went on.
-        .filter(|id| !contest.emptied && !contest.entry.lineage.contains(id));
-    let recorded = contest.entry.lineage.iter();
-    match is_unsettled(contest) {
-        // It may have lost everything, and whoever followed it with it.
-        true => recorded.chain(own).collect(),
-        false => copied(contest).into_iter().chain(own).chain(recorded).collect(),
-    }
-}
-
-/// The history that the recorded master began for its first replica, where it died before it was read again: whoever ended a
-/// copy of it has its name. It must have been seen to go, and the copy to come, or to be there when the master was gone: another
-/// process of it, which nobody read, might have had nothing.
-fn copied<'a>(contest: &Contest<'a>) -> Option<&'a ReplicationId> {
-    let master = &contest.entry.master;
-    let watch = contest.watches.get(master)?;
-    let read_at = watch.facts().map(|facts| facts.asked_at)?;
-    let seen_to_go = watch.death() == Some(Death::Refusing);
-    if contest.emptied || !seen_to_go {
-        return None;
-    }
-    let newest = contest
-        .watches
-        .values()
-        .filter_map(Watch::copied)
-        .filter(|copied| contest.entry.instance_of(&copied.of) == Some(master))
-        .filter(|copied| {
-            let in_time = copied.at <= contest.dead_since + NOT_BACK_WITHIN;
-            read_at < copied.at && (copied.was_seen || in_time)
-        })
-        .max_by_key(|copied| copied.at)?;
-    (!contest.entry.lineage.contains(&newest.id)).then_some(&newest.id)
-}
-
-/// Whether the recorded master was another process when it was read last, and it is not known yet what that one had.
-fn is_unsettled(contest: &Contest<'_>) -> bool {
-    let facts = contest.watches.get(&contest.entry.master).and_then(Watch::facts);
-    let run_id = facts.and_then(|facts| facts.run_id.as_ref());
-    let recorded = contest.entry.master_run_id.as_ref();
-    recorded.is_some() && run_id.is_some() && run_id != recorded
-}
-
-/// How many masters ago its history was the group's: 0 is the newest.
-fn history_age(lineage: &[&ReplicationId], facts: &Facts) -> usize {
-    let age = |id| lineage.iter().position(|known| *known == id);
-    match &facts.replication_id {
-        None => 0,
-        Some(own) => age(own)
-            .or_else(|| facts.second_replication_id.as_ref().and_then(age))
-            .unwrap_or(lineage.len()),
-    }
-}
-
-/// How far an instance is in the group's history. One that was promoted behind everybody's back took writes of its own since:
-/// they do not count for what the group's master acknowledged.
-fn extent_in(lineage: &[&ReplicationId], facts: &Facts) -> u64 {
-    let ours = |id: &ReplicationId| lineage.contains(&id);
-    let left = facts.replication_id.as_ref().is_some_and(|own| !ours(own))
-        && facts.second_replication_id.as_ref().is_some_and(ours);
-    facts.second_offset.filter(|_| left).map_or(facts.offset, |at| at.min(facts.offset))
 }
 
 fn judge_link(policy: &Policy, dead_since: Time, now: Time, facts: &Facts) -> Result<(), String> {

@@ -56,7 +56,7 @@ impl Restarted {
 
 /// A master that restarted with less than this part of the keys that one of its replicas holds lost its data: clients may
 /// have written a little by the time it is looked at, and a replica may still hold what its master let expire.
-const EMPTY_SHARE: u64 = 2;
+pub(super) const EMPTY_SHARE: u64 = 2;
 /// With less than this part of them it has nothing that would be missed, also beside data of an unknown history.
 const NOTHING_SHARE: u64 = 100;
 
@@ -169,8 +169,9 @@ impl Group {
                 ask.push(addr.clone());
                 continue;
             }
-            if theirs.asked_at < since {
-                // It is late, and has perhaps all that is lost.
+            let tells = other.keys_since(Time::ZERO).is_some();
+            if theirs.asked_at < since || tells && count.is_none() {
+                // It is late, or says later how much it holds, and has perhaps all that is lost.
                 lost_all |= misses(other.keys_since(Time::ZERO));
                 ask.push(addr.clone());
                 absent.push(addr.to_string());
@@ -430,7 +431,7 @@ impl Group {
 }
 
 /// Whether an instance has taken over what the master has, and nothing else.
-fn is_copy(master: &Facts, other: &Facts) -> bool {
+pub(super) fn is_copy(master: &Facts, other: &Facts) -> bool {
     other.link_up()
         && master.replication_id.is_some()
         && other.replication_id == master.replication_id
@@ -442,7 +443,7 @@ pub(super) fn has_nothing_beside(keys: u64, other: u64) -> bool {
 }
 
 /// Whether so many keys are less than this part of another's.
-fn is_less(keys: u64, other: u64, share: u64) -> bool {
+pub(super) fn is_less(keys: u64, other: u64, share: u64) -> bool {
     other > 0 && (keys == 0 || other / share > keys)
 }
 

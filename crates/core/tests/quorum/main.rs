@@ -143,6 +143,30 @@ fn a_candidate_that_only_another_node_reaches_is_commanded_through_it() {
 }
 
 #[test]
+fn what_another_node_read_before_the_death_is_waited_for_anew() {
+    let mut desk = Desk::new();
+    desk.servers.insert(OTHER, Server::Silent);
+    desk.pass(3_500);
+    desk.servers.insert(MASTER, Server::Refuses);
+    desk.servers.insert(REPLICA, replica(down()));
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    let reached = |age_us: u64| {
+        let role = Role::Replica { master: addr(MASTER), link: down() };
+        let mut sight = sight(OTHER, role);
+        if let Some((facts, age)) = &mut sight.facts {
+            facts.offset += 1_000;
+            *age = age_us;
+        }
+        vec![sight]
+    };
+    desk.testify_with("b", 1, desk.now, Some(Death::Refusing), reached(900_000));
+    desk.pass(20);
+    assert_eq!(desk.promotions(), vec![], "the one that is ahead was read before the death");
+    desk.testify_with("b", 1, desk.now, Some(Death::Refusing), reached(0));
+    assert_eq!(desk.promotions(), [OTHER], "{}", desk.view().diagnosis.reason);
+}
+
+#[test]
 fn what_was_said_of_the_master_before_is_no_word_about_its_successor() {
     let mut desk = Desk::new();
     for port in [REPLICA, OTHER] {

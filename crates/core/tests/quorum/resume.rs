@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use failover_core::record::Kind;
+use failover_core::view::StatusView;
+
 use crate::desk::*;
 
 #[test]
@@ -46,6 +49,26 @@ fn a_failover_whose_reason_is_gone_is_undone() {
     let last = desk.view().history[0].clone();
     assert_eq!((last.outcome, desk.promotions()), (Outcome::Undone, vec![]));
     assert_eq!((desk.view().master, desk.epoch()), (addr(MASTER), 1), "its epoch is used up");
+}
+
+/// The candidate was a replica when it was read, and what it was told may still lie in its socket.
+#[test]
+fn an_old_master_that_comes_back_as_a_replica_undoes_no_promotion_that_may_have_been_sent() {
+    let follows = Server::Is(Role::Replica { master: addr(OTHER), link: down() });
+    for (is, outcome) in [(master(&[OTHER]), Outcome::Undone), (follows, Outcome::Failed)] {
+        let mut desk = Desk::new();
+        let record = desk.decided_elsewhere();
+        desk.servers.insert(MASTER, is);
+        desk.pass(1_000);
+        desk.succeed(record);
+        desk.pass(1_000);
+        let view = desk.view();
+        let failover = view.history.iter().find(|entry| entry.kind == Kind::Failover);
+        let ended = failover.map(|failover| failover.outcome);
+        assert_eq!((ended, desk.promotions()), (Some(outcome), vec![]));
+        let is_halted = desk.view().status == StatusView::Halted;
+        assert_eq!(is_halted, outcome == Outcome::Failed, "{:?}", desk.view().status);
+    }
 }
 
 #[test]

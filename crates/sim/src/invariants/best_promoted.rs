@@ -107,7 +107,7 @@ impl BestPromoted {
         }
         let settled = truth.now.since(truth.servers[chosen].running_since()) > NEWS;
         // Beside a master that came back with nothing, what a replica read from its own disk is better than that.
-        let emptied = truth.lost_its_data(master);
+        let emptied = truth.had_lost_its_data(master, truth.now - EMPTIED_NEWS);
         let kept = truth.servers[chosen].data().len();
         let rescues = emptied && kept > 0 && truth.servers[chosen].priority() > 0;
         if settled

@@ -217,6 +217,11 @@ impl Truth<'_> {
     /// Whether a master has so much less than another server that it must have restarted without its data, or went back to
     /// what it had saved while another one is further in the same history.
     pub(crate) fn lost_its_data(&self, master: usize) -> bool {
+        self.had_lost_its_data(master, self.now)
+    }
+
+    /// The same, when only what the master had at a moment counts: whoever counts it learns later how much it takes.
+    pub(crate) fn had_lost_its_data(&self, master: usize, before: Time) -> bool {
         let went_back = self.servers[master].went_back_to().is_some_and(|(replid, offset)| {
             self.servers.iter().any(|other| other.replid() == replid && other.offset() > offset)
         });
@@ -225,7 +230,8 @@ impl Truth<'_> {
         }
         let held = |server: &Server| server.data().len();
         let most = self.servers.iter().map(held).max().unwrap_or_default();
-        held(&self.servers[master]) < most.div_ceil(2)
+        let master = &self.servers[master];
+        master.data().iter().filter(|kept| kept.at <= before).count() < most.div_ceil(2)
     }
 }
 

@@ -19,18 +19,20 @@ const RESTARTED_BEFORE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct TrueMaster {
     policy: Policy,
-    /// A promotion was sent for the failover that is open.
-    sent: bool,
+    /// To which processes a promotion was sent for the failover that is open.
+    sent: Vec<(usize, u32)>,
 }
 
 impl TrueMaster {
     pub(crate) fn new(policy: Policy) -> Self {
-        Self { policy, sent: false }
+        Self { policy, sent: Vec::new() }
     }
 
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
-        if let Seen::Sent { command: Command::Promote { .. }, .. } = seen {
-            self.sent = true;
+        if let Seen::Sent { command: Command::Promote { .. }, addr, .. } = seen
+            && let Some(server) = truth.index(addr)
+        {
+            self.sent.push((server, truth.servers[server].life()));
         }
         let Seen::Committed { before: Some(before) } = seen else { return Ok(()) };
         let Some(entry) = truth.entry else { return Ok(()) };
@@ -50,9 +52,14 @@ impl TrueMaster {
         }) && entry.saga.is_none()
             && entry.master == before.master;
         if before.saga.is_none() {
-            self.sent = false;
+            self.sent.clear();
         }
-        let sent = failed && std::mem::take(&mut self.sent);
+        // What a process was told that ended since, and that has become a replica again, is forgotten.
+        let sent = failed
+            && std::mem::take(&mut self.sent).into_iter().any(|(server, life)| {
+                let server = &truth.servers[server];
+                server.life() == life || server.part() == Part::Master
+            });
         let retries = self.policy.on_failed_failover == OnFailedFailover::Retry;
         // Whoever answered a moment ago was not given up.
         let serves = truth.index(&before.master).is_some_and(|index| {

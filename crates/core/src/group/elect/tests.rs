@@ -13,6 +13,7 @@ struct Case {
     policy: Policy,
     peers: Peers,
     tried: Vec<Attempt>,
+    emptied: bool,
 }
 
 impl Case {
@@ -26,6 +27,7 @@ impl Case {
             policy: Policy::default(),
             peers: Peers::default(),
             tried: Vec::new(),
+            emptied: false,
         };
         case.hear(1, master(at(0)));
         case
@@ -58,7 +60,7 @@ impl Case {
             peers: &self.peers,
             tried: &self.tried,
             dead_since: at(5),
-            emptied: false,
+            emptied: self.emptied,
             read_after: Some(at(6)),
             now: at(11),
         })
@@ -155,6 +157,20 @@ fn whoever_ended_a_copy_of_a_master_that_is_gone_has_its_history() {
         }
         assert_eq!(case.chosen(), Some(chosen), "{seen_to_go} {link:?} {asked_at}");
     }
+}
+
+#[test]
+fn a_copy_of_what_a_master_without_its_data_has_now_is_no_rescue() {
+    let mut case = Case { emptied: true, ..Case::new() };
+    case.hear(1, Facts { replication_id: Some(id("new")), ..master(at(9)) });
+    case.entry.lineage.insert(0, id("new"));
+    case.replica(2, |facts| {
+        facts.replication_id = Some(id("new"));
+        facts.role = Role::Replica { master: addr(1), link: Link::Up { last_io_secs: 0 } };
+    });
+    case.replica(3, |facts| facts.offset = 50);
+    assert_eq!(case.chosen(), Some(3));
+    assert!(case.refusal(2).contains("has copied"), "{}", case.refusal(2));
 }
 
 #[test]

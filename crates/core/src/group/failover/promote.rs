@@ -195,11 +195,38 @@ impl Group {
         let master = &self.entry.master;
         let watch = self.watches.get(master).filter(|watch| watch.serves());
         let Some(facts) = watch.and_then(Watch::facts) else { return };
-        let why = match facts.follows() {
-            None => format!("{master} answers as master again"),
-            Some(of) => format!("{master} answers again, as a replica of {of}"),
+        let Some(of) = facts.follows() else {
+            let why = format!("{master} answers as master again");
+            self.undo(ctx, token, &why);
+            return;
         };
-        self.undo(ctx, token, &why);
+        let why = format!("{master} answers again, as a replica of {of}");
+        let Some(mut saga) = self.saga_so_far() else { return };
+        let mut entry = self.entry.clone();
+        if self.untouched != Some(self.entry.epoch) && !self.has_restarted(ctx.now, &saga) {
+            let (addr, epoch) = (saga.target.clone(), self.entry.epoch);
+            if let Some(known) = entry.instances.get_mut(&addr) {
+                known.abandoned = Some(epoch);
+            }
+            let reason =
+                "it may have been told to become master, and was a replica when it was asked";
+            saga.attempts.push(Attempt { addr, epoch, changed: true, reason: reason.to_owned() });
+        }
+        // Nobody is a master then, or whoever was promoted without being seen to be.
+        match saga.attempts.iter().any(|attempt| attempt.changed) {
+            true => self.fail(ctx, token, entry, saga, &why),
+            false => self.undo(ctx, token, &why),
+        }
+    }
+
+    /// Whether the candidate is another process than the elected one, and a replica: whatever that one was told is forgotten.
+    fn has_restarted(&self, now: Time, saga: &Saga) -> bool {
+        let facts = self.facts_of(now, &saga.target);
+        let is_other =
+            |run_id: &Option<Box<str>>| run_id.is_some() && *run_id != saga.target_run_id;
+        facts.is_some_and(|facts| {
+            saga.target_run_id.is_some() && is_other(&facts.run_id) && !facts.is_master()
+        })
     }
 
     /// The reason for a promotion is gone before it was sent.
@@ -396,10 +423,8 @@ impl Group {
         history.outcome = Outcome::Failed;
         history.finished_at = Some(ctx.now);
         let master = self.entry.master.clone();
-        history.reason = format!(
-            "{}; no candidate could be verified as the new master, the last was {why}",
-            history.reason
-        );
+        history.reason =
+            format!("{}; no candidate could be verified as the new master: {why}", history.reason);
         entry.saga = None;
         let retry = match self.policy.on_failed_failover {
             OnFailedFailover::Halt => false,

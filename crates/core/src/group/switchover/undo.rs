@@ -5,6 +5,7 @@ use crate::action::Command;
 use crate::group::{Context, Group};
 use crate::instance::Facts;
 use crate::node::Token;
+use crate::view::How;
 use crate::watch::Watch;
 
 impl Group {
@@ -54,7 +55,7 @@ impl Group {
             return;
         }
         // One that loads its data takes no commands; its next answer says whether it still does.
-        let loads = self.watches.get(&old).is_some_and(|watch| watch.loading_since().is_some());
+        let loads = self.watches.get(&old).is_some_and(|watch| watch.how() == How::Loading);
         if ctx.now < s.retry_at || loads && ctx.now < s.deadline + self.policy.failover_timeout {
             return;
         }
