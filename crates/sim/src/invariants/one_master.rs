@@ -23,6 +23,8 @@ const COUNTED_WITHIN: Duration = Duration::from_secs(32);
 
 /// What restarted a moment ago was read before that.
 const RESTARTED_BEFORE: Duration = Duration::from_secs(5);
+/// Whoever is in its place for so long was seen there: settled replicas are asked every second time.
+const ATTACHED_AFTER: Duration = Duration::from_millis(2_500);
 
 #[derive(Debug, Default)]
 pub(crate) struct OneMaster {
@@ -73,8 +75,8 @@ impl OneMaster {
                 }
             };
             let read = truth.sight.by_all(index, truth.now).unwrap_or_default();
-            self.attached[index] |= read > RESTARTED_BEFORE
-                && since.is_some_and(|since| truth.now.since(since) > RESTARTED_BEFORE)
+            self.attached[index] |= read > ATTACHED_AFTER
+                && since.is_some_and(|since| truth.now.since(since) > ATTACHED_AFTER)
                 && entry.status == Status::Active;
         }
         // One that restarted without its data is as good as dead, and nobody is made to follow it.
