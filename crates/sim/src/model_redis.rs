@@ -279,9 +279,15 @@ impl Server {
                 }
             }
             Message::Quick { life } => {
-                if life == self.life && self.slow_by < SLOW_FROM {
-                    self.slow = false;
-                    out.push(Effect::Serves);
+                if life == self.life && self.slow && self.slow_by < SLOW_FROM {
+                    let late = self.says_at.since(now);
+                    if late < SLOW_FROM {
+                        self.slow = false;
+                        out.push(Effect::Serves);
+                    } else {
+                        // It was slower before it was quicker, and what it answers now comes after all of that.
+                        out.push(Effect::Remind { after: late, message: Message::Quick { life } });
+                    }
                 }
             }
             Message::Psync { from, link, offset, cached, .. } if self.is_ledisdb() => {

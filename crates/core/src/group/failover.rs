@@ -115,7 +115,14 @@ impl Group {
             Verdict::Dead => match agreement.missing {
                 None => {
                     self.veto = None;
-                    let Some((until, why)) = self.held_back(ctx.now, death, sign) else {
+                    let held = match self.held_back(ctx.now, death, sign) {
+                        None if death == Death::Emptied && self.awaits_emptied(ctx.now) => {
+                            let why = "the master is asked once more how much it holds";
+                            Some((again_at, why.to_owned()))
+                        }
+                        held => held,
+                    };
+                    let Some((until, why)) = held else {
                         return self.elect_and_vet(ctx, token, death, (sign, seen, asked));
                     };
                     again_at = again_at.min(until);

@@ -250,6 +250,16 @@ impl Group {
         held.map_or(Restarted::Kept, Restarted::Held)
     }
 
+    /// Whether a master that restarted without its data is asked once more how much it holds, before it is replaced. It was
+    /// counted a while ago, something else held its replacement up, and clients may have filled it meanwhile.
+    pub(super) fn awaits_emptied(&mut self, now: Time) -> bool {
+        let master = self.entry.master.clone();
+        let counted = self.watches.get(&master).and_then(Watch::keys_counted_at);
+        let old = counted.is_some_and(|at| now > at + self.policy.corroboration_timeout);
+        // One that never said is judged by other things.
+        old && self.awaits_word(now, &master)
+    }
+
     /// What becomes of a master that lacks what another one has. Clients may have filled it since it was counted, and nobody
     /// replaces it for less than what it has by now: it is waited for once when it is asked again, and goes on being asked.
     fn without_data(&self, now: Time, asked_again: bool) -> Restarted {
@@ -284,17 +294,28 @@ impl Group {
     }
 
     /// Whether an instance that came back, or the master that it would follow, has not said yet how much it holds, which
-    /// they do on a new connection. Whoever has not is asked, and waited for a moment.
+    /// they do on a new connection. Whoever has not is asked, and waited for a moment. So is a master that seems to have
+    /// next to nothing, and was counted before the instance was: clients may have filled it since.
     pub(super) fn awaits_count(&mut self, now: Time, addr: &Addr) -> bool {
         let tells =
             |addr: &Addr| self.watches.get(addr).is_some_and(|watch| watch.keys_now().is_some());
         let silent = match (tells(&self.entry.master), tells(addr)) {
-            (true, false) => addr,
-            (false, true) => &self.entry.master,
+            (true, false) => addr.clone(),
+            (false, true) => self.entry.master.clone(),
+            (true, true)
+                if self.would_be_missed(addr).is_some() && self.is_counted_before(addr) =>
+            {
+                self.entry.master.clone()
+            }
             // Where neither does, they may be servers that never do.
             (true, true) | (false, false) => return false,
         };
-        let Some(watch) = self.watches.get_mut(silent) else { return false };
+        self.awaits_word(now, &silent)
+    }
+
+    /// Asks an instance how much it holds, unless it was asked for long enough.
+    fn awaits_word(&mut self, now: Time, addr: &Addr) -> bool {
+        let Some(watch) = self.watches.get_mut(addr) else { return false };
         let until = watch.keys_asked().unwrap_or(now) + self.policy.corroboration_timeout;
         if now >= until {
             return false;
@@ -310,6 +331,12 @@ impl Group {
             self.wake_at(until);
         }
         true
+    }
+
+    /// Whether the recorded master was counted before an instance was.
+    fn is_counted_before(&self, addr: &Addr) -> bool {
+        let counted = |addr: &Addr| self.watches.get(addr).and_then(Watch::keys_counted_at);
+        counted(&self.entry.master) < counted(addr)
     }
 
     /// How many keys an instance holds, when next to nothing of them would be left if it followed the recorded master. One whose

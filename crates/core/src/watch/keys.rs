@@ -29,6 +29,11 @@ impl Watch {
         self.keys_since(self.process_since)
     }
 
+    /// When it was asked how many keys it holds, for the last time that it told.
+    pub fn keys_counted_at(&self) -> Option<Time> {
+        self.keys.last.map(|(_, asked_at)| asked_at)
+    }
+
     /// How many keys the process before it held when they were counted last.
     pub fn keys_before(&self) -> Option<u64> {
         self.keys.before

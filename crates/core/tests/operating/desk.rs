@@ -181,7 +181,12 @@ impl Desk {
                     Event::Probed { addr, seq, outcome }
                 }
                 Action::Command { group, id, addr, command, .. } => {
-                    let result = self.obey(addr.port(), &command);
+                    let mut result = self.obey(addr.port(), &command);
+                    if let CommandResult::Done { facts, .. } = &mut result
+                        && !self.counting_always
+                    {
+                        facts.keys = None;
+                    }
                     self.commands.push((addr.port(), command));
                     Event::Commanded { group, id, result }
                 }

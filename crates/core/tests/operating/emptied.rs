@@ -194,6 +194,29 @@ fn an_old_master_with_data_is_not_demoted_to_one_that_came_back_empty() {
 }
 
 #[test]
+fn one_that_returned_is_not_left_alone_for_an_old_count_of_the_master() {
+    for (filled, demoted) in [(5000, true), (10, false)] {
+        let mut desk = Desk::new();
+        // They were counted with ten keys each, and say how many there are on new connections only from here on.
+        desk.counting_always = false;
+        for port in [1, 2, 3] {
+            desk.server(port).keys = filled;
+        }
+        desk.pass(3000);
+        desk.kill(1);
+        desk.pass(500);
+        let master = desk.master();
+        assert_ne!(master, 1);
+        desk.server(1).keys = 5000;
+        desk.server(1).life += 1;
+        desk.start(1);
+        let view = desk.view();
+        let follows = desk.servers[&1].follows;
+        assert_eq!(follows, demoted.then_some(master), "{:?}", view.diagnosis);
+    }
+}
+
+#[test]
 fn one_with_data_of_no_known_history_is_neither_promoted_nor_wiped() {
     let mut desk = Desk::new();
     desk.kill(1);
@@ -317,6 +340,29 @@ fn a_pause_is_kept_also_by_a_master_that_restarts_empty() {
     assert_eq!(desk.view().diagnosis.name, "MasterRestartedEmpty");
     desk.resume();
     assert_eq!(desk.master(), 2, "it was not too late");
+}
+
+#[test]
+fn a_master_that_was_filled_while_a_pause_lasted_is_counted_when_it_ends() {
+    for (filled, master) in [(100, 1), (0, 2)] {
+        let mut desk = Desk::new();
+        desk.pause(None);
+        let emptied = desk.server(1);
+        emptied.keys = 0;
+        emptied.life += 1;
+        emptied.history = "restarted".to_owned();
+        for port in [2, 3] {
+            desk.server(port).broken = true;
+        }
+        desk.handle(Event::Ended { addr: addr(1) });
+        desk.pass(3000);
+        assert_eq!(desk.view().diagnosis.name, "MasterRestartedEmpty");
+        desk.counting_always = false;
+        desk.pass(3000);
+        desk.server(1).keys = filled;
+        desk.resume();
+        assert_eq!(desk.master(), master, "with {filled} keys");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use failover_core::time::Time;
 
 use super::{Seen, Truth};
 use crate::faults::FAST_PERCENT_MAX;
-use crate::model_redis::{Part, Running};
+use crate::model_redis::{Part, Running, Server};
 
 /// A master that has served for this long is known to be well.
 const WELL_AFTER: Duration = Duration::from_secs(1);
@@ -23,13 +23,13 @@ pub(crate) struct NoFalseAlarm {
     policy: Policy,
     /// When the recorded master was seen to have lost its data last.
     emptied_at: Option<Time>,
-    /// The process that the recorded master was when it was well last.
-    well: u32,
+    /// The process that each server was when it was well last: one may become the recorded master after it died.
+    well: Vec<u32>,
 }
 
 impl NoFalseAlarm {
     pub(crate) fn new(policy: Policy) -> Self {
-        Self { policy, emptied_at: None, well: 0 }
+        Self { policy, emptied_at: None, well: Vec::new() }
     }
 
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
@@ -38,10 +38,13 @@ impl NoFalseAlarm {
         if truth.lost_its_data(recorded) {
             self.emptied_at = Some(truth.now);
         }
-        let silent = truth.sight.lost_for(recorded, truth.now);
-        if silent.is_zero() {
-            self.well = truth.servers[recorded].life();
+        self.well.resize(truth.servers.len(), 0);
+        for (index, server) in truth.servers.iter().enumerate() {
+            if truth.sight.lost_for(index, truth.now).is_zero() {
+                self.well[index] = server.life();
+            }
         }
+        let silent = truth.sight.lost_for(recorded, truth.now);
         let Seen::Vetted { candidate } = seen else { return Ok(()) };
         // Whoever had more may be wiped between the last look at it and the election.
         let sees = truth
@@ -57,8 +60,13 @@ impl NoFalseAlarm {
         if serves && seen_for.is_some_and(|long| long > WELL_AFTER) {
             return Err(format!("{candidate} was elected, but {} serves", entry.master));
         }
+        // For a node that just began, one that takes no new connections and has no replica cannot be told from one that is gone:
+        // its host refuses, and every link to it is down.
+        let linked = |server: &Server| server.part() == Part::Replica(recorded) && server.link_up();
+        let seems_gone = master.refusing() && !truth.servers.iter().any(linked);
         // One whose process is gone, or was, need not be silent for long.
-        let ended = master.running() == Running::Dead || master.life() != self.well;
+        let ended =
+            master.running() == Running::Dead || master.life() != self.well[recorded] || seems_gone;
         if ended || master.part() != Part::Master {
             return Ok(());
         }

@@ -11,6 +11,7 @@ use failover_core::record::{Kind, Status};
 use failover_core::time::Time;
 
 use super::{Seen, Truth};
+use crate::model_redis::Part;
 
 /// A probe, a look at the recorded master, a decision, a command, and a broker that is slow at times.
 const DEMOTED_WITHIN: Duration = Duration::from_secs(8);
@@ -25,6 +26,8 @@ const COUNTED_WITHIN: Duration = Duration::from_secs(32);
 
 /// What restarted a moment ago was read before that.
 const RESTARTED_BEFORE: Duration = Duration::from_secs(5);
+/// Whoever is in its place for so long was seen there: settled replicas are asked every second time.
+const ATTACHED_AFTER: Duration = Duration::from_millis(2_500);
 
 #[derive(Debug, Default)]
 pub(crate) struct OneMaster {
@@ -32,12 +35,18 @@ pub(crate) struct OneMaster {
     beside: Vec<Option<Time>>,
     /// When the recorded master was seen to have lost its data last.
     emptied_at: Option<Time>,
+    /// Who was surely seen to belong to the group since it was registered. To the nodes a master that was not may be
+    /// somebody else's, whatever it was in a group that was given up, so that it is left to people.
+    attached: Vec<bool>,
 }
 
 impl OneMaster {
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
         self.beside.resize(truth.servers.len(), None);
-        let Some(entry) = truth.entry else { return Ok(()) };
+        let Some(entry) = truth.entry else {
+            self.attached.clear();
+            return Ok(());
+        };
         let Some(recorded) = truth.index(&entry.master) else { return Ok(()) };
         if let Seen::Sent { addr, command: Command::Promote { .. }, .. } = seen
             && **addr != entry.master
@@ -60,6 +69,19 @@ impl OneMaster {
             let server = &truth.servers[index];
             server.takes_writes() && server.serves()
         };
+        self.attached.resize(truth.servers.len(), false);
+        for (index, server) in truth.servers.iter().enumerate() {
+            let since = match server.part() {
+                Part::Master => Some(server.running_since()).filter(|_| index == recorded),
+                Part::Replica(of) => {
+                    Some(server.linked_at()).filter(|_| of == recorded && server.link_up())
+                }
+            };
+            let read = truth.sight.by_all(index, truth.now).unwrap_or_default();
+            self.attached[index] |= read > ATTACHED_AFTER
+                && since.is_some_and(|since| truth.now.since(since) > ATTACHED_AFTER)
+                && entry.status == Status::Active;
+        }
         // One that restarted without its data is as good as dead, and nobody is made to follow it.
         let emptied = truth.lost_its_data(recorded);
         if emptied {
@@ -82,6 +104,7 @@ impl OneMaster {
             if !acted_on
                 || index == recorded
                 || !serves(index)
+                || !self.attached[index]
                 || is_missed
                 || is_stranger
                 || !reached(index)

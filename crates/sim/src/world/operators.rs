@@ -180,48 +180,37 @@ impl World {
         self.after(Duration::from_secs(1), Happening::Add { master, gone });
     }
 
-    /// Chains that were made by hand are only reported, and left to people, and so are rings in which somebody restarted.
-    fn undo_chains(&mut self) {
+    /// Chains that were made by hand are only reported, and left to people, and so are rings in which somebody restarted, and
+    /// masters that were never seen attached to the group since it was added again.
+    fn undo_by_hand(&mut self) {
         let recorded = self.recorded();
         for server in 0..self.servers.len() {
-            if self.is_stranger(server) {
-                self.by_hand = 0;
-                let (master, keep) = (self.addrs[recorded].clone(), Keep::Nothing);
-                let command = Command::Follow { master, master_run_id: None, keep };
-                let operation = Operation::FollowByHand { server, of: recorded };
-                self.change_by_hand(&operation, server, &command);
-                continue;
-            }
-            let chained = match self.servers[server].part() {
-                Part::Master => false,
-                Part::Replica(of) => of != recorded,
+            let known = self.agreed().and_then(|entry| entry.instances.get(&self.addrs[server]));
+            let is = &self.servers[server];
+            let stands_alone = is.part() == Part::Master && is.takes_writes();
+            let is_left = match is.part() {
+                Part::Master => {
+                    let is_stranger = known.is_some_and(|known| !known.attached);
+                    stands_alone && server != recorded && is_stranger
+                }
+                Part::Replica(of) => of != recorded && self.touched[server],
             };
-            if !chained || !self.touched[server] || self.servers[server].running() != Running::Up {
+            if !is_left || is.running() != Running::Up {
                 continue;
             }
+            // Where nobody finds out what two servers have in common, a person does not trust to it.
+            let keep = if is.is_ledisdb() && stands_alone { Keep::Nothing } else { Keep::Common };
             self.by_hand = 0;
             if server == recorded {
                 let command = Command::Promote { run_id: None, at_least: None, fence: None };
                 self.change_by_hand(&Operation::PromoteByHand(server), server, &command);
             } else {
                 let master = self.addrs[recorded].clone();
-                let command = Command::Follow { master, master_run_id: None, keep: Keep::Common };
+                let command = Command::Follow { master, master_run_id: None, keep };
                 let operation = Operation::FollowByHand { server, of: recorded };
                 self.change_by_hand(&operation, server, &command);
             }
         }
-    }
-
-    /// Whether it is a master that nobody knows to be of the group: where roles are forgotten it was away when the group was
-    /// registered.
-    fn is_stranger(&self, server: usize) -> bool {
-        let known = self.agreed().and_then(|entry| entry.instances.get(&self.addrs[server]));
-        let is = &self.servers[server];
-        is.is_ledisdb()
-            && is.takes_writes()
-            && server != self.recorded()
-            && is.running() == Running::Up
-            && known.is_some_and(|known| !known.attached)
     }
 
     /// Where the program says that a person has to decide with a failover, one does: for whoever has the most.
@@ -259,7 +248,7 @@ impl World {
             self.ask(Request::Resume(self.group.clone()));
         }
         if !self.troubles {
-            self.undo_chains();
+            self.undo_by_hand();
             self.follow_advice();
             let ruled: Vec<usize> =
                 (0..self.addrs.len()).filter(|server| self.has_rule(*server)).collect();
