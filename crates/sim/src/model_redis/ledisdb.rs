@@ -202,7 +202,7 @@ impl Server {
         self.own.read_only = false;
         self.own.restart = restart;
         self.down_since.get_or_insert(now);
-        self.ask_for_log(now, restart, out);
+        self.ask_for(!restart, now, out);
     }
 
     /// Follows nobody from now on. Its own replicas stay with it.
@@ -215,25 +215,10 @@ impl Server {
         self.own.restart = false;
     }
 
-    /// Connects to its master and asks for what follows its own last write, or for everything.
-    fn ask_for_log(&mut self, now: Time, everything: bool, out: &mut Vec<Effect>) {
-        let Part::Replica(of) = self.part else { return };
-        self.link_id += 1;
-        self.link = LinkState::Asking { since: now };
-        let message = Message::Psync {
-            from: self.index,
-            link: self.link_id,
-            replid: self.replid,
-            offset: self.offset,
-            cached: !everything,
-        };
-        out.push(Effect::Send { to: of, message });
-    }
-
     /// What it does once a second.
     pub(super) fn look_for_master(&mut self, now: Time, out: &mut Vec<Effect>) {
         if matches!(self.link, LinkState::Down) && now >= self.own.retry_at {
-            self.ask_for_log(now, self.own.restart, out);
+            self.ask_for(!self.own.restart, now, out);
         }
     }
 
@@ -245,7 +230,7 @@ impl Server {
         self.replid = 0;
         self.synced = self.offset > 0;
         self.down_since = Some(now);
-        self.ask_for_log(now, false, out);
+        self.ask_for(true, now, out);
     }
 
     /// The process ends: so do the connections that its host had accepted for it.
@@ -351,7 +336,7 @@ impl Server {
             }
             Message::Again { .. } => {
                 if self.link == LinkState::Astray {
-                    self.ask_for_log(now, self.own.restart, out);
+                    self.ask_for(!self.own.restart, now, out);
                 }
             }
             Message::Stream { piece, .. } if self.link_up() => {
@@ -360,12 +345,12 @@ impl Server {
                 } else {
                     // What is between is gone from the log.
                     self.leave_master(out);
-                    self.ask_for_log(now, true, out);
+                    self.ask_for(false, now, out);
                 }
             }
             Message::LinkLost { .. } => {
                 self.down_since.get_or_insert(now);
-                self.ask_for_log(now, self.own.restart, out);
+                self.ask_for(!self.own.restart, now, out);
             }
             Message::Stream { .. }
             | Message::Ask { .. }

@@ -248,6 +248,11 @@ impl Server {
 
     /// Asks its master for the stream.
     pub(super) fn connect(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.ask_for(self.cached, now, out);
+    }
+
+    /// Asks its master for what follows its own place, or for everything.
+    pub(super) fn ask_for(&mut self, rest: bool, now: Time, out: &mut Vec<Effect>) {
         let Part::Replica(of) = self.part else { return };
         self.link_id += 1;
         self.link = LinkState::Asking { since: now };
@@ -256,7 +261,7 @@ impl Server {
             link: self.link_id,
             replid: self.replid,
             offset: self.offset,
-            cached: self.cached,
+            cached: rest,
         };
         out.push(Effect::Send { to: of, message });
     }

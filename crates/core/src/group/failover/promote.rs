@@ -215,13 +215,8 @@ impl Group {
         let Some(mut saga) = self.saga_so_far() else { return };
         let mut entry = self.entry.clone();
         if self.untouched != Some(self.entry.epoch) && !self.has_restarted(ctx.now, &saga) {
-            let (addr, epoch) = (saga.target.clone(), self.entry.epoch);
-            if let Some(known) = entry.instances.get_mut(&addr) {
-                known.abandoned = Some(epoch);
-            }
-            let reason =
-                "it may have been told to become master, and was a replica when it was asked";
-            saga.attempts.push(Attempt { addr, epoch, changed: true, reason: reason.to_owned() });
+            let why = "it may have been told to become master, and was a replica when it was asked";
+            self.note_attempt(&mut entry, &mut saga, true, why.to_owned());
         }
         // Nobody is a master then, or whoever was promoted without being seen to be.
         match saga.attempts.iter().any(|attempt| attempt.changed) {
@@ -366,15 +361,7 @@ impl Group {
     ) {
         let Some(mut saga) = self.entry.saga.clone() else { return };
         let mut entry = self.entry.clone();
-        saga.attempts.push(Attempt {
-            addr: target.clone(),
-            epoch: self.entry.epoch,
-            changed,
-            reason: why.clone(),
-        });
-        if changed && let Some(known) = entry.instances.get_mut(target) {
-            known.abandoned = Some(self.entry.epoch);
-        }
+        self.note_attempt(&mut entry, &mut saga, changed, why.clone());
         // Judged by this node's own clock; the record's times may be another leader's.
         let sign = self.death(ctx.now).map_or(ctx.now, |(_, sign, _)| sign);
         let election = self.elect(ctx.now, sign, Some(sign), &saga.attempts);
@@ -408,6 +395,15 @@ impl Group {
             return;
         }
         self.fail(ctx, token, entry, saga, &format!("{target}: {why}"));
+    }
+
+    /// Writes down that the candidate was given up. Where it may have become a master it is demoted on sight.
+    fn note_attempt(&self, entry: &mut GroupEntry, saga: &mut Saga, changed: bool, reason: String) {
+        let (addr, epoch) = (saga.target.clone(), self.entry.epoch);
+        if changed && let Some(known) = entry.instances.get_mut(&addr) {
+            known.abandoned = Some(epoch);
+        }
+        saga.attempts.push(Attempt { addr, epoch, changed, reason });
     }
 
     /// A recorded master that came back while its candidates failed is a verified one: nobody else is promoted, and who
