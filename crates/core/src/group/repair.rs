@@ -23,6 +23,17 @@ pub(super) use wrong::Wrong;
 /// So many instances that are left alone are named in one sentence.
 const REASONS_MAX: usize = 3;
 
+/// The repairs of an instance that failed in a row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failing {
+    /// What the last of them was.
+    kind: Kind,
+    /// Before this the same is not tried again.
+    until: Time,
+    /// How many they are.
+    failures: u32,
+}
+
 /// One that was seen to follow the recorded master.
 #[derive(Debug)]
 pub(super) struct Settled {
@@ -86,9 +97,8 @@ impl Group {
             if self.policy.has(left) {
                 continue;
             }
-            if self.repairs.get(&addr).is_some_and(|(until, _)| ctx.now < *until) {
-                because
-                    .push(format!("the last repair of {addr} failed, the next one waits: {why}"));
+            if self.is_failing(ctx.now, &addr, kind) {
+                because.push(waits_after_failure(&addr, &why));
             } else if let Some(other) =
                 self.is_copying(ctx.now, &addr).filter(|_| kind == Kind::Repair)
             {
@@ -142,7 +152,7 @@ impl Group {
             if watch.away() {
                 self.settled.remove(addr);
                 // Whatever made its last repair fail may be gone when it comes back.
-                self.repairs.remove(addr);
+                self.failing.remove(addr);
                 self.hold.take_if(|hold| hold.release(addr));
             } else if watch.serves()
                 && let Some(facts) = watch.facts()
@@ -162,7 +172,30 @@ impl Group {
         }
     }
 
-    pub(super) fn begin_repair(
+    /// Whether the same was tried with an instance, and failed a moment ago. That another thing failed says nothing: one
+    /// that could not be made to copy may be demoted all the same.
+    fn is_failing(&self, now: Time, addr: &Addr, kind: Kind) -> bool {
+        self.failing.get(addr).is_some_and(|last| last.kind == kind && now < last.until)
+    }
+
+    /// Begins a repair, or says why not yet.
+    pub(super) fn repair_unless_failing(
+        &mut self,
+        ctx: &Context<'_>,
+        token: Token,
+        addr: &Addr,
+        kind: Kind,
+        why: String,
+        drift: bool,
+    ) -> Option<String> {
+        if self.is_failing(ctx.now, addr, kind) {
+            return Some(waits_after_failure(addr, &why));
+        }
+        self.begin_repair(ctx, token, addr, kind, why, drift);
+        None
+    }
+
+    fn begin_repair(
         &mut self,
         ctx: &Context<'_>,
         token: Token,
@@ -437,11 +470,12 @@ impl Group {
             let told = followed.facts.is_some() || !self.owes_copy(target);
             let told = if told { std::slice::from_ref(target) } else { &[] };
             self.note_copies(ctx.now, &mut entry, told);
-            self.repairs.remove(target);
+            self.failing.remove(target);
         } else {
-            let failures = self.repairs.get(target).map_or(0, |(_, failures)| *failures);
-            let pause = self.policy.pause_after(failures + 1);
-            self.repairs.insert(target.clone(), (ctx.now + pause, failures + 1));
+            let failures = 1 + self.failing.get(target).map_or(0, |before| before.failures);
+            let until = ctx.now + self.policy.pause_after(failures);
+            let kind = kind.unwrap_or(Kind::Repair);
+            self.failing.insert(target.clone(), Failing { kind, until, failures });
         }
         if let Err(why) = &end {
             history.reason = format!("{}; it failed: {why}", history.reason);
@@ -453,6 +487,10 @@ impl Group {
         }
         self.propose(token, format!("repair in {} ended", self.name), entry, Some(history));
     }
+}
+
+fn waits_after_failure(addr: &Addr, why: &str) -> String {
+    format!("the last repair of {addr} failed, the next one waits: {why}")
 }
 
 /// An instance was made what it should be.
