@@ -16,23 +16,15 @@ use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Step};
 use crate::time::Time;
 use crate::watch::Watch;
 
+mod failing;
 mod wrong;
 
+pub(super) use failing::Failing;
+use failing::waits_after_failure;
 pub(super) use wrong::Wrong;
 
 /// So many instances that are left alone are named in one sentence.
 const REASONS_MAX: usize = 3;
-
-/// The repairs of an instance that failed in a row.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Failing {
-    /// What the last of them was.
-    kind: Kind,
-    /// Before this the same is not tried again.
-    until: Time,
-    /// How many they are.
-    failures: u32,
-}
 
 /// One that was seen to follow the recorded master.
 #[derive(Debug)]
@@ -170,29 +162,6 @@ impl Group {
                 }
             }
         }
-    }
-
-    /// Whether the same was tried with an instance, and failed a moment ago. That another thing failed says nothing: one
-    /// that could not be made to copy may be demoted all the same.
-    fn is_failing(&self, now: Time, addr: &Addr, kind: Kind) -> bool {
-        self.failing.get(addr).is_some_and(|last| last.kind == kind && now < last.until)
-    }
-
-    /// Begins a repair, or says why not yet.
-    pub(super) fn repair_unless_failing(
-        &mut self,
-        ctx: &Context<'_>,
-        token: Token,
-        addr: &Addr,
-        kind: Kind,
-        why: String,
-        drift: bool,
-    ) -> Option<String> {
-        if self.is_failing(ctx.now, addr, kind) {
-            return Some(waits_after_failure(addr, &why));
-        }
-        self.begin_repair(ctx, token, addr, kind, why, drift);
-        None
     }
 
     fn begin_repair(
@@ -472,10 +441,7 @@ impl Group {
             self.note_copies(ctx.now, &mut entry, told);
             self.failing.remove(target);
         } else {
-            let failures = 1 + self.failing.get(target).map_or(0, |before| before.failures);
-            let until = ctx.now + self.policy.pause_after(failures);
-            let kind = kind.unwrap_or(Kind::Repair);
-            self.failing.insert(target.clone(), Failing { kind, until, failures });
+            self.note_failure(ctx.now, target, kind.unwrap_or(Kind::Repair));
         }
         if let Err(why) = &end {
             history.reason = format!("{}; it failed: {why}", history.reason);
@@ -487,10 +453,6 @@ impl Group {
         }
         self.propose(token, format!("repair in {} ended", self.name), entry, Some(history));
     }
-}
-
-fn waits_after_failure(addr: &Addr, why: &str) -> String {
-    format!("the last repair of {addr} failed, the next one waits: {why}")
 }
 
 /// An instance was made what it should be.
