@@ -364,6 +364,25 @@ fn a_leader_that_is_cut_off_learns_from_the_replicas_that_its_master_began_anoth
 }
 
 #[test]
+fn a_leader_that_is_cut_off_takes_no_history_for_its_masters_that_another_one_calls_its_own() {
+    // The master was made a replica where this node cannot see it, and passes on what it gets.
+    let mut desk = Desk::new();
+    desk.servers.insert(MASTER, Server::Silent);
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    desk.servers.insert(REPLICA, master(&[MASTER]));
+    let own = || "its own".to_owned();
+    desk.of_history = BTreeMap::from([(REPLICA, own()), (OTHER, own())]);
+    for _ in 0..20 {
+        desk.testify("b", 1, desk.now, None);
+        desk.testify("c", 1, desk.now, None);
+        desk.pass(500);
+    }
+    let record = desk.fleet.record().clone();
+    let lineage = &record.entry(&group()).expect("it is guarded").lineage;
+    assert_eq!(lineage.iter().map(|id| &*id.0).collect::<Vec<_>>(), ["h"]);
+}
+
+#[test]
 fn a_vote_that_is_half_a_second_old_is_asked_for_again_before_anybody_is_promoted() {
     let mut desk = Desk::new();
     // Nobody can take over at first: what the others say meanwhile explains why, and nothing is done upon it.
