@@ -167,6 +167,26 @@ fn what_another_node_read_before_the_death_is_waited_for_anew() {
 }
 
 #[test]
+fn what_another_node_read_before_a_candidate_was_lost_here_is_waited_for_anew() {
+    let mut desk = Desk::new();
+    desk.kill_master();
+    desk.servers.insert(REPLICA, Server::Refuses);
+    desk.servers.insert(OTHER, Server::Refuses);
+    let asked_at = desk.now;
+    desk.pass(20);
+    for port in [REPLICA, OTHER] {
+        desk.handle(Event::Ended { addr: addr(port) });
+    }
+    desk.pass(20);
+    let reached = || vec![sight(OTHER, Role::Replica { master: addr(MASTER), link: down() })];
+    desk.testify_with("b", 1, asked_at, Some(Death::Refusing), reached());
+    desk.pass(20);
+    assert_eq!(desk.promotions(), [], "it died after it was read there");
+    desk.testify_with("b", 1, desk.now, Some(Death::Refusing), reached());
+    assert_eq!(desk.promotions(), [OTHER], "{}", desk.view().diagnosis.reason);
+}
+
+#[test]
 fn what_was_said_of_the_master_before_is_no_word_about_its_successor() {
     let mut desk = Desk::new();
     for port in [REPLICA, OTHER] {
