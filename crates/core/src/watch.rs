@@ -148,6 +148,11 @@ impl Watch {
         self.trouble.map(|trouble| trouble.since)
     }
 
+    /// When it was first read to be a master, or to follow whom it follows, without a gap since.
+    pub fn follows_since(&self) -> Time {
+        self.role_since
+    }
+
     /// Since when its host refuses connections, in the present trouble.
     pub fn refused_since(&self) -> Option<Time> {
         self.trouble.and_then(|trouble| trouble.refused)

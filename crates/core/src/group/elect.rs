@@ -208,12 +208,13 @@ pub(crate) fn judge<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts,
 
 /// What an instance reported, to this node or to one that reaches it.
 fn read<'a>(contest: &Contest<'a>, addr: &Addr) -> Result<&'a Facts, String> {
-    let away = contest.watches.get(addr).is_some_and(Watch::away);
-    let borrowed = contest
-        .peers
-        .facts(contest.now, contest.policy, addr)
-        .map(|(_, facts)| facts)
-        .filter(|facts| away && contest.read_after.is_none_or(|after| facts.asked_at >= after));
+    let away = contest.watches.get(addr).filter(|watch| watch.away());
+    // What others read before it was lost here says nothing of whether they reach it.
+    let read_after = away.and_then(Watch::trouble_since).max(contest.read_after);
+    let borrowed =
+        contest.peers.facts(contest.now, contest.policy, addr).map(|(_, facts)| facts).filter(
+            |facts| away.is_some() && read_after.is_none_or(|after| facts.asked_at >= after),
+        );
     match borrowed {
         Some(facts) => Ok(facts),
         None => read_here(contest, addr),

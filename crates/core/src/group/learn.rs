@@ -1,6 +1,7 @@
 //! What the servers teach about their group: its replicas, its history of writes, other names of an instance.
 
 use super::identity::{twins, unite};
+use super::lineage::is_anothers;
 use super::{Context, Diagnosis, Group, Work};
 use crate::addr::Addr;
 use crate::instance::{Facts, Role};
@@ -174,6 +175,7 @@ impl Group {
             // it does not, that of whoever just heard of it.
             if let Some((id, heard)) =
                 history.filter(|(id, _)| !entry.lineage.contains(id) && judged)
+                && !is_anothers(entry, &self.watches, &id)
             {
                 let place = if heard && !master_says { 0 } else { entry.lineage.len().min(1) };
                 entry.lineage.insert(place, id);

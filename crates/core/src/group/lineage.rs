@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::Watches;
 use super::elect::Contest;
 use super::restart::{EMPTY_SHARE, is_less};
 use crate::instance::{Facts, Link, ReplicationId, Role};
+use crate::record::GroupEntry;
 use crate::time::Time;
 use crate::view::Death;
 use crate::watch::Watch;
@@ -37,7 +39,8 @@ pub(super) fn lineage<'a>(contest: &Contest<'a>) -> Vec<&'a ReplicationId> {
 fn copied<'a>(contest: &Contest<'a>) -> Option<&'a ReplicationId> {
     let master = &contest.entry.master;
     let watch = contest.watches.get(master)?;
-    let read_at = watch.facts().map(|facts| facts.asked_at)?;
+    // What it got from somebody else, as a replica, and passed on is not the group's.
+    let read_at = watch.facts().filter(|facts| facts.is_master())?.asked_at;
     let seen_to_go = watch.death() == Some(Death::Refusing);
     if contest.emptied || !seen_to_go {
         return None;
@@ -52,14 +55,17 @@ fn copied<'a>(contest: &Contest<'a>) -> Option<&'a ReplicationId> {
             read_at < copied.at && (copied.was_seen || in_time)
         })
         .max_by_key(|copied| copied.at)?;
-    (!contest.entry.lineage.contains(&newest.id)).then_some(&newest.id)
+    let fits = !contest.entry.lineage.contains(&newest.id)
+        && !is_anothers(contest.entry, contest.watches, &newest.id);
+    fits.then_some(&newest.id)
 }
 
 /// The history that the recorded master began after it restarted, where it died or fell silent before it said what it has:
-/// whoever follows it has a copy of that. As many keys as others have are no copy of nothing.
+/// whoever follows it has a copy of that. As many keys as others have, and had, are no copy of nothing.
 fn whole_copy<'a>(contest: &Contest<'a>) -> Option<&'a ReplicationId> {
     let Contest { entry, watches, emptied, .. } = *contest;
-    let most = watches.values().filter_map(|watch| watch.keys_since(Time::ZERO)).max()?;
+    let counted = |watch: &Watch| watch.keys_since(Time::ZERO).max(watch.keys_before());
+    let most = watches.values().filter_map(counted).max()?;
     let of_copy = |watch: &'a Watch| {
         let facts = watch.facts().filter(|facts| !facts.is_master())?;
         let Role::Replica { link, .. } = &facts.role else { return None };
@@ -69,10 +75,41 @@ fn whole_copy<'a>(contest: &Contest<'a>) -> Option<&'a ReplicationId> {
         let went_on = facts.second_replication_id.as_ref();
         let is_other = !went_on.is_some_and(|id| entry.lineage.contains(id));
         let is_whole = !is_less(watch.keys_now()?, most, EMPTY_SHARE);
-        (follows && has_link && is_other && is_whole).then_some((facts.asked_at, id))
+        let fits = follows && has_link && is_other && is_whole;
+        let is_its = was_fed(watch, facts) && !is_anothers(entry, watches, id);
+        (fits && is_its).then_some((facts.asked_at, id))
     };
     let copies = watches.values().filter_map(of_copy).filter(|_| !emptied);
     copies.max_by_key(|(asked_at, _)| *asked_at).map(|(_, id)| id)
+}
+
+/// Whether another instance than the recorded master calls a history its own. Whoever follows the recorded master and has it
+/// got it through that one, which is a replica by now and does not say so.
+pub(super) fn is_anothers(entry: &GroupEntry, watches: &Watches, id: &ReplicationId) -> bool {
+    watches.iter().filter(|(addr, watch)| **addr != entry.master && watch.serves()).any(
+        |(_, watch)| {
+            let facts = watch.facts().filter(|facts| facts.is_master());
+            facts.is_some_and(|facts| facts.replication_id.as_ref() == Some(id))
+        },
+    )
+}
+
+/// Whether a replica got what it has from the master that it follows. One that was pointed at it a moment ago reports for how
+/// long it has no link too, and means the one that it had to another master.
+fn was_fed(watch: &Watch, facts: &Facts) -> bool {
+    let copied =
+        watch.copied().is_some_and(|copied| Some(&copied.id) == facts.replication_id.as_ref());
+    copied
+        || match &facts.role {
+            Role::Replica { link: Link::Up { .. }, .. } => true,
+            Role::Replica { link: Link::Down { since_secs: Some(secs) }, .. } => {
+                // It counts whole seconds.
+                let secs = Duration::from_secs(secs.saturating_add(1));
+                facts.asked_at - secs >= watch.follows_since()
+            }
+            Role::Replica { link: Link::Down { since_secs: None } | Link::Syncing, .. }
+            | Role::Master { .. } => false,
+        }
 }
 
 /// Whether the recorded master was another process when it was read last, and it is not known yet what that one had.

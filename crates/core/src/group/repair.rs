@@ -284,7 +284,19 @@ impl Group {
                     true => facts.takes_writes(),
                     false => facts.is_master(),
                 };
-                let id = match (read.map(is_one), target == master) {
+                let found = read.map(is_one);
+                if found == Some(true) && target != master {
+                    // Another leader decided it, perhaps, and the master has lost what it had since.
+                    if self.awaits_count(ctx.now, &target) {
+                        return;
+                    }
+                    if let Some(keys) = self.would_be_missed(&target) {
+                        let why = self.left_with_its_keys(&target, keys);
+                        self.end_repair(ctx, token, &target, Err(why));
+                        return;
+                    }
+                }
+                let id = match (found, target == master) {
                     (Some(true), false) => match self.command_return(ctx, token, &target) {
                         Ok(Some(id)) => id,
                         Ok(None) => return,

@@ -25,7 +25,7 @@ pub(crate) enum Restarted {
         /// Who does not answer until then has nothing to say.
         until: Time,
     },
-    /// It holds nothing, and who may have its data does not answer.
+    /// It came back with nothing, and who may have its data does not answer.
     Waiting {
         /// For so long.
         until: Time,
@@ -212,7 +212,14 @@ impl Group {
             return (Some(Restarted::Held(why)), ask);
         }
         let patient = since + self.policy.empty_wait;
+        // What it took since it came back with nothing is not what is waited for.
+        lost_all |=
+            matches!(&self.restarted, Some(Restarted::Waiting { until, .. }) if *until == patient);
         if lost_all && !absent.is_empty() && now < patient {
+            // Clients fill it meanwhile, and whoever comes back is compared with what it has by then.
+            if watch.keys_now().is_some() && watch.keys_since(now - COUNT_AGE_MAX).is_none() {
+                ask.push(master.clone());
+            }
             let why = format!(
                 "{master} restarted with {}, and {} may have its data but does not answer; nobody is pointed at {master} \
                  before {patient}",

@@ -14,6 +14,8 @@ pub(super) struct Keys {
     most: u64,
     /// How many the process before it held when they were counted last.
     before: Option<u64>,
+    /// Whether the data that were counted last are gone, so that nobody knows how many it holds.
+    outdated: bool,
     /// Since when it is asked and does not tell.
     asked: Option<Time>,
 }
@@ -26,7 +28,7 @@ impl Watch {
 
     /// How many keys its process holds, as far as it said since it has its data.
     pub fn keys_now(&self) -> Option<u64> {
-        self.keys_since(self.process_since)
+        self.keys_since(self.process_since).filter(|_| !self.keys.outdated)
     }
 
     /// When it was asked how many keys it holds, for the last time that it told.
@@ -75,6 +77,11 @@ impl Watch {
         let other_data = self.facts.as_ref().is_some_and(|before| facts.is_other_data(before));
         if other_data {
             self.keys.most = 0;
+            // A master that begins another history for its first replica has what it had.
+            let renamed = |before: &Facts| {
+                before.is_master() && facts.is_master() && facts.second_replication_id.is_none()
+            };
+            self.keys.outdated |= !self.facts.as_ref().is_some_and(renamed);
         }
         // While it reads its data it holds a part of it, and that it does not tell the rest says nothing.
         self.keys.asked.take_if(|_| self.how == How::Loading);
@@ -86,11 +93,12 @@ impl Watch {
         let told = facts.keys.or(counted);
         if let Some(keys) = told.filter(|_| self.how != How::Loading) {
             self.keys.last = Some((keys, facts.asked_at));
+            self.keys.outdated = false;
             self.keys.asked = None;
             self.keys.most = self.keys.most.max(keys);
         }
         if other_data && self.keys.last.is_some_and(|(_, asked_at)| asked_at < facts.asked_at) {
-            // The count is of data that are gone. It is told on a new connection.
+            // What was counted is perhaps gone. It is told on a new connection.
             self.ask_fresh(now);
         }
     }

@@ -222,9 +222,24 @@ fn keys_are_counted_anew_when_other_data_took_their_place() {
     assert_eq!(went_on, None, "it has what it had");
     let copied = read(&mut watch, 4, "three", None, None);
     assert!(copied.is_some_and(|(_, fresh)| fresh), "{copied:?}");
-    assert_eq!(watch.keys_since(at(0)), Some(7), "until it is told");
+    assert_eq!((watch.keys_since(at(0)), watch.keys_now()), (Some(7), None), "until it is told");
     assert_eq!(read(&mut watch, 5, "three", None, Some(0)), None);
-    assert_eq!(watch.keys_since(at(0)), Some(0));
+    assert_eq!((watch.keys_since(at(0)), watch.keys_now()), (Some(0), Some(0)));
+}
+
+#[test]
+fn a_master_that_begins_another_history_by_itself_has_the_keys_that_it_had() {
+    for (second, keys) in [(None, Some(7)), (Some("of another master"), None)] {
+        let mut watch = Watch::new(at(0), &addr(1), &policy());
+        watch.read(at(1), Facts { keys: Some(7), ..master(at(1)) });
+        let began = Facts {
+            replication_id: Some(crate::sample::id("for its replica")),
+            second_replication_id: second.map(crate::sample::id),
+            ..master(at(2))
+        };
+        watch.read(at(2), began);
+        assert_eq!(watch.keys_now(), keys, "{second:?}");
+    }
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub(crate) struct Server {
     pub(crate) life: u32,
     /// It obeys no command.
     pub(crate) refuses_commands: bool,
+    /// It takes over what its master has right before it is made one.
+    pub(crate) copies_late: bool,
 }
 
 /// A node that leads alone, with a group of three.
@@ -95,6 +97,7 @@ impl Desk {
             keys: 10,
             life: 0,
             refuses_commands: false,
+            copies_late: false,
         };
         let mut desk = Self {
             me: "me",
@@ -287,7 +290,13 @@ impl Desk {
         let before = self.servers[&port].history.clone();
         let mut takes_over = false;
         match command {
-            Command::Promote { .. } => self.promote_by_hand(port),
+            Command::Promote { .. } => {
+                if self.servers[&port].copies_late {
+                    self.server(port).broken = false;
+                    self.facts(port);
+                }
+                self.promote_by_hand(port);
+            }
             Command::Follow { master, .. } | Command::Demote { master, .. } => {
                 self.server(port).follows = Some(master.port());
                 takes_over = true;

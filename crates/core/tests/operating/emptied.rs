@@ -159,6 +159,41 @@ fn a_master_that_was_filled_again_before_it_could_be_replaced_stays() {
 }
 
 #[test]
+fn a_master_that_came_back_with_nothing_is_counted_while_others_are_waited_for() {
+    let mut desk = wiped_or_gone();
+    desk.counting_always = false;
+    desk.pass(3000);
+    desk.server(1).keys = 100;
+    desk.pass(3000);
+    let view = desk.view();
+    assert_eq!(view.diagnosis.name, "MasterRestartedEmpty", "they are waited for all the same");
+    assert!(view.diagnosis.reason.contains("with 100 keys"), "{}", view.diagnosis.reason);
+}
+
+#[test]
+fn nobody_is_wiped_by_a_candidate_that_was_wiped_right_before_it_was_promoted() {
+    let mut desk = restarted(0, |desk| {
+        desk.counting_always = false;
+        for (port, keys) in [(2, 6000), (3, 5000)] {
+            let kept = desk.server(port);
+            kept.life += 1;
+            kept.history = format!("from an append-only file of {port}");
+            kept.keys = keys;
+        }
+        desk.server(2).copies_late = true;
+    });
+    for port in [2, 3] {
+        desk.handle(Event::Ended { addr: addr(port) });
+    }
+    desk.pass(3000);
+    assert_eq!((desk.master(), desk.servers[&2].keys), (2, 0));
+    assert_eq!(desk.servers[&3].keys, 5000);
+    let view = desk.view();
+    let why = view.diagnosis.not_acting_because.unwrap_or_default();
+    assert!(why.contains("5000 keys") && why.contains("force"), "{why}");
+}
+
+#[test]
 fn whoever_is_away_for_too_long_is_not_waited_for() {
     let mut desk = wiped_or_gone();
     desk.pass(62_000);

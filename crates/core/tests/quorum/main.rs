@@ -167,6 +167,26 @@ fn what_another_node_read_before_the_death_is_waited_for_anew() {
 }
 
 #[test]
+fn what_another_node_read_before_a_candidate_was_lost_here_is_waited_for_anew() {
+    let mut desk = Desk::new();
+    desk.kill_master();
+    desk.servers.insert(REPLICA, Server::Refuses);
+    desk.servers.insert(OTHER, Server::Refuses);
+    let asked_at = desk.now;
+    desk.pass(20);
+    for port in [REPLICA, OTHER] {
+        desk.handle(Event::Ended { addr: addr(port) });
+    }
+    desk.pass(20);
+    let reached = || vec![sight(OTHER, Role::Replica { master: addr(MASTER), link: down() })];
+    desk.testify_with("b", 1, asked_at, Some(Death::Refusing), reached());
+    desk.pass(20);
+    assert_eq!(desk.promotions(), [], "it died after it was read there");
+    desk.testify_with("b", 1, desk.now, Some(Death::Refusing), reached());
+    assert_eq!(desk.promotions(), [OTHER], "{}", desk.view().diagnosis.reason);
+}
+
+#[test]
 fn what_was_said_of_the_master_before_is_no_word_about_its_successor() {
     let mut desk = Desk::new();
     for port in [REPLICA, OTHER] {
@@ -361,6 +381,25 @@ fn a_leader_that_is_cut_off_learns_from_the_replicas_that_its_master_began_anoth
         desk.pass(1_500);
     }
     assert_eq!(desk.promotions().first(), Some(&OTHER), "{}", desk.view().diagnosis.reason);
+}
+
+#[test]
+fn a_leader_that_is_cut_off_takes_no_history_for_its_masters_that_another_one_calls_its_own() {
+    // The master was made a replica where this node cannot see it, and passes on what it gets.
+    let mut desk = Desk::new();
+    desk.servers.insert(MASTER, Server::Silent);
+    desk.handle(Event::Ended { addr: addr(MASTER) });
+    desk.servers.insert(REPLICA, master(&[MASTER]));
+    let own = || "its own".to_owned();
+    desk.of_history = BTreeMap::from([(REPLICA, own()), (OTHER, own())]);
+    for _ in 0..20 {
+        desk.testify("b", 1, desk.now, None);
+        desk.testify("c", 1, desk.now, None);
+        desk.pass(500);
+    }
+    let record = desk.fleet.record().clone();
+    let lineage = &record.entry(&group()).expect("it is guarded").lineage;
+    assert_eq!(lineage.iter().map(|id| &*id.0).collect::<Vec<_>>(), ["h"]);
 }
 
 #[test]

@@ -50,6 +50,8 @@ impl BestPromoted {
             && master.part() == Part::Master
         {
             self.lineage.insert(master.replid());
+            // It went on with what it had as a replica: whoever has a beginning of that has one of the group's history.
+            self.lineage.extend(master.second_replid());
             // What a master was for a moment between two faults, nobody could read. A leader goes by what it has read
             // itself, so that each node must have had the chance.
             let read = recorded.and_then(|index| truth.sight.by_all(index, truth.now));
@@ -117,6 +119,10 @@ impl BestPromoted {
             && let Err(why) = self.electable(&truth.servers[chosen], master, truth)
         {
             return Err(format!("{candidate} was elected, but {why}"));
+        }
+        // What was elected is the process before this one, with what that had. This one is not promoted.
+        if !settled && truth.servers[chosen].running() == Running::Up {
+            return Ok(());
         }
         // Only what the master really has is there to be lost.
         let lost_with = Values::of(&truth.servers[master]);

@@ -159,6 +159,40 @@ fn whoever_ended_a_copy_of_a_master_that_is_gone_has_its_history() {
     }
 }
 
+/// A master that restarted, and was lost again before it said what it has: whoever follows it may have a copy of it.
+#[test]
+fn what_a_restarted_master_has_is_told_by_a_whole_copy_that_came_from_it() {
+    let up = || Link::Up { last_io_secs: 0 };
+    for (link, keys, chosen) in [
+        (up(), 10, 3),
+        (up(), 2, 2),
+        (Link::Down { since_secs: Some(0) }, 10, 3),
+        // It was pointed at this master for nine seconds when it was read, and lost its link to another one before.
+        (Link::Down { since_secs: Some(9) }, 10, 2),
+    ] {
+        let mut case = Case::new();
+        case.entry.master_run_id = Some("before".into());
+        case.hear(1, Facts { run_id: Some("before".into()), keys: Some(10), ..master(at(0)) });
+        let watch = case.watches.get_mut(&addr(1)).expect("it was heard");
+        watch.read(at(1), Facts { replication_id: Some(id("new")), ..master(at(1)) });
+        case.replica(2, |facts| facts.offset = 90);
+        case.replica(3, |facts| facts.role = Role::Replica { master: addr(1), link: up() });
+        let watch = case.watches.get_mut(&addr(3)).expect("it was heard");
+        let mut facts = watch.facts().expect("it was read").clone();
+        facts.role = Role::Replica { master: addr(4), link: up() };
+        facts.replication_id = Some(id("of 4"));
+        watch.read(at(11), facts.clone());
+        facts.asked_at = at(1_000);
+        facts.role = Role::Replica { master: addr(1), link: DOWN };
+        watch.read(at(1_000), facts.clone());
+        facts.asked_at = at(10_000);
+        facts.role = Role::Replica { master: addr(1), link: link.clone() };
+        facts.keys = Some(keys);
+        watch.read(at(10_000), facts);
+        assert_eq!(case.chosen(), Some(chosen), "{link:?} {keys}");
+    }
+}
+
 #[test]
 fn a_copy_of_what_a_master_without_its_data_has_now_is_no_rescue() {
     let mut case = Case { emptied: true, ..Case::new() };

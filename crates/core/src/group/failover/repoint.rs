@@ -107,7 +107,7 @@ impl Group {
                     return;
                 }
             }
-            let waiting = self
+            let mut waiting: Vec<Addr> = self
                 .watches
                 .iter()
                 .filter(|(addr, watch)| **addr != self.entry.master && watch.state() != State::Down)
@@ -123,15 +123,19 @@ impl Group {
                 .filter(|(addr, _)| {
                     self.entry.instances.get(*addr).is_some_and(|known| known.attached)
                         && !self.is_stranger(ctx, addr)
-                        && self.would_be_missed(addr).is_none()
                 })
                 .map(|(addr, _)| addr.clone())
                 .rev()
                 .collect();
+            // The new master may have copied, right before it was promoted, what a master without its data had.
+            let uncounted = waiting.iter().filter(|addr| self.awaits_count(ctx.now, addr)).count();
+            if uncounted > 0 {
+                return;
+            }
+            waiting.retain(|addr| self.would_be_missed(addr).is_none());
             // The last is the first to go: an old master that was switched from, because its clients still believe in
             // it; then whoever answers, since the others may keep everybody waiting. Where histories are not compared that
             // one comes last: it passes on what is new, and whoever gets it that way has more than the new master began with.
-            let mut waiting: Vec<Addr> = waiting;
             waiting.sort_by_key(|addr| {
                 let serves = self.watches.get(addr).is_some_and(Watch::serves);
                 let was_master = Some(addr) == self.switched_from();
@@ -231,7 +235,7 @@ impl Group {
         if !self.watches.get(master).is_some_and(is_master) {
             return;
         }
-        let returned: Vec<Addr> = self
+        let mut returned: Vec<Addr> = self
             .watches
             .iter()
             .filter(|(addr, watch)| *addr != master && is_master(watch))
@@ -247,15 +251,16 @@ impl Group {
                     known.attached && (left_behind || known.abandoned.is_some())
                 })
             })
-            .filter(|(addr, _)| {
-                !self.is_stranger(ctx, addr) && self.would_be_missed(addr).is_none()
-            })
+            .filter(|(addr, _)| !self.is_stranger(ctx, addr))
             .map(|(addr, _)| addr.clone())
             .collect();
+        returned.retain(|addr| {
+            !self.awaits_count(ctx.now, addr) && self.would_be_missed(addr).is_none()
+        });
         // An answer that was long on its way does not say that there is a master now.
         let lately = ctx.now - self.policy.testimony_age_max;
         if !returned.is_empty()
-            && let Some(watch) = self.watches.get_mut(master)
+            && let Some(watch) = self.watches.get_mut(&self.entry.master)
             && watch.facts().is_some_and(|facts| facts.asked_at < lately)
         {
             watch.ask(ctx.now, lately);
