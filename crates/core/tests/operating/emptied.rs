@@ -176,6 +176,20 @@ fn a_master_that_was_filled_again_meanwhile_is_counted_before_it_is_replaced() {
 }
 
 #[test]
+fn a_master_that_is_silent_for_a_moment_is_not_replaced_for_what_it_held_long_ago() {
+    let mut desk = wiped_or_gone();
+    desk.counting_always = false;
+    desk.pass(3000);
+    desk.server(1).keys = 100;
+    desk.hang(1);
+    desk.server(3).mood = Mood::Serves;
+    desk.pass(700);
+    desk.server(1).mood = Mood::Serves;
+    desk.pass(3000);
+    assert_eq!((desk.master(), desk.entry().epoch), (1, 0));
+}
+
+#[test]
 fn a_master_that_was_filled_again_before_it_could_be_replaced_stays() {
     let mut desk = restarted(0, |desk| {
         desk.counting_always = false;
