@@ -53,7 +53,7 @@ pub use diagnosis::Diagnosis;
 use failover::Hold;
 use fencing::Fencing;
 use quorum::Peers;
-use repair::Settled;
+use repair::{Failing, Settled};
 use restart::Restarted;
 use switchover::Switching;
 use wanted::Wanted;
@@ -128,8 +128,8 @@ pub struct Group {
     settled: BTreeMap<Addr, Settled>,
     /// What instances that returned as masters take beside the recorded one.
     windows: BTreeMap<Addr, Window>,
-    /// When an instance's repair may be tried again, and how often it failed in a row.
-    repairs: BTreeMap<Addr, (Time, u32)>,
+    /// Instances whose last repair failed.
+    failing: BTreeMap<Addr, Failing>,
     /// Since when the role of an instance, changed by hand, is not what it should be.
     drifts: BTreeMap<Addr, Time>,
     /// The replica that was repaired last, and when: it may be taking over a full copy.
@@ -239,7 +239,7 @@ impl Group {
             fencing: Fencing::default(),
             settled: BTreeMap::new(),
             windows: BTreeMap::new(),
-            repairs: BTreeMap::new(),
+            failing: BTreeMap::new(),
             drifts: BTreeMap::new(),
             copying: None,
             copies: BTreeMap::new(),

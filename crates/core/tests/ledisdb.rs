@@ -41,6 +41,8 @@ struct Server {
     is_vague: bool,
     /// It is another process with nothing, when the next order comes.
     begins_anew: bool,
+    /// It refuses to leave its master.
+    stays: bool,
 }
 
 struct Desk {
@@ -97,6 +99,7 @@ impl Desk {
             is_deaf: false,
             is_vague: false,
             begins_anew: false,
+            stays: false,
         };
         let servers = [(1, server(None)), (2, server(Some(1))), (3, server(Some(1)))];
         let mut desk = Self {
@@ -265,6 +268,7 @@ impl Desk {
                 }
                 server.follows = Some(master.port());
             }
+            Command::Part if server.stays => return Err("it stays".to_owned()),
             Command::Pause { .. } | Command::Demote { .. } | Command::Part => {
                 (server.follows, server.read_only) = (None, true);
             }
@@ -716,6 +720,23 @@ fn one_that_goes_away_while_it_is_parted_holds_nobody_up() {
     blinks(&mut desk, 3);
     desk.pass(1000);
     assert_eq!(desk.told(3).last(), Some(&"copy"));
+}
+
+#[test]
+fn one_that_could_not_be_parted_is_demoted_without_a_wait() {
+    let mut desk = Desk::new();
+    desk.kill(1);
+    desk.starts(1, None);
+    desk.pass(500);
+    desk.copied(1);
+    desk.server(1).stays = true;
+    desk.pass(60_000);
+    let parts = desk.told(1).into_iter().filter(|told| *told == "part").count();
+    assert!((4..8).contains(&parts), "each of {parts} fails, and the next one waits for longer");
+    desk.starts(1, None);
+    blinks(&mut desk, 1);
+    desk.pass(500);
+    assert_eq!(desk.told(1), ["copy"]);
 }
 
 #[test]

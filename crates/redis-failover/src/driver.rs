@@ -12,7 +12,7 @@ use failover_core::addr::Addr;
 use failover_core::event::{Answer, CommandResult, Event, ProposalId, RequestId};
 use failover_core::journal::Recorded;
 use failover_core::node::{GroupName, Leadership, NodeId, Token};
-use failover_core::notice::{Notice, Weight};
+use failover_core::notice::Notice;
 use failover_core::record::{Change, Kind, Phase};
 use failover_core::time::Time;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use crate::events::{Events, Lanes};
 use crate::fault;
 use crate::hooks::{Desk, FailoverPlan, Sights};
 use crate::journal::Journal;
+use crate::logged::{Level, Unsaid};
 use crate::redis::{Instance, Login, Order, OrderedBy};
 use crate::requests::Waiting;
 use crate::resolve::Resolver;
@@ -61,6 +62,7 @@ pub(crate) struct Driver {
     pub(crate) shown: Arc<Shown>,
     pub(crate) hooks: Desk,
     pub(crate) sights: Sights,
+    pub(crate) unsaid: Unsaid,
     pub(crate) notices: broadcast::Sender<Notice>,
 }
 
@@ -382,10 +384,12 @@ impl Driver {
         // Whoever is told of something must find it when it asks.
         self.publish_changed();
         let Notice { group, sentence, .. } = &notice;
-        match notice.what.weight() {
-            Weight::Info => tracing::info!(%group, "{sentence}"),
-            Weight::Warning => tracing::warn!(%group, "{sentence}"),
-            Weight::Error => tracing::error!(%group, "{sentence}"),
+        let leaderless = self.talk.is_some() && *self.fleet.leadership() == Leadership::None;
+        match self.unsaid.level(&notice, leaderless) {
+            Level::Debug => tracing::debug!(%group, "{sentence}"),
+            Level::Info => tracing::info!(%group, "{sentence}"),
+            Level::Warn => tracing::warn!(%group, "{sentence}"),
+            Level::Error => tracing::error!(%group, "{sentence}"),
         }
         self.sights.tell(&self.hooks, &self.fleet, &notice);
         // Nobody listening is fine.

@@ -28,6 +28,7 @@ use crate::hooks::{
 #[cfg(feature = "http")]
 use crate::http;
 use crate::journal::Journal;
+use crate::logged::Unsaid;
 use crate::member::{self, Member, Surroundings};
 use crate::redis::Login;
 use crate::requests::Requests;
@@ -244,6 +245,7 @@ impl Builder {
             shown: Arc::clone(&shown),
             hooks: desk.clone(),
             sights: Sights::default(),
+            unsaid: Unsaid::default(),
             notices: notices.clone(),
         };
         let (answered, answer) = oneshot::channel();

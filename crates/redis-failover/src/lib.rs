@@ -73,6 +73,7 @@ mod hooks;
 #[cfg(feature = "http")]
 mod http;
 mod journal;
+mod logged;
 mod member;
 mod peers;
 mod redis;

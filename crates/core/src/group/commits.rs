@@ -145,7 +145,7 @@ impl Group {
             }
             kept
         });
-        self.repairs.retain(|addr, _| entry.instances.contains_key(addr));
+        self.failing.retain(|addr, _| entry.instances.contains_key(addr));
         self.replica_events.retain(|(addr, _), _| entry.instances.contains_key(addr));
     }
 }

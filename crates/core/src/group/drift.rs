@@ -165,18 +165,12 @@ impl Group {
         };
         match wrong {
             Wrong::Repair(_, why)
-                if self.repairs.get(&master).is_some_and(|(at, _)| ctx.now < *at) =>
-            {
-                Some(format!("the last repair of {master} failed, the next one waits: {why}"))
-            }
-            Wrong::Repair(_, why)
                 if !by_old_file && !self.everyone_was_asked(ctx.now, self.ripe_since(&master)) =>
             {
                 Some(format!("{why}; every instance is asked what it is now"))
             }
             Wrong::Repair(kind, why) => {
-                self.begin_repair(ctx, token, &master, kind, why, !by_old_file);
-                None
+                self.repair_unless_failing(ctx, token, &master, kind, why, !by_old_file)
             }
             Wrong::LeaveAlone(why) => Some(why),
             Wrong::Nothing | Wrong::Drift(..) => None,
@@ -188,14 +182,8 @@ impl Group {
         let master = self.entry.master.clone();
         let what = format!("{master} was made to refuse every write");
         match self.judge_drift(ctx.now, &master, Kind::Repair, what) {
-            Wrong::Repair(_, why)
-                if self.repairs.get(&master).is_some_and(|(at, _)| ctx.now < *at) =>
-            {
-                Some(format!("the last repair of {master} failed, the next one waits: {why}"))
-            }
             Wrong::Repair(kind, why) => {
-                self.begin_repair(ctx, token, &master, kind, why, true);
-                None
+                self.repair_unless_failing(ctx, token, &master, kind, why, true)
             }
             Wrong::LeaveAlone(why) => Some(why),
             Wrong::Nothing | Wrong::Drift(..) => None,

@@ -16,8 +16,11 @@ use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Step};
 use crate::time::Time;
 use crate::watch::Watch;
 
+mod failing;
 mod wrong;
 
+pub(super) use failing::Failing;
+use failing::waits_after_failure;
 pub(super) use wrong::Wrong;
 
 /// So many instances that are left alone are named in one sentence.
@@ -86,9 +89,8 @@ impl Group {
             if self.policy.has(left) {
                 continue;
             }
-            if self.repairs.get(&addr).is_some_and(|(until, _)| ctx.now < *until) {
-                because
-                    .push(format!("the last repair of {addr} failed, the next one waits: {why}"));
+            if self.is_failing(ctx.now, &addr, kind) {
+                because.push(waits_after_failure(&addr, &why));
             } else if let Some(other) =
                 self.is_copying(ctx.now, &addr).filter(|_| kind == Kind::Repair)
             {
@@ -142,7 +144,7 @@ impl Group {
             if watch.away() {
                 self.settled.remove(addr);
                 // Whatever made its last repair fail may be gone when it comes back.
-                self.repairs.remove(addr);
+                self.failing.remove(addr);
                 self.hold.take_if(|hold| hold.release(addr));
             } else if watch.serves()
                 && let Some(facts) = watch.facts()
@@ -162,7 +164,7 @@ impl Group {
         }
     }
 
-    pub(super) fn begin_repair(
+    fn begin_repair(
         &mut self,
         ctx: &Context<'_>,
         token: Token,
@@ -437,11 +439,9 @@ impl Group {
             let told = followed.facts.is_some() || !self.owes_copy(target);
             let told = if told { std::slice::from_ref(target) } else { &[] };
             self.note_copies(ctx.now, &mut entry, told);
-            self.repairs.remove(target);
+            self.failing.remove(target);
         } else {
-            let failures = self.repairs.get(target).map_or(0, |(_, failures)| *failures);
-            let pause = self.policy.pause_after(failures + 1);
-            self.repairs.insert(target.clone(), (ctx.now + pause, failures + 1));
+            self.note_failure(ctx.now, target, kind.unwrap_or(Kind::Repair));
         }
         if let Err(why) = &end {
             history.reason = format!("{}; it failed: {why}", history.reason);
