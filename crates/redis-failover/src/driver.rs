@@ -13,7 +13,7 @@ use failover_core::event::{Answer, CommandResult, Event, ProposalId, RequestId};
 use failover_core::journal::Recorded;
 use failover_core::node::{GroupName, Leadership, NodeId, Token};
 use failover_core::notice::Notice;
-use failover_core::record::{Change, Kind, Phase};
+use failover_core::record::{Change, Kind, Occurrence, Phase};
 use failover_core::time::Time;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -80,6 +80,13 @@ impl Logins {
     }
 }
 
+/// What goes out when everything that it is about is shown.
+enum Word {
+    Occurrence(GroupName, Token, Box<Occurrence>),
+    Notice(Notice),
+    Answer(RequestId, Answer),
+}
+
 /// What the loop keeps between two rounds.
 struct Round {
     instances: BTreeMap<Addr, Instance>,
@@ -90,6 +97,7 @@ struct Round {
     questions: BTreeMap<(NodeId, Token), Vec<GroupName>>,
     next_request: RequestId,
     refreshed: Option<GroupName>,
+    words: Vec<Word>,
 }
 
 impl Driver {
@@ -108,6 +116,7 @@ impl Driver {
             questions: BTreeMap::new(),
             next_request: FIRST_REQUEST,
             refreshed: None,
+            words: Vec::new(),
         };
         let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
         refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -164,7 +173,21 @@ impl Driver {
             }
         }
         self.sights.tell_quorum(&self.hooks, &self.fleet);
+        // Whoever is told or answered must find what was changed, and what is to be done for it has left already.
         self.publish_changed();
+        for word in round.words.drain(..) {
+            match word {
+                Word::Occurrence(group, token, occurrence) => {
+                    self.hooks.tell(group, token, occurrence);
+                }
+                Word::Notice(notice) => self.tell(notice),
+                Word::Answer(id, answer) => {
+                    if let Some(waiting) = round.waiting.remove(&id) {
+                        let _ = waiting.send(answer);
+                    }
+                }
+            }
+        }
     }
 
     async fn handle(&mut self, round: &mut Round, event: Event) {
@@ -307,18 +330,10 @@ impl Driver {
                     self.vet(round, id, plan, deadline);
                 }
                 Action::Tell { group, token, occurrence } => {
-                    // Whoever is told of something must find it when it asks.
-                    self.publish_changed();
-                    self.hooks.tell(group, token, occurrence);
+                    round.words.push(Word::Occurrence(group, token, occurrence));
                 }
-                Action::Publish(notice) => self.tell(notice),
-                Action::Answer { id, answer } => {
-                    // What was changed is to be seen by whoever gets the answer.
-                    self.publish_changed();
-                    if let Some(waiting) = round.waiting.remove(&id) {
-                        let _ = waiting.send(answer);
-                    }
-                }
+                Action::Publish(notice) => round.words.push(Word::Notice(notice)),
+                Action::Answer { id, answer } => round.words.push(Word::Answer(id, answer)),
             }
         }
     }
@@ -381,8 +396,6 @@ impl Driver {
     }
 
     fn tell(&mut self, notice: Notice) {
-        // Whoever is told of something must find it when it asks.
-        self.publish_changed();
         let Notice { group, sentence, .. } = &notice;
         let leaderless = self.talk.is_some() && *self.fleet.leadership() == Leadership::None;
         match self.unsaid.level(&notice, leaderless) {
