@@ -367,7 +367,8 @@ impl World {
         let views: Option<Vec<GroupView>> = views.collect();
         let views = views.ok_or_else(|| "a node does not guard the group".to_owned())?;
         let entry = self.agreed().ok_or_else(|| "the group is not guarded".to_owned())?;
-        liveness::settled(&self.servers, entry, &views, self.fenced)
+        let forgot = self.servers[0].is_ledisdb() && self.sight.missed_loss();
+        liveness::settled(&self.servers, entry, &views, self.fenced, forgot)
     }
 
     /// Lets the next thing happen, unless it is later than this. Returns whether something did.

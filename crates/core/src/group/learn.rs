@@ -153,7 +153,9 @@ impl Group {
             let Some(facts) = watch.facts().filter(|_| watch.serves()) else { continue };
             let of = facts.follows().and_then(|of| entry.instance_of(of));
             if of == Some(&entry.master) {
-                let history = facts.replication_id.clone().filter(|_| facts.link_up());
+                // One that hung answers first what it was asked before, and with a link that it has not found lost yet.
+                let is_back = facts.asked_at >= watch.answers_since();
+                let history = facts.replication_id.clone().filter(|_| facts.link_up() && is_back);
                 // One that is cut off keeps a link that is only said to be up.
                 let heard = facts.link_last_io_secs().map(std::time::Duration::from_secs);
                 let heard = heard.is_some_and(|ago| ago <= self.policy.ping_period);

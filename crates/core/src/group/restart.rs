@@ -270,11 +270,18 @@ impl Group {
     /// What becomes of a master that lacks what another one has. Clients may have filled it since it was counted, and nobody
     /// replaces it for less than what it has by now: it is waited for once when it is asked again, and goes on being asked.
     fn without_data(&self, now: Time, asked_again: bool) -> Restarted {
+        let pause = self.policy.corroboration_timeout;
+        let master = self.watches.get(&self.entry.master);
+        let said_at = master.and_then(Watch::last_reply);
         let until = match self.restarted {
             Some(Restarted::Emptied) => None,
-            Some(Restarted::Asking { until }) => Some(until).filter(|until| now < *until),
+            Some(Restarted::Asking { until }) if now < until => Some(until),
+            // One that leaves its questions unanswered is about to be in trouble: that is another death, with a patience of its own.
+            Some(Restarted::Asking { until }) => {
+                Some(now + pause).filter(|_| said_at < Some(until - pause))
+            }
             Some(Restarted::Waiting { .. } | Restarted::Held(_) | Restarted::Kept) | None => {
-                Some(now + self.policy.corroboration_timeout)
+                Some(now + pause)
             }
         };
         match until.filter(|_| asked_again) {

@@ -17,7 +17,7 @@ pub(crate) use failover_core::record::{
     Change, GroupEntry, HistoryEntry, HookEvent, Kind, Occurrence, Outcome, Phase, Saga, Status,
 };
 pub(crate) use failover_core::time::Time;
-pub(crate) use failover_core::view::{GroupView, StatusView};
+pub(crate) use failover_core::view::{GroupView, How, StatusView};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Mood {
@@ -69,6 +69,8 @@ pub(crate) struct Desk {
     pub(crate) committing: bool,
     /// Whether servers say with every answer how many keys they hold, and not only on a new connection.
     pub(crate) counting_always: bool,
+    /// The first question that each server has left without an answer, and when that was asked.
+    pub(crate) unanswered: BTreeMap<u16, (u64, Time)>,
 }
 
 pub(crate) fn addr(port: u16) -> Addr {
@@ -117,6 +119,7 @@ impl Desk {
             promotions: 0,
             committing: true,
             counting_always: true,
+            unanswered: BTreeMap::new(),
         };
         desk.lead();
         let spec = GroupSpec { name: None, master: addr(1), replicas: Vec::new() };
@@ -175,7 +178,10 @@ impl Desk {
                     Event::Accepted { addr }
                 }
                 Action::Probe { addr, seq, fresh, .. } => {
-                    let Some(mut outcome) = self.probe(addr.port()) else { continue };
+                    let Some(mut outcome) = self.probe(addr.port()) else {
+                        self.unanswered.entry(addr.port()).or_insert((seq, self.now));
+                        continue;
+                    };
                     if let Probed::Replied { facts: Some(facts), .. } = &mut outcome
                         && !(fresh || self.counting_always)
                     {

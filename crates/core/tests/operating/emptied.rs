@@ -89,6 +89,39 @@ fn whoever_has_the_history_that_a_restarted_master_began_last_takes_over_from_it
 }
 
 #[test]
+fn what_a_replica_was_before_it_hung_is_no_news_of_its_masters_history() {
+    let mut desk = restarted(10, |desk| desk.hang(3));
+    // Its history is so old by now that the record has forgotten it.
+    for history in ["one", "two", "three", "four"] {
+        desk.server(1).history = history.to_owned();
+        desk.server(2).broken = false;
+        desk.pass(3000);
+    }
+    assert!(!desk.entry().lineage.contains(&ReplicationId("h0".into())));
+    desk.hang(1);
+    while desk.view().instances[0].how == How::Replied {
+        desk.pass(10);
+    }
+    // It wakes, and answers what it was asked before it reads that its link is gone.
+    let (seq, asked_at) = desk.unanswered[&3];
+    let mut facts = Facts { asked_at, ..desk.facts(3) };
+    facts.role = Role::Replica { master: addr(1), link: Link::Up { last_io_secs: 0 } };
+    facts.replication_id = Some(ReplicationId("h0".into()));
+    let outcome =
+        Probed::Replied { health: Health::Fine, facts: Some(Box::new(facts)), socket: None };
+    let awake = Server {
+        mood: Mood::Serves,
+        broken: true,
+        history: "h0".to_owned(),
+        ..desk.servers[&3].clone()
+    };
+    desk.servers.insert(3, Server { offset: 200, ..awake });
+    desk.handle(Event::Probed { addr: addr(3), seq, outcome });
+    desk.pass(3000);
+    assert_eq!(desk.master(), 2, "3 has more bytes, and of a history that was over long ago");
+}
+
+#[test]
 fn a_master_that_went_back_to_an_old_snapshot_is_replaced_and_one_that_lacks_nothing_is_not() {
     for (offset, master) in [(100, 1), (60, 2)] {
         let mut desk = restarted(10, |desk| {
@@ -140,6 +173,20 @@ fn a_master_that_was_filled_again_meanwhile_is_counted_before_it_is_replaced() {
         desk.pass(500);
         assert_eq!(desk.master(), master, "with {filled} keys");
     }
+}
+
+#[test]
+fn a_master_that_is_silent_for_a_moment_is_not_replaced_for_what_it_held_long_ago() {
+    let mut desk = wiped_or_gone();
+    desk.counting_always = false;
+    desk.pass(3000);
+    desk.server(1).keys = 100;
+    desk.hang(1);
+    desk.server(3).mood = Mood::Serves;
+    desk.pass(700);
+    desk.server(1).mood = Mood::Serves;
+    desk.pass(3000);
+    assert_eq!((desk.master(), desk.entry().epoch), (1, 0));
 }
 
 #[test]

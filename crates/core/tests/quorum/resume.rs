@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use failover_core::record::Kind;
+use failover_core::record::{Kind, Saga};
 use failover_core::view::StatusView;
 
 use crate::desk::*;
@@ -199,6 +199,25 @@ fn a_resumed_failover_does_not_halt_before_everyone_was_asked() {
 }
 
 #[test]
+fn a_failover_whose_candidate_restarted_ends_also_where_the_old_master_is_a_replica_and_not_dead() {
+    let mut desk = Desk::new();
+    // The candidate was promoted by another leader, and is another process since.
+    let record = changed(desk.decided_elsewhere(), |saga| {
+        saga.target_run_id = Some("gone".into());
+    });
+    desk.servers.insert(REPLICA, master(&[]));
+    let role = Role::Replica { master: addr(REPLICA), link: down() };
+    desk.servers.insert(MASTER, Server::Is(role));
+    desk.pass(1_000);
+    desk.succeed(record);
+    desk.pass(5_000);
+    let view = desk.view();
+    assert_eq!((desk.promotions(), view.status), (vec![], StatusView::Halted), "a person decides");
+    let reason = view.status_reason.expect("it says why");
+    assert!(reason.contains("answers again, as a replica of 127.0.0.1:2"), "{reason}");
+}
+
+#[test]
 fn a_decision_that_the_voters_do_not_carry_any_more_is_undone() {
     let mut desk = Desk::new();
     let record = desk.decided_elsewhere();
@@ -216,11 +235,17 @@ fn a_decision_that_the_voters_do_not_carry_any_more_is_undone() {
 }
 
 /// The record as another node has it, whose clock is hours ahead.
-fn of_another_clock(mut record: Record) -> Record {
+fn of_another_clock(record: Record) -> Record {
+    changed(record, |saga| {
+        saga.history.leader = node("b");
+        saga.history.started_at = saga.history.started_at + Duration::from_secs(7_200);
+    })
+}
+
+/// The record with something else in what is open.
+fn changed(mut record: Record, change: impl FnOnce(&mut Saga)) -> Record {
     let mut entry = record.entry(&group()).expect("it is guarded").clone();
-    let saga = entry.saga.as_mut().expect("it is open");
-    saga.history.leader = node("b");
-    saga.history.started_at = saga.history.started_at + Duration::from_secs(7_200);
+    change(entry.saga.as_mut().expect("it is open"));
     let change = Change {
         group: group(),
         expect: record.revision(&group()),

@@ -216,6 +216,10 @@ impl BestPromoted {
         let link = match server.part() {
             Part::Master => return false,
             Part::Replica(_) if server.syncing() || server.is_locked() => return false,
+            // Nor was it heard while it was locked, for as long as its master hung.
+            Part::Replica(_) if server.unlocked_at().is_some_and(|at| now.since(at) < NEWS) => {
+                return false;
+            }
             // Until then a master that was demoted says the same of its link as a server that restarted: never up.
             Part::Replica(_) if now.since(server.linked_at()) < NEWS => return false,
             Part::Replica(_) if !server.link_up() && server.link_down_since().is_none() => {

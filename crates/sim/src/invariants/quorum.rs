@@ -17,8 +17,8 @@ use crate::faults::FAST_PERCENT_MAX;
 /// `vote_age_max`.
 const FRESH: Duration = Duration::from_millis(200);
 
-/// What a node takes back, the leader hears so much later.
-const ON_THE_WAY: Duration = Duration::from_millis(5);
+/// What a node takes back, the leader hears so much later: a slow loop turns to everything first that came before.
+const ON_THE_WAY: Duration = Duration::from_millis(25);
 
 #[derive(Debug)]
 pub(crate) struct Quorum {

@@ -42,6 +42,7 @@ pub(super) struct Own {
     known: BTreeSet<usize>,
     /// Who waits until it is connected.
     waiting: VecDeque<Waiting>,
+    unlocked_at: Option<Time>,
 }
 
 impl Own {
@@ -53,6 +54,7 @@ impl Own {
             retry_at: Time::ZERO,
             known: BTreeSet::new(),
             waiting: VecDeque::new(),
+            unlocked_at: None,
         }
     }
 }
@@ -83,6 +85,11 @@ impl Server {
         self.is_ledisdb() && connects
     }
 
+    /// When it turned last to somebody who had waited.
+    pub(crate) fn unlocked_at(&self) -> Option<Time> {
+        self.own.unlocked_at
+    }
+
     /// Keeps what has to wait until it is connected; anything else is given back.
     pub(super) fn unless_locked(&mut self, message: Message) -> Option<Message> {
         let waits = matches!(message, Message::Ask { .. } | Message::Order { .. });
@@ -98,6 +105,7 @@ impl Server {
         while !self.is_locked()
             && let Some(waiting) = self.own.waiting.pop_front()
         {
+            self.own.unlocked_at = Some(now);
             match waiting {
                 Waiting::For(message) => self.act(now, message, fresh_id, out),
                 Waiting::Report { conn, id, was } => self.report(now, (conn, id), was, out),

@@ -362,8 +362,19 @@ impl Group {
         let Some(mut saga) = self.entry.saga.clone() else { return };
         let mut entry = self.entry.clone();
         self.note_attempt(&mut entry, &mut saga, changed, why.clone());
+        // Where the master is not dead but a replica, nothing is older than this question.
+        let asked = match self.work {
+            Work::Resuming { since } => since,
+            Work::Idle
+            | Work::Hearing { .. }
+            | Work::Vetting { .. }
+            | Work::Proposing { .. }
+            | Work::Promoting { .. }
+            | Work::Repointing(_)
+            | Work::Repairing { .. } => ctx.now,
+        };
         // Judged by this node's own clock; the record's times may be another leader's.
-        let sign = self.death(ctx.now).map_or(ctx.now, |(_, sign, _)| sign);
+        let sign = self.death(ctx.now).map_or(asked, |(_, sign, _)| sign);
         let election = self.elect(ctx.now, sign, Some(sign), &saga.attempts);
         if election.chosen.is_none()
             && self.elect(ctx.now, sign, None, &saga.attempts).chosen.is_some()
