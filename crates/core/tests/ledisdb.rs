@@ -41,7 +41,7 @@ struct Server {
     is_vague: bool,
     /// It is another process with nothing, when the next order comes.
     begins_anew: bool,
-    /// It refuses to leave its master.
+    /// It refuses to leave its master, and to follow another one.
     stays: bool,
 }
 
@@ -251,6 +251,9 @@ impl Desk {
     fn act(&mut self, port: u16, command: &Command) -> Result<(), String> {
         let server = self.server(port);
         match command {
+            Command::Part | Command::Follow { .. } if server.stays => {
+                return Err("it stays".to_owned());
+            }
             Command::Promote { run_id, at_least, .. } => {
                 assert_eq!(*run_id, None, "it has no name for its process");
                 if at_least.is_some_and(|least| server.offset < least) {
@@ -268,7 +271,6 @@ impl Desk {
                 }
                 server.follows = Some(master.port());
             }
-            Command::Part if server.stays => return Err("it stays".to_owned()),
             Command::Pause { .. } | Command::Demote { .. } | Command::Part => {
                 (server.follows, server.read_only) = (None, true);
             }
@@ -736,6 +738,19 @@ fn one_that_could_not_be_parted_is_demoted_without_a_wait() {
     desk.starts(1, None);
     blinks(&mut desk, 1);
     desk.pass(500);
+    assert_eq!(desk.told(1), ["copy"]);
+}
+
+#[test]
+fn a_second_master_is_not_left_alone_for_long_however_often_it_refused() {
+    let mut desk = Desk::new();
+    desk.kill(1);
+    desk.starts(1, None);
+    desk.server(1).stays = true;
+    desk.pass(60_000);
+    desk.told(1);
+    desk.server(1).stays = false;
+    desk.pass(6_000);
     assert_eq!(desk.told(1), ["copy"]);
 }
 

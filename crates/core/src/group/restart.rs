@@ -182,6 +182,9 @@ impl Group {
             let counted = keys.zip(count);
             let less = counted.is_some_and(|(keys, other)| is_less(keys, other, EMPTY_SHARE));
             let nothing = counted.is_some_and(|(keys, other)| has_nothing_beside(keys, other));
+            let began = watch.keys_first().zip(count);
+            let began_with_nothing =
+                began.is_some_and(|(keys, other)| has_nothing_beside(keys, other));
             // What one holds that was left behind long before says nothing of a master that has some data.
             let known_older = self.is_one_history(facts, theirs) || !nothing;
             let less = less && !(known_older && self.is_old(now, since, theirs));
@@ -195,7 +198,8 @@ impl Group {
                     let ask = if counted { Ask::new() } else { vec![master.clone()] };
                     return (Some(self.without_data(now, !ask.is_empty())), ask);
                 }
-                Err(why) if nothing => {
+                // What clients have written since is a little beside what nobody else has.
+                Err(why) if nothing || began_with_nothing && less => {
                     held.get_or_insert(format!(
                         "{master} restarted with less data than {addr} holds, which is not promoted because it {why}; \
                          a failover with force promotes it all the same, and forgetting it lets {master} go on"

@@ -10,6 +10,8 @@ use crate::view::How;
 pub(super) struct Keys {
     /// How many it held, and when it was asked.
     last: Option<(u64, Time)>,
+    /// How many it held when they were counted first, of the data that it has.
+    first: Option<u64>,
     /// The most that this process held of the data that it has.
     most: u64,
     /// How many the process before it held when they were counted last.
@@ -34,6 +36,11 @@ impl Watch {
     /// When it was asked how many keys it holds, for the last time that it told.
     pub fn keys_counted_at(&self) -> Option<Time> {
         self.keys.last.map(|(_, asked_at)| asked_at)
+    }
+
+    /// How many keys its process held when they were counted first, of the data that it has.
+    pub fn keys_first(&self) -> Option<u64> {
+        self.keys.first
     }
 
     /// How many keys the process before it held when they were counted last.
@@ -81,7 +88,10 @@ impl Watch {
             let renamed = |before: &Facts| {
                 before.is_master() && facts.is_master() && facts.second_replication_id.is_none()
             };
-            self.keys.outdated |= !self.facts.as_ref().is_some_and(renamed);
+            if !self.facts.as_ref().is_some_and(renamed) {
+                self.keys.outdated = true;
+                self.keys.first = None;
+            }
         }
         // While it reads its data it holds a part of it, and that it does not tell the rest says nothing.
         self.keys.asked.take_if(|_| self.how == How::Loading);
@@ -93,6 +103,7 @@ impl Watch {
         let told = facts.keys.or(counted);
         if let Some(keys) = told.filter(|_| self.how != How::Loading) {
             self.keys.last = Some((keys, facts.asked_at));
+            self.keys.first.get_or_insert(keys);
             self.keys.outdated = false;
             self.keys.asked = None;
             self.keys.most = self.keys.most.max(keys);

@@ -1,5 +1,7 @@
 //! Repairs that failed: the same is tried again after a while, which grows.
 
+use std::time::Duration;
+
 use crate::addr::Addr;
 use crate::group::{Context, Group};
 use crate::node::Token;
@@ -41,9 +43,14 @@ impl Group {
         None
     }
 
+    /// A repair failed. Its pauses grow, but those of a second master stay short: what it takes meanwhile will be lost.
     pub(super) fn note_failure(&mut self, now: Time, addr: &Addr, kind: Kind) {
         let failures = 1 + self.failing.get(addr).map_or(0, |before| before.failures);
-        let until = now + self.policy.pause_after(failures);
+        let longest = match kind == Kind::Demotion {
+            true => self.policy.repair_interval,
+            false => Duration::MAX,
+        };
+        let until = now + self.policy.pause_after(failures).min(longest);
         self.failing.insert(addr.clone(), Failing { kind, until, failures });
     }
 }
