@@ -301,8 +301,17 @@ fn judge_rescuer(contest: &Contest<'_>, addr: &Addr, facts: &Facts) -> Result<()
     if !known && !read_its_own_disk(contest, addr, facts) {
         return Err("is on a history that was never the group's".to_owned());
     }
-    if contest.watches.get(addr).and_then(|watch| watch.keys_since(Time::ZERO)) == Some(0) {
-        return Err("holds no keys either".to_owned());
+    let watch = contest.watches.get(addr);
+    let counted = watch.filter(|watch| {
+        // What another node read may be another process than the one that was counted here.
+        watch.facts().is_some_and(|here| here.run_id == facts.run_id)
+    });
+    let keys = match counted {
+        Some(watch) => watch.keys_since(Time::ZERO),
+        None => facts.keys.or(Some(0)),
+    };
+    if keys == Some(0) {
+        return Err("holds no keys either, as far as is known".to_owned());
     }
     let master = contest.watches.get(&contest.entry.master).and_then(Watch::facts);
     if master.is_some_and(|master| is_copy(master, facts)) {

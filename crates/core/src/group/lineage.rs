@@ -83,15 +83,13 @@ fn whole_copy<'a>(contest: &Contest<'a>) -> Option<&'a ReplicationId> {
     copies.max_by_key(|(asked_at, _)| *asked_at).map(|(_, id)| id)
 }
 
-/// Whether another instance than the recorded master calls a history its own. Whoever follows the recorded master and has it
-/// got it through that one, which is a replica by now and does not say so.
+/// Whether another instance than the recorded master called a history its own. Whoever follows the recorded master and has
+/// it got it through that one, which is a replica by now and does not say so.
 pub(super) fn is_anothers(entry: &GroupEntry, watches: &Watches, id: &ReplicationId) -> bool {
-    watches.iter().filter(|(addr, watch)| **addr != entry.master && watch.serves()).any(
-        |(_, watch)| {
-            let facts = watch.facts().filter(|facts| facts.is_master());
-            facts.is_some_and(|facts| facts.replication_id.as_ref() == Some(id))
-        },
-    )
+    watches.iter().filter(|(addr, _)| **addr != entry.master).any(|(_, watch)| {
+        let facts = watch.facts().filter(|facts| facts.is_master());
+        facts.is_some_and(|facts| facts.replication_id.as_ref() == Some(id))
+    })
 }
 
 /// Whether a replica got what it has from the master that it follows. One that was pointed at it a moment ago reports for how

@@ -179,13 +179,13 @@ fn a_master_that_was_filled_again_meanwhile_is_counted_before_it_is_replaced() {
 fn a_master_that_is_silent_for_a_moment_is_not_replaced_for_what_it_held_long_ago() {
     let mut desk = wiped_or_gone();
     desk.counting_always = false;
-    desk.pass(3000);
+    // It was counted half a second ago, and is counted once a second.
+    desk.pass(3700);
     desk.server(1).keys = 100;
     desk.hang(1);
-    // By then it would have been counted anew.
-    desk.pass(500);
+    desk.pass(600);
     desk.server(3).mood = Mood::Serves;
-    desk.pass(450);
+    desk.pass(380);
     desk.server(1).mood = Mood::Serves;
     desk.pass(3000);
     assert_eq!((desk.master(), desk.entry().epoch), (1, 0));

@@ -90,22 +90,19 @@ impl Group {
             self.finish_failover(ctx, token, Some(&why));
             return;
         }
+        let master = self.entry.master.clone();
+        let certain = self.led_since.max(self.master_since);
+        let read = self.facts_of(ctx.now, &master);
+        if read.is_some_and(|facts| !facts.is_master() && facts.asked_at >= certain) {
+            self.finish_failover(ctx, token, Some("the new master became a replica"));
+            return;
+        }
         if !matches!(self.work, Work::Repointing(_)) {
-            let master = self.entry.master.clone();
-            let read = self.facts_of(ctx.now, &master);
-            let read = read.filter(|facts| facts.asked_at >= self.led_since);
-            let certain = self.led_since.max(self.master_since);
-            match read.map(|facts| (facts.is_master(), facts.asked_at >= certain)) {
-                Some((true, _)) => {}
-                Some((false, true)) => {
-                    self.finish_failover(ctx, token, Some("the new master became a replica"));
-                    return;
-                }
+            let is_master = |facts: &Facts| facts.is_master() && facts.asked_at >= self.led_since;
+            if !read.is_some_and(is_master) {
                 // Another leader promoted it, and it may be gone with that one: nobody is demoted for a dead master.
-                Some((false, false)) | None => {
-                    self.read_target(ctx, token, &master, certain);
-                    return;
-                }
+                self.read_target(ctx, token, &master, certain);
+                return;
             }
             let mut waiting: Vec<Addr> = self
                 .watches
