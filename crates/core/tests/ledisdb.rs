@@ -742,6 +742,21 @@ fn one_that_could_not_be_parted_is_demoted_without_a_wait() {
 }
 
 #[test]
+fn one_that_restarted_before_it_had_its_copy_is_told_again_by_the_next_leader() {
+    let mut desk = Desk::new();
+    desk.kill(1);
+    desk.starts(1, None);
+    desk.pass(500);
+    assert_eq!((desk.told(1), desk.copy(1)), (vec!["copy"], Some(FullCopy::Told)));
+    // It has what it had, its flags lead it to the right master, and nobody sees that it was away.
+    desk.server(1).offset = 300;
+    desk.server(1).link = UP;
+    desk.another_leader();
+    desk.pass(10_000);
+    assert_eq!(desk.told(1), ["copy"]);
+}
+
+#[test]
 fn a_second_master_is_not_left_alone_for_long_however_often_it_refused() {
     let mut desk = Desk::new();
     desk.kill(1);

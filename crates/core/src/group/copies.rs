@@ -109,17 +109,14 @@ impl Group {
             }
             Some(FullCopy::Owed) if follows => Some(match is_syncing(facts) {
                 true => Wrong::Nothing,
-                false => Wrong::Repair(
-                    Kind::Repair,
-                    format!(
-                        "{addr} may hold writes that {master} never had, and its kind does not find that out: it takes over a \
-                         full copy"
-                    ),
-                ),
+                false => Wrong::Repair(Kind::Repair, owing(addr, master)),
             }),
-            Some(FullCopy::Told) if follows => Some(match self.is_copied(addr, watch, facts) {
-                true => Wrong::Repair(Kind::Repair, parting(addr, master)),
-                false => Wrong::Nothing,
+            Some(FullCopy::Told) if follows => Some(if self.is_copied(addr, watch, facts) {
+                Wrong::Repair(Kind::Repair, parting(addr, master))
+            } else if self.has_not_copied(watch, facts) {
+                Wrong::Repair(Kind::Repair, owing(addr, master))
+            } else {
+                Wrong::Nothing
             }),
             Some(FullCopy::Parted) if follows || is_parted(&self.entry, addr, facts) => {
                 Some(Wrong::Repair(Kind::Repair, parting(addr, master)))
@@ -171,6 +168,14 @@ impl Group {
         facts.link_up()
             && facts.asked_at >= since + self.policy.copied_after
             && master.is_some_and(|master| facts.offset <= master.offset)
+    }
+
+    /// Whether a replica that was told to take over a full copy has what its master never had: it restarted before it had the
+    /// copy, with what there was, and nobody saw that.
+    fn has_not_copied(&self, watch: &Watch, facts: &Facts) -> bool {
+        let since = watch.standing_since();
+        let stands = facts.link_up() && facts.asked_at >= since + self.policy.copied_after;
+        stands && self.is_beyond(watch, facts)
     }
 
     /// How far a repair that is decided now gets an instance with its copy.
@@ -353,6 +358,12 @@ pub(super) fn judge_copy(contest: &Contest<'_>, addr: &Addr, facts: &Facts) -> R
 
 fn is_syncing(facts: &Facts) -> bool {
     matches!(facts.role, Role::Replica { link: Link::Syncing, .. })
+}
+
+fn owing(addr: &Addr, master: &Addr) -> String {
+    format!(
+        "{addr} may hold writes that {master} never had, and its kind does not find that out: it takes over a full copy"
+    )
 }
 
 fn parting(addr: &Addr, master: &Addr) -> String {
