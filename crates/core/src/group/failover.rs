@@ -3,6 +3,7 @@
 //! Each function is one phase. What a phase leaves behind for the next leader is in the record; a time-out of a command
 //! is *unknown*, never *failed*.
 
+use super::copies::is_syncing;
 use super::corroborate::{Hearing, Verdict, hear};
 use super::diagnose::death_in_words;
 use super::elect::{Contest, Election, elect};
@@ -179,6 +180,15 @@ impl Group {
                 self.way_out(&election)
             ));
         };
+        if death == Death::Loading && self.awaits_loading(ctx.now) {
+            let again_at = ctx.now + self.policy.corroboration_timeout;
+            self.work = Work::Hearing { seen, asked, again_at };
+            return Some("the master is asked whether it still reads its data".to_owned());
+        }
+        if let Some(again_at) = self.awaits_end_of_copy(ctx.now, death, &candidate) {
+            self.work = Work::Hearing { seen, asked, again_at };
+            return Some("who copied from the master is asked what it has left".to_owned());
+        }
         if let Some(again_at) = self.votes_are_old(ctx, token, sign) {
             self.work = Work::Hearing { seen, asked, again_at };
             return Some("the other voters are asked whether the master is still down".to_owned());
@@ -201,6 +211,38 @@ impl Group {
         let revision = self.revision;
         self.work = Work::Vetting { id, plan: Box::new(plan), revision, deadline: overdue };
         None
+    }
+
+    /// Whether a master that read its data when it answered last is asked again first: it may be done by now. One that does not
+    /// answer that is in trouble, which has a patience of its own.
+    fn awaits_loading(&mut self, now: Time) -> bool {
+        let since = now - self.policy.corroboration_timeout;
+        let Some(watch) = self.watches.get_mut(&self.entry.master) else { return false };
+        let old = watch.trouble_since().is_none() && watch.last_reply() < Some(since);
+        if old {
+            watch.ask(now, since);
+        }
+        old
+    }
+
+    /// Whether somebody with more than the candidate was in the middle of a copy when it was read, and the candidate, read later,
+    /// is not any more: a copy ends with its master, and leaves what there was before. Until when that one is waited for.
+    fn awaits_end_of_copy(&mut self, now: Time, death: Death, candidate: &Addr) -> Option<Time> {
+        let chosen = self.watches.get(candidate)?.facts()?;
+        let (read_at, offset) = (chosen.asked_at, chosen.offset);
+        let until = read_at + self.policy.corroboration_timeout;
+        if now >= until || death == Death::Emptied {
+            return None;
+        }
+        let mut waits = false;
+        for (_, watch) in &mut self.watches {
+            let facts = watch.facts().filter(|facts| facts.offset > offset && watch.serves());
+            if facts.is_some_and(|facts| is_syncing(facts) && facts.asked_at < read_at) {
+                watch.ask(now, read_at);
+                waits = true;
+            }
+        }
+        waits.then_some(until)
     }
 
     /// What a person can do when nobody can be promoted and somebody serves all the same.

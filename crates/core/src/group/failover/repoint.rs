@@ -163,13 +163,18 @@ impl Group {
         let Work::Repointing(work) = &mut self.work else { return };
         let mut verified = Vec::new();
         let mut failed = Vec::new();
+        let mut returned = Vec::new();
         for (addr, active) in work.active.iter().filter(|(_, active)| active.sent.is_none()) {
             let Some(watch) = self.watches.get_mut(addr) else { continue };
             let facts = watch.facts().filter(|facts| facts.asked_at >= active.since);
             let of = facts.and_then(Facts::follows).and_then(|of| self.entry.instance_of(of));
             let follows = of == Some(&self.entry.master);
             let overdue = ctx.now >= active.since + self.policy.promote_timeout;
-            if follows && facts.is_some_and(Facts::link_up) {
+            let began = watch.answers_since().max(watch.process_since());
+            if began > active.since && facts.is_some_and(Facts::takes_writes) {
+                // Another process of it, which was told nothing, and takes writes.
+                returned.push(addr.clone());
+            } else if follows && facts.is_some_and(Facts::link_up) {
                 verified.push((addr.clone(), active.unknown.clone()));
             } else if watch.state() == State::Down {
                 failed.push((addr.clone(), "it went down".to_owned()));
@@ -183,7 +188,7 @@ impl Group {
                 watch.ask(ctx.now + pause, active.since);
             }
         }
-        for (addr, _) in &verified {
+        for addr in verified.iter().map(|(addr, _)| addr).chain(&returned) {
             work.active.remove(addr);
         }
         for (addr, _) in &failed {
