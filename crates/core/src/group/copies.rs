@@ -356,7 +356,7 @@ pub(super) fn judge_copy(contest: &Contest<'_>, addr: &Addr, facts: &Facts) -> R
     }
 }
 
-pub(super) fn is_syncing(facts: &Facts) -> bool {
+pub(in crate::group) fn is_syncing(facts: &Facts) -> bool {
     matches!(facts.role, Role::Replica { link: Link::Syncing, .. })
 }
 

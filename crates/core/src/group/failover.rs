@@ -3,7 +3,6 @@
 //! Each function is one phase. What a phase leaves behind for the next leader is in the record; a time-out of a command
 //! is *unknown*, never *failed*.
 
-use super::copies::is_syncing;
 use super::corroborate::{Hearing, Verdict, hear};
 use super::diagnose::death_in_words;
 use super::elect::{Contest, Election, elect};
@@ -18,6 +17,7 @@ use crate::record::{Attempt, GroupEntry, HistoryEntry, Kind, Outcome, Phase, Sag
 use crate::time::{Time, millis};
 use crate::watch::{Death, Watch};
 
+mod asking;
 mod promote;
 mod repoint;
 
@@ -65,8 +65,8 @@ impl Group {
         };
         // Answers grow old: after a wait, for a veto or a candidate or a commit, everyone is asked anew.
         let old = match death {
-            // Those who still have the data may be wiped by now.
-            Death::Emptied => timeout / 4,
+            // Those who still have the data may be wiped by now. What takes long to arrive is no older for that.
+            Death::Emptied => (timeout / 4 + self.slowest_answer()).min(timeout * 2),
             Death::Refusing | Death::Hung | Death::Unreachable | Death::Loading => timeout * 2,
         };
         let asked = if ctx.now > asked + old { ctx.now } else { asked };
@@ -211,38 +211,6 @@ impl Group {
         let revision = self.revision;
         self.work = Work::Vetting { id, plan: Box::new(plan), revision, deadline: overdue };
         None
-    }
-
-    /// Whether a master that read its data when it answered last is asked again first: it may be done by now. One that does not
-    /// answer that is in trouble, which has a patience of its own.
-    fn awaits_loading(&mut self, now: Time) -> bool {
-        let since = now - self.policy.corroboration_timeout;
-        let Some(watch) = self.watches.get_mut(&self.entry.master) else { return false };
-        let old = watch.trouble_since().is_none() && watch.last_reply() < Some(since);
-        if old {
-            watch.ask(now, since);
-        }
-        old
-    }
-
-    /// Whether somebody with more than the candidate was in the middle of a copy when it was read, and the candidate, read later,
-    /// is not any more: a copy ends with its master, and leaves what there was before. Until when that one is waited for.
-    fn awaits_end_of_copy(&mut self, now: Time, death: Death, candidate: &Addr) -> Option<Time> {
-        let chosen = self.watches.get(candidate)?.facts()?;
-        let (read_at, offset) = (chosen.asked_at, chosen.offset);
-        let until = read_at + self.policy.corroboration_timeout;
-        if now >= until || death == Death::Emptied {
-            return None;
-        }
-        let mut waits = false;
-        for (_, watch) in &mut self.watches {
-            let facts = watch.facts().filter(|facts| facts.offset > offset && watch.serves());
-            if facts.is_some_and(|facts| is_syncing(facts) && facts.asked_at < read_at) {
-                watch.ask(now, read_at);
-                waits = true;
-            }
-        }
-        waits.then_some(until)
     }
 
     /// What a person can do when nobody can be promoted and somebody serves all the same.
