@@ -174,6 +174,11 @@ impl Watch {
         self.trouble.is_some_and(|trouble| trouble.unreached)
     }
 
+    /// When its host accepted a connection again, in the present trouble, after some had got no answer.
+    pub fn reached_at(&self) -> Option<Time> {
+        self.trouble.and_then(|trouble| trouble.reached)
+    }
+
     /// Whether it was away since it was last seen as a replica.
     pub fn returned(&self) -> bool {
         self.returned
@@ -299,7 +304,9 @@ impl Watch {
                 trouble.not_before = trouble.not_before.max(now + policy.corroboration_timeout);
             }
             trouble.accepted = true;
-            trouble.unreached = false;
+            if std::mem::take(&mut trouble.unreached) {
+                trouble.reached = Some(now);
+            }
             trouble.refused = None;
             if self.how == How::Refusing {
                 self.how = How::Silent;
@@ -538,6 +545,7 @@ impl Watch {
             refused: None,
             accepted: false,
             unreached: false,
+            reached: None,
             tried_fresh: false,
             away: false,
             not_before: Time::ZERO,

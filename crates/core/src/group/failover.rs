@@ -69,7 +69,10 @@ impl Group {
             Death::Emptied => (timeout / 4 + self.slowest_answer()).min(timeout * 2),
             Death::Refusing | Death::Hung | Death::Unreachable | Death::Loading => timeout * 2,
         };
-        let asked = if ctx.now > asked + old { ctx.now } else { asked };
+        // A path that is whole again was perhaps cut for its replicas too, and they have by now what they missed.
+        let reached = self.watches.get(&self.entry.master).and_then(Watch::reached_at);
+        let missed = reached.is_some_and(|reached| reached > asked);
+        let asked = if missed || ctx.now > asked + old { ctx.now } else { asked };
         // What they said while the master was only silent is no word about its end. When a connection ends they are asked
         // at once, a moment before its host is heard to refuse another.
         let refused = self.watches.get(&self.entry.master).and_then(Watch::refused_since);

@@ -15,6 +15,8 @@ pub(super) struct Trouble {
     pub(super) accepted: bool,
     /// The last one that was tried got no answer at all.
     pub(super) unreached: bool,
+    /// When one was accepted again after some had got no answer.
+    pub(super) reached: Option<Time>,
     /// A fresh connection was tried since it began.
     pub(super) tried_fresh: bool,
     /// A probe went unanswered past its deadline, or was refused: more than an ended connection.

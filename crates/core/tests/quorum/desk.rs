@@ -29,6 +29,8 @@ pub(crate) enum Server {
     Is(Role),
     Refuses,
     Silent,
+    /// Its host does not answer a connection attempt.
+    Unreachable,
 }
 
 /// One node of three, whose servers, broker and colleagues are played by the test.
@@ -191,6 +193,7 @@ impl Desk {
         let addr = addr(port);
         let outcome = match self.servers[&port].clone() {
             Server::Silent => return,
+            Server::Unreachable => Probed::Unreachable("no answer".to_owned()),
             Server::Refuses => Probed::Refused,
             Server::Is(role) => {
                 let mut facts = facts(self.now, port, role);

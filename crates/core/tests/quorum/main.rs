@@ -453,6 +453,25 @@ fn a_replica_that_was_asked_a_moment_ago_is_waited_for_when_a_silent_master_begi
 }
 
 #[test]
+fn replicas_are_asked_again_when_the_path_to_an_unreachable_master_is_whole_and_it_hangs() {
+    let mut desk = Desk::new();
+    desk.servers.insert(MASTER, Server::Unreachable);
+    desk.pass(1_750);
+    assert_eq!(desk.diagnosis(), "MasterUnreachableFromHere");
+    // What they missed while their path was cut as well reaches them now.
+    desk.servers.insert(MASTER, Server::Silent);
+    desk.servers.insert(OTHER, Server::Silent);
+    desk.handle(Event::Accepted { addr: addr(MASTER) });
+    desk.pass(201);
+    desk.testify("b", 1, desk.now, Some(Death::Hung));
+    desk.pass(50);
+    assert_eq!(desk.promotions(), vec![], "the other one may have more");
+    desk.testify("b", 1, desk.now, Some(Death::Hung));
+    desk.pass(200);
+    assert_eq!(desk.promotions(), [REPLICA], "{}", desk.view().diagnosis.reason);
+}
+
+#[test]
 fn a_decision_whose_master_is_neither_dead_nor_back_keeps_nobody_busy() {
     let mut desk = Desk::new();
     desk.slow = true;
