@@ -469,6 +469,7 @@ impl Watch {
         };
         if how != How::Loading && self.loading.is_some() {
             // What it holds was not counted while it read a part of it.
+            self.process_since = asked_at;
             self.ask_fresh(now);
         }
         self.loading = match (how == How::Loading, self.loading) {

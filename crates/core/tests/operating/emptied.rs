@@ -333,6 +333,40 @@ fn one_with_data_of_no_known_history_is_neither_promoted_nor_wiped() {
 }
 
 #[test]
+fn a_master_with_nothing_is_counted_anew_when_it_has_read_its_data() {
+    let policy = Policy { check_interval: Duration::from_millis(250), ..Policy::default() };
+    let mut desk = Desk::with(policy);
+    desk.kill(1);
+    desk.pass(1000);
+    assert_eq!(desk.master(), 2);
+    desk.kill(3);
+    desk.kill(2);
+    desk.pass(2000);
+    // Both came up again as replicas of the one that is dead, by their configuration files; one has its data.
+    desk.counting_always = false;
+    for (port, keys, history) in [(3, 10, "from an append-only file"), (2, 0, "new")] {
+        let again = desk.server(port);
+        again.life += 1;
+        again.follows = Some(1);
+        (again.keys, again.history, again.second) = (keys, history.to_owned(), None);
+        desk.start(port);
+    }
+    desk.pass(1000);
+    assert_eq!(desk.view().diagnosis.name, "MasterRestartedEmpty");
+    // It reads its nothing for longer than others are asked, and is not heard of in between.
+    let again = desk.server(2);
+    again.life += 1;
+    again.mood = Mood::Loads;
+    desk.handle(Event::Ended { addr: addr(2) });
+    desk.pass(2000);
+    desk.server(2).mood = Mood::Serves;
+    desk.commands.clear();
+    desk.pass(2000);
+    assert_eq!(desk.commands, [], "nobody is to follow it");
+    assert_eq!(desk.view().diagnosis.name, "MasterRestartedEmpty");
+}
+
+#[test]
 fn a_replica_that_read_its_own_disk_replaces_a_master_that_came_back_with_nothing() {
     // The power failed for all: what an append-only file held has no name that the group would know.
     let mut desk = restarted(0, |desk| {
