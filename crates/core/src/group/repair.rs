@@ -14,6 +14,7 @@ use crate::mutation::Mutation;
 use crate::node::Token;
 use crate::record::{GroupEntry, HistoryEntry, Kind, Outcome, Phase, Saga, Step};
 use crate::time::Time;
+use crate::view::How;
 use crate::watch::Watch;
 
 mod failing;
@@ -286,6 +287,12 @@ impl Group {
                 };
                 let found = read.map(is_one);
                 if found == Some(true) && target != master {
+                    // It started anew since this was decided, and does not say how much it holds before it has read that.
+                    if self.watches.get(&target).is_some_and(|watch| watch.how() == How::Loading) {
+                        let why = format!("{target} reads its data");
+                        self.end_repair(ctx, token, &target, Err(why));
+                        return;
+                    }
                     // Another leader decided it, perhaps, and the master has lost what it had since.
                     if self.awaits_count(ctx.now, &target) {
                         return;

@@ -641,3 +641,37 @@ fn an_old_master_that_loads_is_demoted_when_it_serves_although_another_replica_s
     assert_eq!(desk.servers[&1].follows, Some(2));
     assert!(desk.entry().saga.is_some());
 }
+
+#[test]
+fn a_repair_that_was_decided_of_one_that_reads_its_data_now_keeps_no_old_master_up() {
+    let mut desk = Desk::new();
+    desk.counting_always = false;
+    desk.server(3).refuses_commands = true;
+    desk.kill(1);
+    desk.pass(1000);
+    let repair = desk.of_kind(Kind::Repair).last().copied().cloned().expect("3 lags behind");
+    assert_eq!((desk.master(), repair.old_master.clone()), (2, addr(3)));
+    // It was not known whether the end of the last repair was recorded, and its instance has restarted.
+    let again = desk.server(3);
+    again.life += 1;
+    again.mood = Mood::Loads;
+    desk.handle(Event::Ended { addr: addr(3) });
+    desk.pass(100);
+    desk.commit(|entry| {
+        entry.saga = Some(Saga {
+            phase: Phase::Decided,
+            target: addr(3),
+            target_run_id: None,
+            deadline: None,
+            forced: false,
+            promoted_at: None,
+            attempts: Vec::new(),
+            history: repair,
+        });
+    });
+    let old = desk.server(1);
+    old.life += 1;
+    desk.start(1);
+    desk.pass(1000);
+    assert_eq!(desk.servers[&1].follows, Some(2), "{}", desk.view().diagnosis.reason);
+}

@@ -10,22 +10,21 @@ use failover_core::record::{Kind, Phase, Status};
 use super::{Seen, Truth};
 use crate::model_redis::{Part, Running};
 
-/// Longer than any `check_interval`: until its next answer is missing, it counts as what it was.
-const ANSWERED_BEFORE: Duration = Duration::from_millis(1_200);
-
 /// What restarted while its promotion was being recorded was read before that.
 const RESTARTED_BEFORE: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(crate) struct TrueMaster {
     policy: Policy,
+    /// Until its next answer is missing, one counts as what it was: it is asked within two intervals, and has one to answer.
+    answered_before: Duration,
     /// To which processes a promotion was sent for the failover that is open.
     sent: Vec<(usize, u32)>,
 }
 
 impl TrueMaster {
     pub(crate) fn new(policy: Policy) -> Self {
-        Self { policy, sent: Vec::new() }
+        Self { answered_before: policy.check_interval * 3, policy, sent: Vec::new() }
     }
 
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
@@ -69,7 +68,7 @@ impl TrueMaster {
             let answered = match server.running() {
                 Running::Up => true,
                 Running::Hung | Running::Dead => {
-                    truth.now.since(server.running_since()) <= ANSWERED_BEFORE
+                    truth.now.since(server.running_since()) <= self.answered_before
                         || truth.sight.lost_for(index, truth.now).is_zero()
                 }
             };
