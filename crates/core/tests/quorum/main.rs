@@ -472,6 +472,23 @@ fn replicas_are_asked_again_when_the_path_to_an_unreachable_master_is_whole_and_
 }
 
 #[test]
+fn who_copied_from_a_hung_master_before_the_quorum_was_heard_is_asked_what_it_has_by_now() {
+    let mut desk = Desk::new();
+    desk.servers.insert(MASTER, Server::Silent);
+    desk.servers.insert(REPLICA, replica(down()));
+    desk.servers.insert(OTHER, replica(Link::Syncing));
+    desk.pass(1_950);
+    assert_eq!(desk.promotions(), vec![]);
+    desk.servers.insert(OTHER, Server::Silent);
+    desk.testify("b", 1, desk.now, Some(Death::Hung));
+    desk.pass(20);
+    assert_eq!(desk.promotions(), vec![], "the other one may have more");
+    desk.testify("b", 1, desk.now, Some(Death::Hung));
+    desk.pass(400);
+    assert_eq!(desk.promotions(), [REPLICA], "{}", desk.view().diagnosis.reason);
+}
+
+#[test]
 fn a_decision_whose_master_is_neither_dead_nor_back_keeps_nobody_busy() {
     let mut desk = Desk::new();
     desk.slow = true;

@@ -31,28 +31,35 @@ impl Group {
         old
     }
 
-    /// Whether somebody with more than the candidate was in the middle of a copy when it was read, and the candidate, read later,
-    /// is not any more: a copy ends with its master, and leaves what there was before. Until when that one is waited for.
+    /// Whether somebody was in the middle of a copy when it was read, which may be over: one with more than the candidate,
+    /// read later, since a copy ends with its master and leaves what there was before; and anybody who was read before the
+    /// quorum was heard, since what a hung master had sent still arrives. Until when that one is waited for.
     pub(super) fn awaits_end_of_copy(
         &mut self,
         now: Time,
         death: Death,
         candidate: &Addr,
     ) -> Option<Time> {
-        let chosen = self.watches.get(candidate)?.facts()?;
-        let (read_at, offset) = (chosen.asked_at, chosen.offset);
-        let until = read_at + self.policy.corroboration_timeout;
-        if now >= until || death == Death::Emptied {
+        if death == Death::Emptied {
             return None;
         }
-        let mut waits = false;
-        for (_, watch) in &mut self.watches {
-            let facts = watch.facts().filter(|facts| facts.offset > offset && watch.serves());
-            if facts.is_some_and(|facts| is_syncing(facts) && facts.asked_at < read_at) {
-                watch.ask(now, read_at);
-                waits = true;
+        let chosen = self.watches.get(candidate)?.facts()?;
+        let (read_at, offset) = (chosen.asked_at, chosen.offset);
+        let timeout = self.policy.corroboration_timeout;
+        let mut waits = None;
+        for watch in self.watches.values_mut().filter(|watch| watch.serves()) {
+            let Some(facts) = watch.facts().filter(|facts| is_syncing(facts)) else { continue };
+            let asked_at = facts.asked_at;
+            let (since, until) = if facts.offset > offset && asked_at < read_at {
+                (read_at, read_at + timeout)
+            } else {
+                (asked_at + timeout / 4, asked_at + timeout * 2)
+            };
+            if since <= now && now < until {
+                watch.ask(now, since);
+                waits = waits.max(Some(until));
             }
         }
-        waits.then_some(until)
+        waits
     }
 }
