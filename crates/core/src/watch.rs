@@ -19,6 +19,7 @@ pub use comeback::Comeback;
 use keys::Keys;
 use trouble::{Loading, Trouble, down_at};
 
+mod ask;
 mod comeback;
 mod crowd;
 mod keys;
@@ -322,15 +323,6 @@ impl Watch {
         self.reconnect = Duration::from_millis(1);
         self.next_probe = now;
         self.next_fresh = true;
-    }
-
-    /// Asks for a probe at a moment or earlier, unless one that was sent at `since` or later has no answer yet. An
-    /// instance in trouble is asked at its own pace already, and refusals come back as fast as they are asked for.
-    pub fn ask(&mut self, at: Time, since: Time) {
-        let asked = self.unanswered.iter().any(|(_, asked_at)| *asked_at >= since);
-        if !asked && self.trouble.is_none() {
-            self.next_probe = self.next_probe.min(at);
-        }
     }
 
     /// Silence of a time in which this node itself stood still proves nothing, and what was known before it may be over:
