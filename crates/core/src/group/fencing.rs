@@ -34,6 +34,8 @@ pub(super) struct Fencing {
     sent: Option<Sent>,
     /// When an instance may be told again, and how often in a row it was told in vain.
     pauses: BTreeMap<Addr, (Time, u32)>,
+    /// The same of one that has its setting and could not write it down: another setting does not wait for that.
+    unwritten: BTreeMap<Addr, (Time, u32)>,
     /// When one that was changed by somebody else is set again at the earliest, and how often that happened.
     undone: BTreeMap<Addr, (Time, u32)>,
     /// Instances of which it was told that they cannot be fenced.
@@ -299,8 +301,11 @@ impl Group {
             // Somebody set it otherwise since, or it restarted without it.
             let is_undone = !is_set && fenced.kept != Kept::Unknown;
             let pauses = if is_undone { &self.fencing.undone } else { &self.fencing.pauses };
-            if let Some((until, _)) = pauses.get(addr).filter(|(until, _)| ctx.now < *until) {
-                wakes.push(*until);
+            let unwritten = self.fencing.unwritten.get(addr).filter(|_| is_set);
+            let until =
+                pauses.get(addr).into_iter().chain(unwritten).map(|(until, _)| *until).max();
+            if let Some(until) = until.filter(|until| ctx.now < *until) {
+                wakes.push(until);
                 continue;
             }
             let is_master = *addr == self.entry.master;

@@ -1,5 +1,7 @@
 //! The commands of fencing, how they end, and what people are told.
 
+use std::time::Duration;
+
 use super::Sent;
 use crate::action::Command;
 use crate::addr::Addr;
@@ -13,7 +15,7 @@ use crate::time::Time;
 use crate::watch::Watch;
 
 /// After this long without being changed by somebody else, an instance is set again at once the next time.
-const FORGIVEN_AFTER: std::time::Duration = std::time::Duration::from_secs(3600);
+const FORGIVEN_AFTER: Duration = Duration::from_secs(3600);
 
 impl Group {
     pub(super) fn command_fence(
@@ -84,12 +86,15 @@ impl Group {
         let Some(fenced) = known.filter(|fenced| fenced.set == set) else { return };
         match &kept {
             Kept::Written | Kept::Unknown => {
-                self.fencing.pauses.remove(addr);
+                self.fencing.unwritten.remove(addr);
             }
             Kept::Lost { .. } => {
-                self.pause_fence(ctx.now, addr);
+                let before = self.fencing.unwritten.get(addr);
+                let (again, _) = self.told_in_vain(ctx.now, before);
+                self.fencing.unwritten.insert(addr.clone(), again);
             }
         }
+        self.fencing.pauses.remove(addr);
         if self.entry.leaving.is_some() {
             self.fencing.restored.insert(addr.clone());
         }
@@ -123,7 +128,8 @@ impl Group {
     }
 
     fn fence_failed(&mut self, ctx: &Context<'_>, addr: &Addr, why: &str) {
-        let pause = self.pause_fence(ctx.now, addr);
+        let (again, pause) = self.told_in_vain(ctx.now, self.fencing.pauses.get(addr));
+        self.fencing.pauses.insert(addr.clone(), again);
         let sentence = format!(
             "min-replicas-to-write of {addr} could not be set: {why}; it is tried again after {} s (the program's user \
              needs the permission for CONFIG SET)",
@@ -132,11 +138,11 @@ impl Group {
         self.publish(ctx.now, What::Warned { addr: Some(addr.clone()) }, sentence);
     }
 
-    fn pause_fence(&mut self, now: Time, addr: &Addr) -> std::time::Duration {
-        let failures = self.fencing.pauses.get(addr).map_or(1, |(_, failures)| failures + 1);
+    /// When one may be told again that was told in vain before, or not yet.
+    fn told_in_vain(&self, now: Time, before: Option<&(Time, u32)>) -> ((Time, u32), Duration) {
+        let failures = before.map_or(1, |(_, failures)| failures + 1);
         let pause = self.policy.pause_after(failures);
-        self.fencing.pauses.insert(addr.clone(), (now + pause, failures));
-        pause
+        ((now + pause, failures), pause)
     }
 
     /// Somebody else changed what was set: it is set again, less and less willingly.
