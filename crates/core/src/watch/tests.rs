@@ -333,6 +333,23 @@ fn a_want_of_our_own_is_no_silence_of_theirs() {
 }
 
 #[test]
+fn one_that_answers_without_a_word_about_itself_is_not_asked_as_fast_as_it_answers() {
+    let mut watch = heard();
+    let mut asked = 0;
+    for ms in 2..=1_000 {
+        watch.ask(at(ms), at(ms));
+        if let Some((seq, _)) = watch.due(at(ms), &policy()) {
+            let health = Health::Busy("BUSY a script runs".to_owned());
+            let outcome = Probed::Replied { health, facts: None, socket: None };
+            watch.probed(at(ms), seq, outcome, &policy());
+            watch.update(at(ms), &policy());
+            asked += 1;
+        }
+    }
+    assert!((10..=25).contains(&asked), "{asked} times in a second");
+}
+
+#[test]
 fn a_replica_with_its_link_up_is_asked_less_often() {
     let mut watch = Watch::new(at(0), &addr(2), &policy());
     let mut sent = 0;

@@ -188,6 +188,19 @@ fn the_last_replica_that_is_lost_opens_its_master_and_the_next_closes_it() {
 }
 
 #[test]
+fn a_master_that_cannot_write_its_setting_down_is_opened_as_soon_as_its_last_replica_is_lost() {
+    let mut desk = Desk::new(1);
+    desk.server(1).file = None;
+    desk.configure(fenced());
+    // It was tried so often by now that the next time is far away.
+    desk.pass(60_000);
+    desk.kill(2);
+    assert!(!desk.takes_writes(1));
+    desk.pass(5_000);
+    assert!(desk.takes_writes(1), "{}", desk.view().diagnosis.reason);
+}
+
+#[test]
 fn the_loss_of_one_of_two_replicas_changes_nothing() {
     let mut desk = Desk::fenced(2);
     desk.kill(2);
