@@ -232,8 +232,11 @@ impl Server {
         }
         // The host's part: connections are accepted whether the server runs or hangs.
         if let Message::Ask { conn, connect: true, asked_at, .. } = &message {
-            if self.conns.len() >= CONNS_MAX {
-                self.conns.pop_first();
+            // Those that a node gave up while the server was hung are never heard of again.
+            if self.conns.len() >= CONNS_MAX
+                && let Some((&oldest, _)) = self.conns.iter().min_by_key(|(_, keys_at)| **keys_at)
+            {
+                self.conns.remove(&oldest);
             }
             self.conns.insert(*conn, *asked_at);
             out.push(Effect::Reply(Reply::Accepted { conn: *conn }));

@@ -402,6 +402,11 @@ impl World {
                     self.stuck.push(Happening::Reach { from, server, message });
                     return;
                 }
+                // Nothing comes of an attempt to connect when the answer to it gets lost.
+                let connects = matches!(message, Message::Ask { connect: true, .. });
+                if connects && self.network.is_cut(Place::Server(server), from) {
+                    return;
+                }
                 if let Message::Order { .. } = message {
                     self.touched[server] = false;
                 }
