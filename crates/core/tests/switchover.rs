@@ -540,6 +540,20 @@ fn what_was_not_sent_is_sent_later_and_never_in_a_busy_loop() {
 }
 
 #[test]
+fn an_old_master_that_refuses_to_be_one_again_is_asked_ever_more_rarely() {
+    let mut desk = Desk::new();
+    desk.manners.insert(("promote", REPLICA), Manner::Refuse);
+    desk.manners.insert(("promote", MASTER), Manner::Refuse);
+    desk.switch_over(None, false);
+    let restores =
+        |desk: &Desk| desk.told.iter().filter(|told| **told == ("promote", MASTER)).count();
+    desk.pass(400);
+    assert!(restores(&desk) >= 3, "writes wait, so it hurries at first: {:?}", desk.told);
+    desk.pass(59_600);
+    assert!(restores(&desk) < 60, "{} times in a minute", restores(&desk));
+}
+
+#[test]
 fn a_paused_group_is_left_alone() {
     let mut desk = Desk::new();
     let request = Request::Pause { group: Some(group()), reason: None, until: None };

@@ -28,6 +28,9 @@ mod undo;
 
 use bridge::Bridge;
 
+/// How often the pause between two attempts to give the old master its clients back doubles: 50 ms become 1.6 s.
+const UNDO_DOUBLINGS_MAX: u32 = 5;
+
 /// What the leader that drives a switchover knows of it.
 #[derive(Debug)]
 pub(super) struct Switching {
@@ -41,6 +44,8 @@ pub(super) struct Switching {
     sent: Option<Sent>,
     /// Nothing is sent before this moment, after something did not work.
     retry_at: Time,
+    /// How many commands that give the old master its clients back came to nothing, in a row.
+    failures: u32,
     /// When to look again without a new event.
     wake: Time,
     /// Until when writes are paused, at most.
@@ -99,6 +104,7 @@ impl Switching {
             deadline: now + span.saturating_sub(age),
             sent: None,
             retry_at: now,
+            failures: 0,
             wake: now,
             paused_until: None,
             unpaused: false,
@@ -361,7 +367,8 @@ impl Group {
         result: &CommandResult,
     ) {
         let Sent { addr, order, .. } = sent;
-        let later = ctx.now + self.policy.corroboration_interval * 50;
+        let pause = self.policy.corroboration_interval * 50;
+        let later = ctx.now + pause;
         match (order, result) {
             (Order::Pause, CommandResult::Done { facts, .. }) => {
                 let note = format!("at offset {}", facts.offset);
@@ -403,6 +410,7 @@ impl Group {
             }
             (Order::Restore, CommandResult::Done { facts, .. }) if facts.takes_writes() => {
                 s.restored = true;
+                s.failures = 0;
             }
             (Order::Unpause, CommandResult::Done { .. }) => {
                 s.unpaused = true;
@@ -412,8 +420,12 @@ impl Group {
                 s.paused_until = None;
                 s.retry_at = later;
             }
-            (Order::Demote | Order::Promote, CommandResult::NotSent(_))
-            | (Order::Restore | Order::Unpause, _) => s.retry_at = later,
+            (Order::Demote | Order::Promote, CommandResult::NotSent(_)) => s.retry_at = later,
+            (Order::Restore | Order::Unpause, _) => {
+                // Writes wait, so that the first times come fast; whoever keeps refusing will not hear the hundredth time.
+                s.retry_at = ctx.now + pause * 2_u32.pow(s.failures.min(UNDO_DOUBLINGS_MAX));
+                s.failures += 1;
+            }
         }
     }
 
