@@ -312,14 +312,17 @@ impl Group {
     }
 
     /// Whether an instance that came back, or the master that it would follow, has not said yet how much it holds, which
-    /// they do on a new connection. Whoever has not is asked, and waited for a moment. So is a master that seems to have
-    /// next to nothing, and was counted before the instance was: clients may have filled it since.
+    /// they do on a new connection. Whoever has not is asked, and waited for a moment; also when it said so only before it was
+    /// away. So is a master that seems to have next to nothing, and was counted before the instance was: clients may have
+    /// filled it since.
     pub(super) fn awaits_count(&mut self, now: Time, addr: &Addr) -> bool {
         let tells =
             |addr: &Addr| self.watches.get(addr).is_some_and(|watch| watch.keys_now().is_some());
         let silent = match (tells(&self.entry.master), tells(addr)) {
             (true, false) => addr.clone(),
             (false, true) => self.entry.master.clone(),
+            // It may have been filled between that count and its silence.
+            (true, true) if self.is_counted_before_absence(addr) => addr.clone(),
             (true, true)
                 if self.would_be_missed(addr).is_some() && self.is_counted_before(addr) =>
             {
@@ -355,6 +358,14 @@ impl Group {
     fn is_counted_before(&self, addr: &Addr) -> bool {
         let counted = |addr: &Addr| self.watches.get(addr).and_then(Watch::keys_counted_at);
         counted(&self.entry.master) < counted(addr)
+    }
+
+    /// Whether an instance was away, and was not counted since.
+    fn is_counted_before_absence(&self, addr: &Addr) -> bool {
+        self.watches.get(addr).is_some_and(|watch| {
+            let away_at = watch.comeback().and_then(|comeback| comeback.earliest);
+            watch.keys_counted_at() < away_at
+        })
     }
 
     /// How many keys an instance holds, when next to nothing of them would be left if it followed the recorded master. One whose

@@ -301,6 +301,39 @@ fn one_that_returned_is_not_left_alone_for_an_old_count_of_the_master() {
 }
 
 #[test]
+fn an_old_master_that_was_filled_before_it_hung_is_counted_before_it_is_demoted() {
+    for (filled, demoted) in [(5000, false), (20, true)] {
+        let mut desk = Desk::new();
+        // They were counted with ten keys each, and say how many there are on new connections only from here on.
+        desk.counting_always = false;
+        desk.pass(3000);
+        for port in [2, 3] {
+            desk.server(port).broken = true;
+        }
+        desk.server(1).keys = filled;
+        desk.hang(1);
+        // Its newest question is open still: the next one need not be on a new connection.
+        desk.pass(2700);
+        for port in [2, 3] {
+            desk.server(port).broken = false;
+        }
+        let master = desk.master();
+        assert_ne!(master, 1);
+        // What it was asked on the connection that it had is answered first, without a count.
+        let (seq, asked_at) = desk.unanswered.remove(&1).expect("it was asked");
+        let facts = Facts { asked_at, keys: None, ..desk.facts(1) };
+        let outcome =
+            Probed::Replied { health: Health::Fine, facts: Some(Box::new(facts)), socket: None };
+        desk.server(1).mood = Mood::Serves;
+        desk.handle(Event::Probed { addr: addr(1), seq, outcome });
+        desk.pass(3000);
+        let view = desk.view();
+        let follows = desk.servers[&1].follows;
+        assert_eq!(follows, demoted.then_some(master), "{:?}", view.diagnosis);
+    }
+}
+
+#[test]
 fn one_with_data_of_no_known_history_is_neither_promoted_nor_wiped() {
     let mut desk = Desk::new();
     desk.kill(1);

@@ -267,7 +267,9 @@ impl Group {
                 *unknown_at = Some(ctx.now);
                 self.untouched = None;
                 self.warn(ctx.now, &target, &warnings);
-                if facts.takes_writes() {
+                // What it said before this node stood still proves nothing of now: it is read again.
+                let is_news = ctx.now.since(facts.asked_at) <= self.policy.testimony_age_max;
+                if facts.takes_writes() && is_news {
                     self.promoted(ctx, token, &target, &facts);
                 }
             }
