@@ -42,11 +42,17 @@ impl Deed {
             Self::Operation(operation) => match operation {
                 Operation::Switchover { .. } => "switchover asked for",
                 Operation::Failover { .. } => "failover asked for",
-                Operation::Pause { .. } | Operation::Resume => "pause or resume",
+                Operation::Pause { .. }
+                | Operation::Resume
+                | Operation::PauseAll
+                | Operation::ResumeAll => "pause or resume",
                 Operation::PromoteByHand(_) | Operation::FollowByHand { .. } => "changed by hand",
                 Operation::Rule { .. } => "rule",
-                Operation::Replace => "group replaced",
-                Operation::Idle(_) => "asked for what changes nothing",
+                Operation::Replace | Operation::ReplaceByNone | Operation::ReplaceByAddress => {
+                    "group replaced"
+                }
+                Operation::Forget(_) => "replica forgotten",
+                Operation::AskFollower | Operation::Idle(_) => "asked for what changes nothing",
             },
             Self::Writes(_) => "writes right before",
         }

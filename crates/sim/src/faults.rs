@@ -10,6 +10,7 @@ use crate::network::Place;
 mod ailments;
 
 pub use ailments::Ailment;
+pub(crate) use ailments::draw_wordless;
 
 /// Something that happens to a server, to a node, or to the path between two places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

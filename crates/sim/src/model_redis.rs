@@ -28,6 +28,7 @@ mod message;
 mod orders;
 mod replication;
 mod values;
+mod wordless;
 mod writes;
 
 pub use disk::Disk;
@@ -35,6 +36,7 @@ pub use message::Denial;
 pub(crate) use message::{Effect, Message, Piece, Reply};
 use replication::{Feed, LinkState};
 pub(crate) use values::Values;
+pub(crate) use wordless::Wordless;
 
 /// A number that a client wrote.
 pub type Value = u64;
@@ -156,6 +158,8 @@ pub struct Server {
     attached: BTreeMap<usize, Feed>,
     /// Replicas that are good enough for the writes that depend on them, when they were counted last.
     good_replicas: u32,
+    /// Why it says nothing of itself.
+    wordless: Option<Wordless>,
     paused_until: Option<Time>,
     held: Vec<Value>,
     /// With the moment when each was told last how many keys there are.
@@ -209,6 +213,7 @@ impl Server {
             backlog_from: 0,
             attached: BTreeMap::new(),
             good_replicas: 0,
+            wordless: None,
             paused_until: None,
             held: Vec::new(),
             conns: BTreeMap::new(),
@@ -241,6 +246,11 @@ impl Server {
             self.conns.insert(*conn, *asked_at);
             out.push(Effect::Reply(Reply::Accepted { conn: *conn }));
         }
+        if let Some(wordless) = self.wordless
+            && self.excuse(now, wordless, &message, out)
+        {
+            return;
+        }
         if self.running == Running::Hung {
             self.inbox.push_back(message);
         } else {
@@ -265,8 +275,9 @@ impl Server {
                     self.obey_and_report(now, &command, (conn, id), epoch, out);
                 } else if self.conns.contains_key(&conn) {
                     let done = self.obey(now, &command, (conn, epoch, fresh_id), out);
+                    let unwritten = done.is_ok() && self.leaves_unwritten(&command);
                     let done = done.map(|()| Box::new(self.facts(now, now)));
-                    self.say(now, Reply::Done { conn, id, done }, out);
+                    self.say(now, Reply::Done { conn, id, done, unwritten }, out);
                 }
             }
             Message::Write { value } => self.write(now, value, out),
@@ -370,6 +381,7 @@ impl Server {
             self.turn_away(out);
         }
         self.inbox.clear();
+        self.wordless = None;
         self.paused_until = None;
         self.held.clear();
         self.running = Running::Dead;
@@ -391,6 +403,9 @@ impl Server {
     ) {
         self.running = Running::Up;
         self.since = now;
+        if self.wordless == Some(Wordless::Busy) {
+            self.wordless = None;
+        }
         for message in std::mem::take(&mut self.inbox) {
             // It may end by what it reads.
             if self.running == Running::Up {

@@ -48,6 +48,18 @@ pub enum Operation {
     },
     /// Stops guarding the group, and guards it anew a moment later.
     Replace,
+    /// The same, by naming no group that is to be guarded.
+    ReplaceByNone,
+    /// The same, by naming the recorded master.
+    ReplaceByAddress,
+    /// Asks that nothing is done to any group.
+    PauseAll,
+    /// Asks that every group is acted on again.
+    ResumeAll,
+    /// Asks that a replica is not guarded any more.
+    Forget(usize),
+    /// Asks a node that does not lead.
+    AskFollower,
     /// Asks for what changes nothing: only to say what would be done, or of something that there is not.
     Idle(IdleRequest),
 }
@@ -82,10 +94,18 @@ pub enum IdleRequest {
     AddUnderAnotherName,
     /// To stop guarding what is not guarded.
     RemoveNothing,
+    /// To guard what is guarded, and nothing else.
+    ReplaceByItself,
+    /// To guard what is guarded, under another name, and nothing else.
+    ReplaceUnderAnotherName,
+    /// To guard one server in two groups.
+    AddTwice,
+    /// To have switched over in no time.
+    SwitchAtOnce,
 }
 
 impl IdleRequest {
-    const ALL: [Self; 13] = [
+    const USUAL: [Self; 13] = [
         Self::WouldSwitch,
         Self::WouldFailOver,
         Self::SwitchToStranger,
@@ -100,6 +120,9 @@ impl IdleRequest {
         Self::AddUnderAnotherName,
         Self::RemoveNothing,
     ];
+
+    const RARE: [Self; 4] =
+        [Self::ReplaceByItself, Self::ReplaceUnderAnotherName, Self::AddTwice, Self::SwitchAtOnce];
 }
 
 /// Roles are changed by hand at most this often in a run: after three times an hour the program leaves them as they are.
@@ -123,7 +146,7 @@ pub(crate) fn draw(rng: &mut Rng, scene: &Scene) -> Vec<(Duration, Operation)> {
             ]
         }
         70..=71 => now(Operation::Resume),
-        72..=74 => now(Operation::Idle(IdleRequest::ALL[rng.usize(..IdleRequest::ALL.len())])),
+        72..=74 => now(Operation::Idle(some_of(rng, &IdleRequest::USUAL))),
         75..=79 => now(Operation::PromoteByHand(rng.usize(..scene.servers))),
         80..=86 => {
             let (server, of) = (rng.usize(..scene.servers), rng.usize(..scene.servers));
@@ -139,4 +162,24 @@ pub(crate) fn draw(rng: &mut Rng, scene: &Scene) -> Vec<(Duration, Operation)> {
         }
         95.. => now(Operation::Replace),
     }
+}
+
+/// What people do so rarely that it is drawn apart.
+pub(crate) fn draw_besides(rng: &mut Rng, scene: &Scene) -> Vec<(Duration, Operation)> {
+    let now = |operation| vec![(Duration::ZERO, operation)];
+    match rng.u8(..8) {
+        0 => {
+            let long = Duration::from_millis(rng.u64(500..40_000));
+            vec![(Duration::ZERO, Operation::PauseAll), (long, Operation::ResumeAll)]
+        }
+        1 => now(Operation::ReplaceByNone),
+        2 => now(Operation::ReplaceByAddress),
+        3 | 4 => now(Operation::Forget(rng.usize(..scene.servers))),
+        5 => now(Operation::AskFollower),
+        6.. => now(Operation::Idle(some_of(rng, &IdleRequest::RARE))),
+    }
+}
+
+fn some_of(rng: &mut Rng, requests: &[IdleRequest]) -> IdleRequest {
+    requests[rng.usize(..requests.len())]
 }

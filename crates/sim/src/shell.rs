@@ -143,6 +143,13 @@ struct Main {
     run_id: Option<Box<str>>,
 }
 
+impl Main {
+    /// Who is behind it, when it says so: once for all.
+    fn learn(&mut self, facts: Option<&Facts>) {
+        self.run_id = self.run_id.take().or_else(|| facts?.run_id.clone());
+    }
+}
+
 /// The command on its way.
 #[derive(Debug)]
 struct Busy {
@@ -362,16 +369,17 @@ impl Shell {
                 self.end(now, server, CommandResult::Refused(why.to_owned()), wishes);
             }
             Reply::Answer { seq, health, facts, .. } => {
+                let facts = said(&health, facts);
                 if let Some(main) = &mut line.main {
                     main.last_reply = Some(now);
-                    main.run_id.clone_from(&facts.run_id);
+                    main.learn(facts.as_deref());
                 }
                 wishes.push(replied(&line.addr, seq, health, facts));
                 if seq == WARMING && written.is_none() {
                     self.write(now, server, wishes);
                 }
             }
-            Reply::Done { id, done, .. } => {
+            Reply::Done { id, done, unwritten, .. } => {
                 if let Some(main) = &mut line.main {
                     main.last_reply = Some(now);
                 }
@@ -379,7 +387,9 @@ impl Shell {
                     let result = match done {
                         Ok(mut facts) => {
                             facts.asked_at = written.unwrap_or(now);
-                            CommandResult::Done { facts, warnings: Vec::new() }
+                            let why = "CONFIG REWRITE failed: it has no configuration file";
+                            let warnings = unwritten.then(|| why.to_owned()).into_iter().collect();
+                            CommandResult::Done { facts, warnings }
                         }
                         Err(why) => CommandResult::Refused(why.to_owned()),
                     };
@@ -400,6 +410,12 @@ impl Shell {
                 Reply::Answer { seq, health, facts, .. } => {
                     main.last_reply = Some(now);
                     line.fresh = None;
+                    let facts = said(&health, facts);
+                    if lets_us_in(&health) {
+                        main.learn(facts.as_deref());
+                    } else {
+                        line.main = None;
+                    }
                     wishes.push(replied(&line.addr, seq, health, facts));
                 }
                 Reply::Lost { .. } | Reply::Refused { .. } => {
@@ -431,8 +447,10 @@ impl Shell {
             }
             Reply::Answer { health, facts, .. } => {
                 line.fresh = None;
-                let run_id = facts.run_id.clone();
-                line.main = Some(Main { conn, last_reply: Some(now), run_id });
+                let facts = said(&health, facts);
+                let mut main = Main { conn, last_reply: Some(now), run_id: None };
+                main.learn(facts.as_deref());
+                line.main = lets_us_in(&health).then_some(main);
                 wishes.push(replied(&line.addr, newest, health, facts));
             }
             Reply::Done { .. } => {}
@@ -458,7 +476,18 @@ impl Shell {
     }
 }
 
-fn replied(addr: &Addr, seq: ProbeSeq, health: Health, facts: Box<Facts>) -> Wish {
-    let outcome = Probed::Replied { health, facts: Some(facts), socket: Some(addr.clone()) };
+/// One that is busy, or lets nobody in, says nothing of itself.
+fn said(health: &Health, facts: Box<Facts>) -> Option<Box<Facts>> {
+    let wordless = matches!(health, Health::Busy(_) | Health::Auth(_));
+    (!wordless).then_some(facts)
+}
+
+/// A login holds for a connection: one that failed is tried again on another.
+fn lets_us_in(health: &Health) -> bool {
+    !matches!(health, Health::Auth(_))
+}
+
+fn replied(addr: &Addr, seq: ProbeSeq, health: Health, facts: Option<Box<Facts>>) -> Wish {
+    let outcome = Probed::Replied { health, facts, socket: Some(addr.clone()) };
     Wish::Tell(Event::Probed { addr: addr.clone(), seq, outcome })
 }

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use failover_core::action::Command;
 use failover_core::addr::Addr;
 use failover_core::event::{CommandId, CommandResult, Event, GroupSpec, Request};
 use failover_core::fleet::Policies;
 use failover_core::instance::Flavor;
 use failover_core::node::{GroupName, Token};
-use failover_core::policy::{Fencing, Policy};
-use failover_core::record::{GroupEntry, HookEvent};
+use failover_core::policy::Policy;
+use failover_core::record::GroupEntry;
 use failover_core::time::Time;
 use failover_core::view::GroupView;
 use fastrand::Rng;
@@ -29,6 +30,7 @@ mod agenda;
 mod ailments;
 mod ambush;
 mod cluster;
+mod drawn;
 mod faults;
 mod node;
 mod operators;
@@ -37,6 +39,7 @@ mod troubles;
 mod wires;
 
 use agenda::Agenda;
+use drawn::{draw_fencing, draw_objections, draw_policy, draw_told};
 use node::Node;
 
 /// How often in a row the core may ask to be woken at once before that counts as a loop.
@@ -44,9 +47,6 @@ const WAKES_AT_ONCE_MAX: u32 = 20;
 
 /// For how long the group must have been whole to count as settled.
 const SETTLED_FOR: Duration = Duration::from_secs(3);
-
-/// Draws whether there are hooks, apart from everything else that a seed means.
-const HOOKS_SALT: u64 = 0x7059;
 
 /// One run in so many writes its journal, and goes through it again.
 const TWIN_SEEDS: u64 = 500;
@@ -122,6 +122,8 @@ pub struct World {
     rng: Rng,
     /// What goes wrong is drawn from here alone, so that a run in which the same is done without drawing it is the same run.
     fate: Rng,
+    /// What is rare is drawn from here.
+    besides: Rng,
     /// How all faults end is drawn from here.
     mercy: Rng,
     /// What is to be done in the place of what would be drawn.
@@ -133,6 +135,8 @@ pub struct World {
     by_hand: u32,
     /// Whose role was changed by hand last.
     touched: Vec<bool>,
+    /// Whom somebody asked to forget.
+    forgotten: Vec<bool>,
     requests: u64,
     agenda: Agenda<Happening>,
     group: GroupName,
@@ -147,6 +151,8 @@ pub struct World {
     wrong: Option<Wrong>,
     /// Whether masters are fenced.
     fenced: bool,
+    /// What a hook has against failovers is drawn from here, where there is one that has something.
+    objections: Option<Rng>,
     journal: Journal,
     trace: Vec<String>,
     invariants: Invariants,
@@ -198,7 +204,7 @@ impl World {
         let drawn = draw_policy(&mut rng);
         let mut policy =
             options.policy.clone().unwrap_or(if options.draw { drawn } else { Policy::default() });
-        if options.draw && options.policy.is_none() && flavor != Flavor::Ledisdb {
+        if options.draw && options.policy.is_none() {
             draw_fencing(seed, &mut policy, &mut servers);
         }
         policy.mutation = options.mutation;
@@ -220,12 +226,14 @@ impl World {
             network: Network::new(&mut rng, SERVERS),
             rng,
             fate: Rng::with_seed(seed ^ 0xfa7e),
+            besides: Rng::with_seed(seed ^ 0x85f4),
             mercy: Rng::with_seed(seed ^ 0x3e5c),
             plan: options.deeds.clone(),
             planned: options.deeds.is_some(),
             deeds: Vec::new(),
             by_hand: 0,
             touched: vec![false; SERVERS],
+            forgotten: vec![false; SERVERS],
             requests: 1,
             agenda: Agenda::new(),
             group: group.clone(),
@@ -235,7 +243,8 @@ impl World {
             stuck: Vec::new(),
             clients: Clients::new(aim),
             wrong: options.wrong,
-            fenced: policy.fence().is_some(),
+            fenced: policy.fence().is_some() && flavor != Flavor::Ledisdb,
+            objections: draw_objections(seed, options.draw),
             journal: Journal::new(started, options.journal),
             trace: Vec::new(),
             invariants: Invariants::new(started, &policy, count),
@@ -407,7 +416,13 @@ impl World {
                 if connects && self.network.is_cut(Place::Server(server), from) {
                     return;
                 }
-                if let Message::Order { .. } = message {
+                // What is told of something else leaves the role as it was changed by hand.
+                if let Message::Order { command, .. } = &message
+                    && !matches!(
+                        command,
+                        Command::Fence { .. } | Command::Pause { .. } | Command::Unpause
+                    )
+                {
                     self.touched[server] = false;
                 }
                 let mut out = Vec::new();
@@ -462,6 +477,7 @@ impl World {
             history: self.broker.record().history(&self.group).len(),
             sight: &self.sight,
             touched: &self.touched,
+            forgotten: &self.forgotten,
         };
         if let Err((invariant, sentence)) = judge(&mut self.invariants, &truth) {
             self.violate(invariant, sentence);
@@ -499,40 +515,4 @@ impl World {
             self.agenda.plan(at, happening);
         }
     }
-}
-
-/// Rules that people use.
-fn draw_policy(rng: &mut Rng) -> Policy {
-    let ms = Duration::from_millis;
-    let defaults = Policy::default();
-    Policy {
-        check_interval: ms([100, 250, 1000][rng.usize(..3)]),
-        max_down_time: ms([1000, 3000][rng.usize(..2)]),
-        crash_down_time: ms([0, 0, 500][rng.usize(..3)]),
-        parallel_syncs: rng.usize(1..3),
-        on_failed_failover: if rng.u8(..4) == 0 {
-            failover_core::policy::OnFailedFailover::Retry
-        } else {
-            defaults.on_failed_failover
-        },
-        ..defaults
-    }
-}
-
-/// Whether masters are fenced. It is drawn apart, so that what else a seed means does not depend on it.
-fn draw_fencing(seed: u64, policy: &mut Policy, servers: &mut [Server]) {
-    let mut rng = Rng::with_seed(seed ^ 0xfe9cf1);
-    if rng.u8(..4) == 0 {
-        policy.fencing = Fencing::MinReplicas;
-        // One in eight cannot write down what it was told.
-        for server in servers {
-            server.set_rewrites(rng.u8(..8) != 0);
-        }
-    }
-}
-
-/// What hooks are told of. It is drawn apart, too.
-fn draw_told(seed: u64) -> BTreeSet<HookEvent> {
-    let has_hooks = Rng::with_seed(seed ^ HOOKS_SALT).u8(..3) == 0;
-    if has_hooks { HookEvent::ALL.into() } else { BTreeSet::new() }
 }

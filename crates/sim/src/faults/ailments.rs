@@ -34,6 +34,12 @@ pub enum Ailment {
         /// In milliseconds; 0 is as quick as ever.
         ms: u64,
     },
+    /// It executes a script that ends when it is woken up.
+    Script,
+    /// The program's user is deleted.
+    ShutOut,
+    /// It is there again.
+    LetIn,
     /// Somebody changes its priority.
     Prioritise {
         /// Lower is preferred, 0 is never promoted.
@@ -46,6 +52,18 @@ pub enum Ailment {
         /// In milliseconds; 0 is as quick as ever.
         ms: u64,
     },
+}
+
+/// A server answers the program for a while, and says nothing of itself. It is drawn apart, so that what else a seed means does
+/// not depend on it.
+pub(crate) fn draw_wordless(rng: &mut Rng, servers: usize) -> Vec<Planned> {
+    let whom = rng.usize(..servers);
+    let long = for_a_while(rng);
+    let (begins, ends) = match rng.bool() {
+        true => (Fault::Ail(whom, Ailment::Script), Fault::Wake(whom)),
+        false => (Fault::Ail(whom, Ailment::ShutOut), Fault::Ail(whom, Ailment::LetIn)),
+    };
+    vec![(Duration::ZERO, begins), (long, ends)]
 }
 
 /// A server suffers from something for a while.

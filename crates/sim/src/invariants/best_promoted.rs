@@ -59,6 +59,14 @@ impl BestPromoted {
                 self.newest = master.replid();
             }
         }
+        // So is the history of one that was promoted under a decision, also while nobody has read that.
+        let promoted = truth.entry.and_then(|entry| entry.saga.as_ref());
+        let promoted = promoted.and_then(|saga| truth.index(&saga.target));
+        if let Some(server) = promoted.map(|index| &truth.servers[index])
+            && server.part() == Part::Master
+        {
+            self.lineage.insert(server.replid());
+        }
         match seen {
             Seen::Vetted { candidate } => self.elected(candidate, &[], truth),
             Seen::Proposed { changes } => {
@@ -149,6 +157,7 @@ impl BestPromoted {
             if other == chosen
                 || other == master
                 || given_up
+                || truth.is_forgotten(other)
                 || !heard
                 || forbidden(entry, &truth.addrs[other])
                 || owes_copy(entry, &truth.addrs[other])

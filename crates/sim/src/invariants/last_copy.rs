@@ -50,8 +50,9 @@ pub(crate) fn observe(seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> 
         ));
     }
     let kept = server.data().len();
-    // With more than this, nobody can say that it is not what the group has by now.
-    let lost = of.data().len() < kept / NOTHING_SHARE;
+    // With more than this, nobody can say that it is not what the group has by now. They were counted a moment ago, and not as
+    // exactly as here.
+    let lost = of.data().len() + 1 < kept / NOTHING_SHARE;
     let spare = truth
         .servers
         .iter()

@@ -1,8 +1,9 @@
 //! After the last fault, within a bound: exactly one master, the recorded one; every replica follows it with its link
 //! up; the group is healthy, or halted and waits for a person.
 //!
-//! Two more things are left to people, who are told: a chain of replicas that was there before the group was registered, and a
-//! LedisDB master that lost its data where only some of the nodes could see it.
+//! Three more things are left to people, who are told: a chain of replicas that was there before the group was registered, a
+//! group that was registered with a replica as its master while nobody was one, and a LedisDB master that lost its data where
+//! only some of the nodes could see it.
 
 use std::time::Duration;
 
@@ -43,6 +44,10 @@ pub(crate) fn settled(
     let Some(master) = servers.iter().position(|server| *server.addr() == entry.master) else {
         return Err(format!("the recorded master {} does not exist", entry.master));
     };
+    // Nobody is promoted for a master that was a replica already when it was registered.
+    if !entry.confirmed && servers[master].part() != Part::Master {
+        return Ok(());
+    }
     let is_chained = |server: &Server, of: usize| {
         let attached = entry.instances.get(server.addr()).is_some_and(|known| known.attached);
         let middle = &servers[of];
@@ -87,11 +92,13 @@ pub(crate) fn settled(
     if let Some(open) = servers.iter().find(open) {
         return Err(format!("{} is not fenced", open.addr()));
     }
+    let forgetful = fenced && servers.iter().any(|server| !server.settings().rewrites);
     for view in views {
         if view.master != entry.master {
             return Err(format!("a node shows {} as the master", view.master));
         }
-        let reported = chained && view.diagnosis.name == "ReplicaOfWrongMaster";
+        let reported = chained && view.diagnosis.name == "ReplicaOfWrongMaster"
+            || forgetful && view.diagnosis.name == "FencingNotDurable";
         if view.diagnosis.name != "Healthy" && !reported {
             return Err(format!("a node says {}: {}", view.diagnosis.name, view.diagnosis.reason));
         }

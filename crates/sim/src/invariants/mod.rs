@@ -122,6 +122,8 @@ pub(crate) struct Truth<'a> {
     pub(crate) sight: &'a Sight,
     /// Whose role was changed by hand last.
     pub(crate) touched: &'a [bool],
+    /// Whom somebody asked to forget.
+    pub(crate) forgotten: &'a [bool],
 }
 
 /// Whoever is reached for this long was read: it is longer than any `check_interval`.
@@ -245,6 +247,12 @@ impl Sight {
 impl Truth<'_> {
     pub(crate) fn index(&self, addr: &Addr) -> Option<usize> {
         self.addrs.iter().position(|known| known == addr)
+    }
+
+    /// Whether a server is none of the group because somebody asked for that.
+    pub(crate) fn is_forgotten(&self, server: usize) -> bool {
+        let known = |entry: &GroupEntry| entry.instances.contains_key(&self.addrs[server]);
+        self.forgotten[server] && !self.entry.is_some_and(known)
     }
 
     /// Whether a LedisDB master once lost its data where somebody could not see it, and the program is not to blame for what

@@ -94,6 +94,12 @@ impl OneMaster {
             .is_some_and(|at| truth.now.since(at) < EMPTY_WAIT + DEMOTED_WITHIN);
         let doubted = doubted || waited_for;
         let acted_on = serves(recorded) && !doubted && entry.status == Status::Active;
+        // What leads a server that is not of the group may be of another one.
+        let leads_forgotten = |index: usize| {
+            (0..truth.servers.len()).any(|other| {
+                truth.is_forgotten(other) && truth.servers[other].part() == Part::Replica(index)
+            })
+        };
         for (index, since) in self.beside.iter_mut().enumerate() {
             let reached = |server| truth.sight.by_all(server, truth.now).is_some();
             // For whoever has so much more, a person decides.
@@ -107,6 +113,8 @@ impl OneMaster {
                 || !self.attached[index]
                 || is_missed
                 || is_stranger
+                || truth.is_forgotten(index)
+                || leads_forgotten(index)
                 || !reached(index)
                 || !reached(recorded)
             {

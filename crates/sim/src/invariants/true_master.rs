@@ -30,6 +30,8 @@ impl TrueMaster {
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, truth: &Truth<'_>) -> Result<(), String> {
         if let Seen::Sent { addr, command: Command::Promote { at_least, .. }, .. } = seen
             && let Some(server) = truth.index(addr)
+            // One that lets nobody in does nothing of what it is told.
+            && truth.servers[server].wordless().is_none()
             // One that has less than it had is asked how far it is, and not told to be a master.
             && at_least.is_none_or(|at_least| truth.servers[server].offset() >= at_least)
         {

@@ -123,7 +123,9 @@ impl Server {
         out: &mut Vec<Effect>,
     ) {
         match self.slaveof_as_told(now, command, epoch, out) {
-            Err(why) => self.say(now, Reply::Done { conn, id, done: Err(why) }, out),
+            Err(why) => {
+                self.say(now, Reply::Done { conn, id, done: Err(why), unwritten: false }, out);
+            }
             Ok(was) if self.is_locked() => {
                 self.own.waiting.push_front(Waiting::Report { conn, id, was });
             }
@@ -139,7 +141,8 @@ impl Server {
         out: &mut Vec<Effect>,
     ) {
         let facts = Facts { second_offset: was, ..self.facts(now, now) };
-        self.say(now, Reply::Done { conn, id, done: Ok(Box::new(facts)) }, out);
+        let done = Ok(Box::new(facts));
+        self.say(now, Reply::Done { conn, id, done, unwritten: false }, out);
     }
 
     /// Returns how far it was before, where it was asked.

@@ -72,7 +72,8 @@ impl Server {
 
     /// Whether everyone who asks it has an answer soon.
     pub fn serves(&self) -> bool {
-        self.running == Running::Up && !self.loading && !self.refusing && !self.slow
+        let answers = self.running == Running::Up && self.wordless.is_none();
+        answers && !self.loading && !self.refusing && !self.slow
     }
 
     /// Since when its priority is this one.

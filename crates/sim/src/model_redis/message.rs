@@ -120,6 +120,8 @@ pub enum Denial {
     ReadOnly,
     /// It reads its data from disk (`-LOADING`).
     Loading,
+    /// It executes a script that does not end (`-BUSY`).
+    Busy,
 }
 
 /// What the node hears of a server.
@@ -142,6 +144,8 @@ pub(crate) enum Reply {
         conn: Conn,
         id: CommandId,
         done: Result<Box<Facts>, &'static str>,
+        /// It is done, and could not be written down.
+        unwritten: bool,
     },
     Lost {
         conn: Conn,

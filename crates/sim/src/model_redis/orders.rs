@@ -56,6 +56,15 @@ impl Server {
         Ok(())
     }
 
+    /// Whether what it was told stands in no file.
+    pub(super) fn leaves_unwritten(&self, command: &Command) -> bool {
+        let writes = matches!(
+            command,
+            Command::Promote { .. } | Command::Fence { .. } | Command::Follow { .. }
+        );
+        writes && !self.settings.rewrites
+    }
+
     /// Somebody types a change of its role, and forgets to have it written down.
     pub(crate) fn by_hand(
         &mut self,

@@ -6,7 +6,7 @@ use super::{Happening, World};
 use crate::SERVERS;
 use crate::deed::Deed;
 use crate::faults::{Ailment, Fault};
-use crate::model_redis::{Disk, Running};
+use crate::model_redis::{Disk, Running, Wordless};
 
 /// What a supervisor takes to start a server again.
 const SUPERVISOR: Duration = Duration::from_secs(1);
@@ -27,6 +27,12 @@ impl World {
             }
             Ailment::MendDisk => runs && server.misconfigured(),
             Ailment::Slow { ms } => runs && server.slow_by() != Duration::from_millis(ms),
+            Ailment::Script => {
+                let serves = server.running() == Running::Up && !server.loading();
+                serves && server.wordless().is_none() && !server.is_ledisdb()
+            }
+            Ailment::ShutOut => runs && server.wordless().is_none(),
+            Ailment::LetIn => server.wordless() == Some(Wordless::Stranger),
             Ailment::Prioritise { priority } => {
                 server.priority() != priority && !server.is_ledisdb()
             }
@@ -53,6 +59,13 @@ impl World {
                 server.set_slow_by(Duration::from_millis(ms), &mut out);
                 self.effects(whom, out);
             }
+            Ailment::Script => server.run_script(self.now),
+            Ailment::ShutOut => {
+                let mut out = Vec::new();
+                server.shut_out(&mut out);
+                self.effects(whom, out);
+            }
+            Ailment::LetIn => server.let_in(),
             Ailment::Prioritise { priority } => server.set_priority(self.now, priority),
             Ailment::Lag { to, ms } => {
                 self.network.set_extra(whom, to, Duration::from_millis(ms));
@@ -73,7 +86,7 @@ impl World {
         for (whom, server) in self.servers.iter().enumerate() {
             let lags = (0..SERVERS).map(|to| Ailment::Lag { to, ms: 0 });
             let usual = (server.priority() == 0).then_some(Ailment::Prioritise { priority: 100 });
-            let all = [Ailment::Listen, Ailment::MendDisk, Ailment::Slow { ms: 0 }];
+            let all = [Ailment::Listen, Ailment::MendDisk, Ailment::LetIn, Ailment::Slow { ms: 0 }];
             let all = all.into_iter().chain(usual).chain(lags);
             let needed = all.filter(|ailment| self.can_ail(whom, *ailment));
             cures.extend(needed.map(|ailment| Fault::Ail(whom, ailment)));

@@ -10,6 +10,7 @@ use failover_core::fleet::Policies;
 use failover_core::node::{GroupName, NodeId, Token};
 use failover_core::time::Time;
 
+use super::drawn::Objection;
 use super::pace::Pace;
 use super::{ForNode, Happening, WAKES_AT_ONCE_MAX, World};
 use crate::SERVERS;
@@ -308,7 +309,12 @@ impl World {
                 }
                 let slow = self.troubles && self.rng.u8(..20) == 0;
                 let micros = self.rng.u64(5..if slow { 400_000 } else { 200 });
-                let vetted = ForNode::Tell(Event::Vetted { group, id, veto: None });
+                let veto = match self.objection() {
+                    Objection::Silence => return,
+                    Objection::Veto => Some("not on a Sunday".to_owned()),
+                    Objection::None => None,
+                };
+                let vetted = ForNode::Tell(Event::Vetted { group, id, veto });
                 self.later(node, Duration::from_micros(micros), vetted);
             }
             Action::Tell { group, occurrence, .. } => {

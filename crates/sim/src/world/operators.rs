@@ -55,12 +55,35 @@ impl World {
                 return;
             }
             // Nobody takes a group away whose roles are not what they should be, or forgets with it who owes a full copy.
-            Operation::Replace if self.is_whole() && !self.owes_copies() => {
+            Operation::Replace | Operation::ReplaceByNone | Operation::ReplaceByAddress
+                if self.is_whole() && !self.owes_copies() =>
+            {
                 let master = self.recorded();
                 self.after(UNGUARDED, Happening::Add { master, gone: false });
-                Request::Remove(vec![group.to_string()])
+                if operation == Operation::ReplaceByNone {
+                    Request::Replace(Vec::new())
+                } else if operation == Operation::ReplaceByAddress {
+                    Request::Remove(vec![self.addrs[master].to_string()])
+                } else {
+                    Request::Remove(vec![group.to_string()])
+                }
             }
-            Operation::Replace => return,
+            Operation::Replace | Operation::ReplaceByNone | Operation::ReplaceByAddress => return,
+            Operation::PauseAll => Request::Pause { group: None, reason: None, until: None },
+            Operation::ResumeAll => Request::ResumeAll,
+            Operation::Forget(server) => {
+                if !self.may_be_forgotten(server) {
+                    return;
+                }
+                self.forgotten[server] = true;
+                Request::Forget { group, addr: self.addrs[server].clone() }
+            }
+            Operation::AskFollower => {
+                self.ask_follower(&operation);
+                return;
+            }
+            // What is not guarded right now would be, under another name.
+            Operation::Idle(_) if self.agreed().is_none() => return,
             Operation::Idle(idle) => self.idle(idle),
         };
         self.done(&operation);
@@ -106,6 +129,33 @@ impl World {
             IdleRequest::AddAgain => Request::Add(vec![spec("g")]),
             IdleRequest::AddUnderAnotherName => Request::Add(vec![spec("another")]),
             IdleRequest::RemoveNothing => Request::Remove(vec!["none".to_owned()]),
+            IdleRequest::ReplaceByItself => Request::Replace(vec![spec("g")]),
+            IdleRequest::ReplaceUnderAnotherName => Request::Replace(vec![spec("another")]),
+            IdleRequest::AddTwice => Request::Add(vec![spec("one"), spec("another")]),
+            IdleRequest::SwitchAtOnce => {
+                Request::Switchover { group, to: None, timeout: Duration::ZERO, dry_run: false }
+            }
+        }
+    }
+
+    /// A replica that has nothing left to do with the group but what a person knows of it: nobody forgets a master of old, which
+    /// would come back as one beside the recorded one.
+    fn may_be_forgotten(&self, server: usize) -> bool {
+        let is = &self.servers[server];
+        let follows = is.part() == Part::Replica(self.recorded());
+        let known = self.agreed().and_then(|entry| entry.instances.get(&self.addrs[server]));
+        let owes = known.is_some_and(|known| known.copy.is_some() || known.abandoned.is_some());
+        follows && !owes && !is.is_ledisdb() && !self.fenced
+    }
+
+    fn ask_follower(&mut self, operation: &Operation) {
+        let leader = self.broker.leader().unwrap_or(0);
+        let follower = (leader + 1) % self.nodes.len();
+        if follower != leader {
+            self.done(operation);
+            self.requests += 1;
+            let request = Request::ResumeAll;
+            self.tell(follower, Event::Request { id: self.requests, request });
         }
     }
 
@@ -180,15 +230,18 @@ impl World {
         self.after(Duration::from_secs(1), Happening::Add { master, gone });
     }
 
-    /// Chains that were made by hand are only reported, and left to people, and so are rings in which somebody restarted, and
-    /// masters that were never seen attached to the group since it was added again.
+    /// Chains that were made by hand are only reported, and left to people, and so are rings in which somebody restarted,
+    /// masters that were never seen attached to the group since it was added again, and whoever was forgotten on request.
     fn undo_by_hand(&mut self) {
         let recorded = self.recorded();
         for server in 0..self.servers.len() {
             let known = self.agreed().and_then(|entry| entry.instances.get(&self.addrs[server]));
             let is = &self.servers[server];
             let stands_alone = is.part() == Part::Master && is.takes_writes();
+            let is_forgotten = self.forgotten[server] && known.is_none();
             let is_left = match is.part() {
+                Part::Master if is_forgotten => stands_alone && server != recorded,
+                Part::Replica(of) if is_forgotten => of != recorded,
                 Part::Master => {
                     let is_stranger = known.is_some_and(|known| !known.attached);
                     stands_alone && server != recorded && is_stranger

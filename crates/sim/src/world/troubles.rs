@@ -8,6 +8,9 @@ use crate::deed::{Deed, Timed};
 use crate::faults::{self, Scene};
 use crate::operations;
 
+/// One trouble in so many comes with each of what is rare.
+const BESIDES_RARITY: u8 = 12;
+
 impl World {
     /// What was done so far.
     pub fn deeds(&self) -> &[Timed] {
@@ -86,8 +89,30 @@ impl World {
         for (wait, deed) in deeds {
             self.after(wait, Happening::Due { deed, round, drawn: true });
         }
+        for (wait, deed) in self.draw_besides(&scene) {
+            self.after(wait, Happening::Due { deed, round, drawn: false });
+        }
         let pause = faults::pause(&mut self.fate);
         self.after(pause, Happening::Trouble);
+    }
+
+    /// What is rare, and drawn apart, so that what else a seed means does not depend on it.
+    fn draw_besides(&mut self, scene: &Scene) -> Vec<Timed> {
+        let rng = &mut self.besides;
+        let mut deeds: Vec<Timed> = Vec::new();
+        if rng.u8(..BESIDES_RARITY) == 0 {
+            let later = Duration::from_micros(rng.u64(..3_000_000));
+            let drawn = faults::draw_wordless(rng, scene.servers);
+            deeds.extend(drawn.into_iter().map(|(wait, what)| (wait + later, Deed::Fault(what))));
+        }
+        if rng.u8(..BESIDES_RARITY) == 0 {
+            let later = Duration::from_micros(rng.u64(..3_000_000));
+            let drawn = operations::draw_besides(rng, scene);
+            deeds.extend(
+                drawn.into_iter().map(|(wait, what)| (wait + later, Deed::Operation(what))),
+            );
+        }
+        deeds
     }
 
     /// What was drawn, or written down, is to be done.

@@ -329,6 +329,7 @@ fn fate(line: &str) -> Fate {
         ("-NOREPLICAS", Denial::TooFewReplicas),
         ("-READONLY", Denial::ReadOnly),
         ("-LOADING", Denial::Loading),
+        ("-BUSY", Denial::Busy),
         ("-MASTERDOWN", Denial::ReadOnly),
     ];
     if line.starts_with("+OK") {
